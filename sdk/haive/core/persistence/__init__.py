@@ -1,0 +1,1 @@
+"""Durable conversations, checkpoints, sessions and memory for AI agents, on Postgres."""

@@ -1,0 +1,26 @@
+-- Roles are shared by the whole server: several installations, and several databases, meet here.
+-- The three API roles exist on Supabase; a plain Postgres gets them without a login.
+do $$
+declare
+  wanted text;
+begin
+  foreach wanted in array array['anon', 'authenticated', 'service_role', 'haive_client', 'haive_writer'] loop
+    begin
+      if not exists (select from pg_catalog.pg_roles where rolname = wanted) then
+        execute pg_catalog.format('create role %I nologin', wanted);
+      end if;
+    exception
+      when duplicate_object or unique_violation then
+        null; -- another installation created it between the look and the command
+    end;
+  end loop;
+  -- The installer acts as both: it owns the schema and hands functions to haive_writer.
+  if not pg_catalog.pg_has_role(current_user, 'haive_writer', 'set') then
+    execute pg_catalog.format('grant haive_client, haive_writer to %I', current_user);
+  end if;
+  -- Trusted callers are the members of haive_client.
+  if not pg_catalog.pg_has_role('service_role', 'haive_client', 'member') then
+    grant haive_client to service_role;
+  end if;
+end;
+$$;

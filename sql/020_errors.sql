@@ -1,0 +1,20 @@
+-- Every error of ours: SQLSTATE, HTTP status through PostgREST, and the SDK's class.
+-- PTnnn sets the HTTP status. 40001 is never used: PostgREST before 16 retries it for ever.
+create or replace function haive.error_catalogue()
+returns table (sqlstate text, http_status int, error text, retryable boolean, meaning text)
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+  values
+    ('PT401', 401, 'AccessDeniedError', false, 'the token names no user'),
+    ('PT403', 403, 'AccessDeniedError', false, 'the caller may not do this in this tenant'),
+    ('PT404', 404, 'NotFoundError', false, 'no such row, or none that the caller may see'),
+    ('PT409', 409, 'ConflictError', false, 'the id is taken by other content'),
+    ('PT413', 413, 'ContentTooLargeError', false, 'content, parts or metadata are over their limit'),
+    ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything')
+$$;
+
+comment on function haive.error_catalogue() is
+'The errors that the functions of this schema raise themselves.';

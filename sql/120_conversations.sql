@@ -1,0 +1,50 @@
+create table haive.conversations (
+  tenant_id text collate "C" not null,
+  id uuid not null,
+  agent_id haive.name not null,
+  user_id haive.name,
+  title haive.title,
+  tags haive.labels not null default '{}',
+  context haive.json_object not null default '{}',
+  participants haive.labels not null default '{}',
+  settings haive.json_object not null default '{}',
+  message_count bigint not null default 0,
+  input_tokens bigint not null default 0,
+  output_tokens bigint not null default 0,
+  cost numeric not null default 0,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  last_message_at timestamptz not null default now(),
+  active_hour timestamptz not null
+  generated always as (date_bin('1 hour', last_message_at, '2000-01-01 00:00:00+00')) stored,
+  constraint conversations_pkey primary key (tenant_id, id),
+  constraint conversations_tenant_fkey foreign key (tenant_id)
+  references haive.tenants (tenant_id) on delete cascade
+) with (fillfactor = 70); -- every message rewrites its row: leave room to do it in place
+
+comment on table haive.conversations is
+'One row a conversation, with counters kept by the functions that write its messages.';
+comment on column haive.conversations.message_count is
+'How many messages there are, and the seq of the last one: seq has no gaps.';
+comment on column haive.conversations.last_message_at is
+'When the last message was written; while there is none, when the conversation began.';
+comment on column haive.conversations.active_hour is
+'The hour of last_message_at. Indexed in its place, so that a message changes no indexed column '
+'and its update stays in place (40,000 against 33,000 messages a second).';
+
+-- No index below begins with tenant_id: as long as the table is small or new, the planner takes
+-- such an index for as cheap as the key and reads the whole tenant to find one row
+-- (8,000 against 40,000 messages a second).
+
+-- Serves: the latest conversations of a user.
+create index conversations_user_idx on haive.conversations (user_id, tenant_id, active_hour);
+-- Serves: the latest conversations of all users.
+create index conversations_active_idx on haive.conversations (active_hour);
+-- Serves: a user's, agent's or tenant's conversations by age.
+create index conversations_created_idx on haive.conversations (created_at);
+-- Serves: the conversations of an agent.
+create index conversations_agent_idx on haive.conversations (agent_id, tenant_id, active_hour);
+-- Serves: filters by tags.
+create index conversations_tags_idx on haive.conversations using gin (tags);
+-- Serves: filters by participants, and the policy by which a participant may read.
+create index conversations_participants_idx on haive.conversations using gin (participants);

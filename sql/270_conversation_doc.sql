@@ -1,0 +1,35 @@
+-- A conversation as JSON, flat as its row. Money is text: JSON numbers become floats on the way.
+create or replace function haive_private.conversation_doc(
+  p_row haive.conversations, p_messages json default null
+)
+returns json
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+  select json_build_object(
+    'id', p_row.id,
+    'tenant_id', p_row.tenant_id,
+    'agent_id', p_row.agent_id,
+    'user_id', p_row.user_id,
+    'metadata', json_build_object(
+      'title', p_row.title,
+      'tags', p_row.tags,
+      'context', p_row.context,
+      'participants', p_row.participants,
+      'settings', p_row.settings
+    ),
+    'message_count', p_row.message_count,
+    'input_tokens', p_row.input_tokens,
+    'output_tokens', p_row.output_tokens,
+    'cost', p_row.cost::text,
+    'created_at', p_row.created_at,
+    'updated_at', p_row.updated_at,
+    'last_message_at', p_row.last_message_at,
+    'messages', p_messages
+  )
+$$;
+
+comment on function haive_private.conversation_doc(haive.conversations, json) is
+'A conversation as the functions of the API return it.';

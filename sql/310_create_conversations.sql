@@ -1,0 +1,102 @@
+-- Any number of conversations in one call. Definer, for nobody writes tables directly.
+create or replace function haive_private.create_conversations(p_tenant text, p_conversations jsonb)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_user text := haive.current_actor();
+  v_given jsonb;
+  v_new uuid[];
+  v_taken uuid;
+  v_docs json;
+begin
+  -- Ids come from the client, for a safe retry; who sends none gets one here.
+  select jsonb_agg(jsonb_build_object('id', gen_random_uuid()) || u.doc order by u.place)
+  into v_given
+  from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
+
+  if exists (
+    select from jsonb_to_recordset(v_given) as g (user_id text, participants text[])
+    where coalesce(g.user_id, v_user) <> v_caller.actor
+      and v_caller.actor <> all(coalesce(g.participants, '{}'))
+  ) then
+    raise exception using
+      errcode = 'PT403',
+      message = 'a member begins only conversations to take part in',
+      hint = 'Leave out user_id, or be among the participants.';
+  end if;
+
+  with fresh as (
+    insert into haive.conversations (
+      tenant_id, id, agent_id, user_id, title, tags, context, participants, settings,
+      created_at, updated_at, last_message_at
+    )
+    select
+      v_caller.tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
+      g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
+      coalesce(g.settings, '{}'), t.at, t.at, t.at
+    from jsonb_to_recordset(v_given) as g (
+      id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
+      participants text[], settings jsonb, created_at timestamptz
+    )
+    cross join lateral (select coalesce(g.created_at, now()) as at) as t
+    on conflict (tenant_id, id) do nothing
+    returning id
+  ),
+  noted as (
+    insert into haive.events (tenant_id, kind, conversation_id)
+    select v_caller.tenant, 'conversation.created', f.id from fresh as f
+  )
+  select coalesce(array_agg(f.id), '{}') into v_new from fresh as f;
+
+  -- A retry finds its own row; anything else that sits at the id is a conflict.
+  select g.id into v_taken
+  from jsonb_to_recordset(v_given) as g (
+    id uuid, agent_id text, user_id text, created_at timestamptz
+  )
+  join haive.conversations as c on c.tenant_id = v_caller.tenant and c.id = g.id
+  where
+    c.id <> all(v_new)
+    and (
+      (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
+      or c.created_at <> g.created_at
+    )
+  limit 1;
+  if found then
+    raise exception using
+      errcode = 'PT409',
+      message = format('another conversation has the id %s', v_taken),
+      hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
+  end if;
+
+  select json_agg(haive_private.conversation_doc(c) order by g.place) into v_docs
+  from jsonb_array_elements(v_given) with ordinality as g (doc, place)
+  join haive.conversations as c on c.tenant_id = v_caller.tenant and c.id = (g.doc ->> 'id')::uuid;
+  return coalesce(v_docs, '[]');
+end;
+$$;
+
+alter function haive_private.create_conversations(text, jsonb) owner to haive_writer;
+
+comment on function haive_private.create_conversations(text, jsonb) is
+'What haive.create_conversations does, for a caller without rights on the table.';
+
+create or replace function haive.create_conversations(conversations jsonb, tenant text default null)
+returns json
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.create_conversations(
+    create_conversations.tenant, create_conversations.conversations
+  )
+$$;
+
+comment on function haive.create_conversations(jsonb, text) is
+'Begins conversations: a list of {id, agent_id, user_id, title, tags, context, participants, '
+'settings, created_at}. Returns them. The same id with the same agent and user is the same one.';

@@ -1,0 +1,37 @@
+create or replace function haive.get_conversation(
+  conversation_id uuid,
+  message_limit int default 0,
+  tenant text default null
+)
+returns json
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(get_conversation.tenant, false);
+  v_row haive.conversations;
+begin
+  select * into v_row
+  from haive.conversations as c
+  where c.tenant_id = v_caller.tenant and c.id = get_conversation.conversation_id;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no conversation %s', get_conversation.conversation_id),
+      hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
+  end if;
+  return haive_private.conversation_doc(
+    v_row,
+    case
+      when get_conversation.message_limit > 0 then haive_private.message_docs(
+        v_row.tenant_id, v_row.id, 0, v_row.message_count + 1, get_conversation.message_limit, true
+      )
+    end
+  );
+end;
+$$;
+
+comment on function haive.get_conversation(uuid, int, text) is
+'One conversation, with its last message_limit messages if asked.';

@@ -1,0 +1,61 @@
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.set_member(p_tenant text, p_user_id text, p_role text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_admin boolean := v_caller.trusted;
+begin
+  if not v_admin then
+    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins.
+    select
+      m.role = 'owner'
+      or (
+        m.role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader')
+        and not exists (
+          select from haive.members as o
+          where o.tenant_id = v_caller.tenant and o.user_id = p_user_id
+            and o.role in ('owner', 'admin')
+        )
+      )
+    into v_admin
+    from haive.members as m
+    where m.tenant_id = v_caller.tenant and m.user_id = haive.current_actor();
+  end if;
+  if v_admin is not true then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only an administrator changes the members of a tenant',
+      hint = 'Owners set every role; admins set member and reader.';
+  end if;
+  if p_role is null then
+    delete from haive.members as m where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
+  else
+    insert into haive.members (tenant_id, user_id, role)
+    values (v_caller.tenant, p_user_id, p_role)
+    on conflict (tenant_id, user_id) do update set role = excluded.role;
+  end if;
+end;
+$$;
+
+alter function haive_private.set_member(text, text, text) owner to haive_writer;
+
+comment on function haive_private.set_member(text, text, text) is
+'What haive.set_member does, for a caller without rights on the table.';
+
+create or replace function haive.set_member(user_id text, role text, tenant text default null)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.set_member(set_member.tenant, set_member.user_id, set_member.role)
+$$;
+
+comment on function haive.set_member(text, text, text) is
+'Makes a user owner, admin, member or reader of a tenant; a null role removes them.';

@@ -1,0 +1,2 @@
+-- Nothing is needed: the tenant "default" comes with the migrations.
+select 1;
