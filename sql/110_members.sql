@@ -1,6 +1,6 @@
 create table haive.members (
   tenant_id text collate "C" not null,
-  user_id haive.name not null,
+  user_id haive_private.name not null,
   role text not null default 'member',
   created_at timestamptz not null default now(),
   constraint members_pkey primary key (tenant_id, user_id),

@@ -6,4 +6,4 @@ create table haive_private.migrations (
 );
 
 comment on table haive_private.migrations is
-'Which migrations this installation has, whoever applied them (`supabase db push` or `haive migrate`).';
+'Which migrations this installation has, whoever applied them.';

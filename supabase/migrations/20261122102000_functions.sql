@@ -33,6 +33,10 @@ $$;
 comment on function haive.current_actor() is
 'The user that calls ("sub" of the token), or null for a trusted key or connection.';
 
+-- haive_writer owns the definer functions, and an owner must be able to create in the schema while
+-- a function is handed to it; 900_grants takes this away again.
+grant usage, create on schema haive_private to haive_writer;
+
 -- The caller's tenants as sets, for policies: evaluated once a statement, whatever the rows.
 -- Definer: the policies of haive.members themselves ask them.
 create or replace function haive_private.my_tenants()

@@ -1,0 +1,158 @@
+"""Group commit: what many callers write at once goes to the database in a few statements.
+
+A statement is in flight while the next one gathers. Messages of one conversation are never in two
+statements at once, so that they keep the order in which they were given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from haive.core.persistence.errors import PersistenceError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from uuid import UUID
+
+    from haive.core.persistence._rows import MessageRow
+    from haive.core.persistence.models import Message
+
+    Outcome = Message | PersistenceError
+    Append = Callable[[Sequence[MessageRow]], Awaitable[Sequence[Outcome]]]
+    Waiting = tuple[MessageRow, asyncio.Future[Message]]
+
+# Two statements keep the server busy while the callers of the other one run; more gain nothing on
+# two cores (58,000 messages a second with two, 53,000 with three, 43,000 with one).
+_FLIGHTS = 2
+# A statement of 128 rows costs little more a row than one of 256; 64 costs a fifth more.
+_SMALLEST, _LARGEST = 32, 256
+
+
+class GroupCommit:
+    """Gathers the rows of concurrent callers and answers each with its own message or error."""
+
+    def __init__(self, append: Append) -> None:
+        self._append = append
+        self._waiting: dict[UUID, deque[Waiting]] = {}
+        self._ready: deque[UUID] = deque()
+        self._busy: set[UUID] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._flights = 0
+        self._outstanding = 0
+        self._alone = True
+        self._launching = False
+
+    async def add(self, row: MessageRow) -> Message:
+        """Write one message and return it when it is durable."""
+        if self._alone and not self._outstanding:
+            return await self._add_directly(row)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Message] = loop.create_future()
+        queue = self._waiting.get(row.conversation_id)
+        if queue is None:
+            queue = self._waiting[row.conversation_id] = deque()
+            if row.conversation_id not in self._busy:
+                self._ready.append(row.conversation_id)
+        queue.append((row, future))
+        self._outstanding += 1
+        if not self._launching and self._ready and self._flights < _FLIGHTS:
+            # Not at once: all who were answered by the last statement shall be in the next.
+            self._launching = True
+            loop.call_soon(self._launch)
+        return await future
+
+    async def drain(self) -> None:
+        """Wait until nothing is on its way."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _add_directly(self, row: MessageRow) -> Message:
+        """The way of a lone caller: no task and no future between it and the database."""
+        self._outstanding += 1
+        self._flights += 1
+        self._busy.add(row.conversation_id)
+        try:
+            (outcome,) = await self._append((row,))
+        finally:
+            self._outstanding -= 1
+            self._alone = not self._outstanding
+            self._landed({row.conversation_id})
+        if isinstance(outcome, PersistenceError):
+            raise outcome
+        return outcome
+
+    def _launch(self) -> None:
+        self._launching = False
+        while self._ready and self._flights < _FLIGHTS:
+            batch = self._take()
+            if not batch:
+                return
+            self._flights += 1
+            task = asyncio.create_task(self._fly(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _take(self) -> list[Waiting]:
+        size = min(_LARGEST, max(_SMALLEST, -(-self._outstanding // _FLIGHTS)))
+        batch: list[Waiting] = []
+        while self._ready and len(batch) < size:
+            conversation_id = self._ready.popleft()
+            queue = self._waiting[conversation_id]
+            while queue and len(batch) < size:
+                batch.append(queue.popleft())
+            if not queue:
+                del self._waiting[conversation_id]
+            self._busy.add(conversation_id)
+        return batch
+
+    async def _fly(self, batch: list[Waiting]) -> None:
+        rows = [row for row, _ in batch]
+        try:
+            outcomes = await self._write(rows)
+        except PersistenceError as error:
+            outcomes = [error] * len(batch)
+        except BaseException as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(
+                        PersistenceError("The writer was stopped; whether it wrote is not known.")
+                    )
+            if not isinstance(error, asyncio.CancelledError):
+                raise
+            outcomes = []
+        finally:
+            self._outstanding -= len(batch)
+            self._landed({row.conversation_id for row in rows})
+        self._alone = len(batch) == 1 and not self._outstanding
+        for (_, future), outcome in zip(batch, outcomes, strict=False):
+            if future.done():  # its caller was cancelled
+                continue
+            if isinstance(outcome, PersistenceError):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    async def _write(self, rows: Sequence[MessageRow]) -> Sequence[Outcome]:
+        """Write the rows; when the statement is refused, each alone, so that the good ones pass."""
+        try:
+            return await self._append(rows)
+        except PersistenceError as error:
+            if len(rows) == 1 or isinstance(error, UnavailableError):
+                raise
+        outcomes: list[Outcome] = []
+        for row in rows:
+            try:
+                outcomes.extend(await self._append((row,)))
+            except PersistenceError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def _landed(self, conversation_ids: set[UUID]) -> None:
+        self._flights -= 1
+        self._busy -= conversation_ids
+        self._ready.extend(c for c in conversation_ids if c in self._waiting)
+        if self._ready and not self._launching:
+            self._launching = True
+            asyncio.get_running_loop().call_soon(self._launch)

@@ -1,0 +1,40 @@
+"""Going on when the server comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from haive.core.persistence.errors import PersistenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+T = TypeVar("T")
+
+_FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0
+
+
+async def retrying(operation: Callable[[], Awaitable[T]], timeout: float) -> T:  # noqa: ASYNC109 - bounds the tries, not the call
+    """Run an operation that is safe to repeat until it succeeds or ``timeout`` seconds are over.
+
+    Only errors that say so (`PersistenceError.retryable`) are tried again, with growing and
+    scattered pauses, so that many clients do not return in step.
+    """
+    try:
+        return await operation()
+    except PersistenceError as error:
+        if not error.retryable or timeout <= 0:
+            raise
+    end = monotonic() + timeout
+    delay = _FIRST_DELAY
+    while True:
+        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311 - no secret
+        try:
+            return await operation()
+        except PersistenceError as error:
+            if not error.retryable or monotonic() >= end:
+                raise
+        delay = min(delay * 2, _LONGEST_DELAY)

@@ -1,0 +1,47 @@
+"""What a store needs of the way to the database; everything else is written once, above it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import TypeAdapter
+
+    from haive.core.persistence._rows import MessageRow
+    from haive.core.persistence.errors import PersistenceError
+    from haive.core.persistence.models import Message
+
+T = TypeVar("T")
+
+
+class Transport(Protocol):
+    """A way to call the functions of the schema."""
+
+    schema: str
+    tenant: str | None
+
+    async def call(
+        self, function: str, arguments: Mapping[str, object], returns: TypeAdapter[T], *, safe: bool
+    ) -> T:
+        """Call a function by name and decode the JSON that it returns.
+
+        Args:
+            function: A function of the schema, unqualified; one of ours and never of a caller's.
+            arguments: By name. Values are JSON or have a JSON form that Postgres reads.
+            returns: What the answer is.
+            safe: Whether repeating the call changes nothing: then a lost server is waited for.
+        """
+
+    async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
+        """Write messages in one statement; each has its own outcome."""
+
+    async def append_many(self, rows: Sequence[MessageRow]) -> list[Message]:
+        """Write many messages, all or none, by the fastest way there is."""
+
+    async def execute(self, sql: str, arguments: Sequence[object]) -> list[dict[str, object]]:
+        """Run a statement as the owner of the schema."""
+
+    async def aclose(self) -> None:
+        """Give everything back."""

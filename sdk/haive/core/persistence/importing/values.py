@@ -1,0 +1,73 @@
+"""JSON values out of a stream, one at a time."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import ijson  # type: ignore[import-untyped] # it has no types
+import orjson
+
+from haive.core.persistence.importing.records import Skipped
+from haive.core.persistence.importing.source import DAMAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from haive.core.persistence.importing.source import Source
+
+Framing = Literal["lines", "array", "documents"]
+"""One value a line; the elements of one array; or values over several lines."""
+
+#: A record is held in memory whole.
+MAX_LINE = 256 << 20
+
+Value = tuple[str, Any]
+"""Where it stands, and what it is."""
+
+
+def read_values(source: Source, framing: Framing) -> Iterator[Value | Skipped]:
+    """Return the records of a file, and what in it is none."""
+    number = 0
+    try:
+        for stream in source.streams():
+            values = _lines(stream) if framing == "lines" else _items(stream, framing, number)
+            for value in values:
+                number += 1
+                yield value
+    except DAMAGE:
+        yield Skipped(what="file", reason="damaged or cut off", place=f"after {number} records")
+
+
+def _lines(stream: IO[bytes]) -> Iterator[Value | Skipped]:
+    number = 0
+    while line := stream.readline(MAX_LINE):
+        number += 1
+        place = f"line {number}"
+        if len(line) == MAX_LINE and not line.endswith(b"\n"):
+            while (rest := stream.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                pass
+            yield Skipped(what="conversation", reason="over 256 MiB", place=place)
+            continue
+        line = line.strip()
+        if not line:
+            continue
+        try:
+            yield place, orjson.loads(line)
+        except orjson.JSONDecodeError:
+            yield Skipped(what="conversation", reason="not JSON", place=place)
+
+
+def _items(stream: IO[bytes], framing: Framing, before: int) -> Iterator[Value | Skipped]:
+    number = before
+    prefix = "item" if framing == "array" else ""
+    try:
+        for item in ijson.items(stream, prefix, multiple_values=True, use_float=True):
+            number += 1
+            yield f"conversation {number}", item
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError):
+        # Behind broken JSON there is no telling where the next record begins.
+        yield Skipped(
+            what="file",
+            reason="not JSON from here on, or cut off",
+            place=f"after conversation {number}",
+        )

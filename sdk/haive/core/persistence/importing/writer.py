@@ -1,0 +1,153 @@
+"""Writes batches of conversations, and only what is not there yet."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
+from haive.core.persistence.importing import ids
+from haive.core.persistence.importing.prepare import reason
+from haive.core.persistence.importing.records import Skipped, What
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from haive.core.persistence.importing.prepare import Prepared
+    from haive.core.persistence.importing.report import ImportReport
+    from haive.core.persistence.models import Conversation, NewMessage
+    from haive.core.persistence.store import Store
+
+    Note = Callable[[Skipped], None]
+
+_Given = TypeVar("_Given")
+_Written = TypeVar("_Written")
+
+# Errors of one row; all others are of the connection or the caller, and end the import.
+_REFUSALS = (InvalidInputError, ConflictError, NotFoundError)
+
+# Looks at conversations that are there already, at once: what a pool has connections for.
+_LOOKS = 8
+
+
+class Writer:
+    """Writes to a store what a source has and the store has not.
+
+    The ids are the only memory: which conversations exist, and which of their messages, is asked
+    of the database, so an import that was interrupted goes on when it is run again.
+
+    Args:
+        store: Where to.
+        report: Counts what was written and what was there.
+        note: Told what the database refused.
+    """
+
+    def __init__(self, store: Store, report: ImportReport, note: Note) -> None:
+        self._store = store
+        self._report = report
+        self._note = note
+        self._looks = asyncio.Semaphore(_LOOKS)
+
+    async def write(self, batch: Sequence[Prepared]) -> None:
+        """Write a batch; each conversation of it stands there once."""
+
+        def refuse(prepared: Prepared, error: Exception) -> None:
+            self._refuse("conversation", prepared.place, error)
+
+        stored = await _each_or_none(self._create, batch, refuse)
+        missing = await asyncio.gather(
+            *(self._missing(prepared, conversation) for prepared, conversation in stored)
+        )
+        places = {prepared.id: prepared.place for prepared, _ in stored}
+
+        def refuse_message(message: NewMessage, error: Exception) -> None:
+            self._refuse("message", places[message.conversation_id], error)
+
+        to_write = [message for messages in missing for message in messages]
+        written = await _each_or_none(self._store_messages, to_write, refuse_message)
+        self._report.messages += len(written)
+
+    async def _create(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Conversation]]:
+        stored = await self._store.create_conversations(
+            [prepared.conversation for prepared in batch]
+        )
+        return list(zip(batch, stored, strict=True))
+
+    async def _store_messages(self, messages: Sequence[NewMessage]) -> list[object]:
+        return [*await self._store.add_messages(messages)]
+
+    async def _missing(self, prepared: Prepared, stored: Conversation) -> list[NewMessage]:
+        """The messages of a conversation that are to be written, after it was counted."""
+        report, messages = self._report, prepared.messages
+        if stored.message_count == 0:
+            report.conversations += 1
+            return messages
+        async with self._looks:
+            there = await self._there(prepared, stored)
+        if there is None:
+            self._note(
+                Skipped(
+                    what="conversation",
+                    reason="changed at its source since it was imported",
+                    place=prepared.place,
+                )
+            )
+            return []
+        report.messages_already_there += there
+        if there < len(messages):
+            report.grown_conversations += 1
+        else:
+            report.conversations_already_there += 1
+        return messages[there:]
+
+    async def _there(self, prepared: Prepared, stored: Conversation) -> int | None:
+        """How many of the first messages are there; None where others are in their place."""
+        wanted = [message.id for message in prepared.messages]
+        count = stored.message_count
+        if count <= len(wanted):
+            # Imports write in order: the last one there tells that those before it are.
+            last = await self._store.get_messages(stored.id, limit=1, last=True)
+            if last and wanted[last[-1].seq - 1 : last[-1].seq] == [last[-1].id]:
+                return last[-1].seq
+        # An agent has gone on here, or the source is another than it was.
+        found = [message.id async for message in self._store.iter_messages(stored.id)]
+        known = set(wanted)
+        imported = [
+            message for message in found if message in known or ids.is_imported(message, stored.id)
+        ]
+        there = len(imported)
+        if imported[: len(wanted)] != wanted[:there]:
+            return None
+        return min(there, len(wanted))
+
+    def _refuse(self, what: What, place: str, error: Exception) -> None:
+        text = reason(error) if isinstance(error, InvalidInputError) else _refusal(error)
+        self._note(Skipped(what=what, reason=text, place=place))
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, ConflictError):
+        return "its id is taken by another agent's, user's or time's"
+    return "its conversation was deleted meanwhile"
+
+
+async def _each_or_none(
+    write: Callable[[Sequence[_Given]], Awaitable[list[_Written]]],
+    items: Sequence[_Given],
+    refuse: Callable[[_Given, Exception], None],
+) -> list[_Written]:
+    """Write all at once, or else halve until what the database refuses stands alone."""
+    if not items:
+        return []
+    try:
+        return await write(items)
+    except _REFUSALS as error:
+        if len(items) == 1:
+            refuse(items[0], error)
+            return []
+    half = len(items) // 2
+    # One after the other: messages keep their order.
+    return [
+        *await _each_or_none(write, items[:half], refuse),
+        *await _each_or_none(write, items[half:], refuse),
+    ]

@@ -1,0 +1,225 @@
+"""What is stored: conversations, messages, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
+
+
+def aware(value: datetime) -> datetime:
+    """A naive datetime is UTC: ``datetime.utcnow()`` makes such ones."""
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+
+def _exact(value: object) -> object:
+    """0.0195 is meant as it is written, and not as the nearest binary fraction."""
+    return Decimal(repr(value)) if isinstance(value, float) else value
+
+
+Timestamp = Annotated[datetime, AfterValidator(aware)]
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_exact),
+    PlainSerializer(str, return_type=str, when_used="json"),
+    Field(ge=0, lt=1_000_000_000_000, decimal_places=12, allow_inf_nan=False),
+]
+Tokens = Annotated[int, Field(ge=0, le=2_147_483_647)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Json = dict[str, Any]
+
+
+class _Value(BaseModel):
+    # What is stored is somebody's data: an error names the field and never the value.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class MessageRole(StrEnum):
+    """Who speaks."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class TokenUsage(_Value):
+    """What a model read and wrote, and what that cost.
+
+    ``total_tokens`` is the sum and may be left out. ``cost`` is exact: a float is taken as it is
+    written (0.0195 and not 0.01949999…), and stays a `Decimal`.
+    """
+
+    input_tokens: Tokens
+    output_tokens: Tokens
+    total_tokens: Tokens = 0
+    model: Name | None = None
+    cost: Money | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sum(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the caller gave
+        if isinstance(data, Mapping) and data.get("total_tokens") is None:
+            parts = (data.get("input_tokens"), data.get("output_tokens"))
+            if all(isinstance(part, int) for part in parts):
+                return {**data, "total_tokens": sum(part for part in parts if part is not None)}
+        return data
+
+    @model_validator(mode="after")
+    def _is_the_sum(self) -> Self:
+        if self.total_tokens != self.input_tokens + self.output_tokens:
+            raise ValueError("total_tokens is not the sum of input_tokens and output_tokens")
+        return self
+
+
+class TextPart(_Value):
+    """Text."""
+
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ImagePart(_Value):
+    """An image, by its address or as base64."""
+
+    type: Literal["image"] = "image"
+    url: str | None = None
+    data: str | None = None
+    media_type: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.url is None) == (self.data is None):
+            raise ValueError("an image has either a url or data")
+        return self
+
+
+class ToolCallPart(_Value):
+    """A model calls a tool."""
+
+    type: Literal["tool_call"] = "tool_call"
+    id: str
+    name: str
+    arguments: Json = Field(default_factory=dict)
+
+
+class ToolResultPart(_Value):
+    """What a tool answered."""
+
+    type: Literal["tool_result"] = "tool_result"
+    tool_call_id: str
+    content: Any = None
+    is_error: bool = False
+
+
+ContentPart = Annotated[
+    TextPart | ImagePart | ToolCallPart | ToolResultPart, Field(discriminator="type")
+]
+Content = str | Sequence[ContentPart]
+
+
+class ConversationMetadata(_Value):
+    """What is known of a conversation beside its messages."""
+
+    title: Annotated[str, Field(max_length=1000)] | None = None
+    tags: list[str] = Field(default_factory=list, max_length=1000)
+    context: Json = Field(default_factory=dict)
+    participants: list[str] = Field(default_factory=list, max_length=1000)
+    settings: Json = Field(default_factory=dict)
+
+
+class NewMessage(_Value):
+    """A message to write."""
+
+    conversation_id: UUID
+    role: MessageRole
+    content: str | list[ContentPart]
+    metadata: Json = Field(default_factory=dict)
+    token_usage: TokenUsage | None = None
+    id: UUID | None = None
+    created_at: Timestamp | None = None
+
+
+class Message(_Value):
+    """A message as it is stored."""
+
+    id: UUID
+    conversation_id: UUID
+    seq: int
+    """1, 2, 3 … in its conversation, without gaps."""
+    role: MessageRole
+    content: str | list[ContentPart]
+    metadata: Json
+    token_usage: TokenUsage | None = None
+    created_at: datetime
+
+    @property
+    def text(self) -> str:
+        """The text of the content, whatever parts it has."""
+        return text_of(self.content)
+
+
+class NewConversation(_Value):
+    """A conversation to begin."""
+
+    agent_id: Name
+    user_id: Name | None = None
+    metadata: ConversationMetadata = Field(default_factory=ConversationMetadata)
+    id: UUID | None = None
+    created_at: Timestamp | None = None
+
+
+class Conversation(_Value):
+    """A conversation as it is stored, with its counters."""
+
+    id: UUID
+    tenant_id: str
+    agent_id: str
+    user_id: str | None
+    metadata: ConversationMetadata
+    message_count: int
+    input_tokens: int
+    output_tokens: int
+    cost: Money
+    """The sum of the messages' costs."""
+    created_at: datetime
+    updated_at: datetime
+    last_message_at: datetime
+    """When the last message was written; while there is none, `created_at`."""
+    messages: list[Message] | None = None
+    """The last messages, where they were asked for."""
+
+    @property
+    def total_tokens(self) -> int:
+        """All tokens, read and written."""
+        return self.input_tokens + self.output_tokens
+
+
+class Page(list[Conversation]):
+    """Conversations in order, and where the next page begins."""
+
+    next_page: str | None
+
+    def __init__(self, items: Sequence[Conversation] = (), *, next_page: str | None = None) -> None:
+        super().__init__(items)
+        self.next_page = next_page
+
+
+def text_of(content: Content) -> str:
+    """The text of a message: that of its text parts, joined by line ends."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part.text for part in content if isinstance(part, TextPart))

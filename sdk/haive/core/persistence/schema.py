@@ -1,0 +1,177 @@
+"""The database schema: which version this package needs, and how to install it."""
+
+from __future__ import annotations
+
+import importlib.resources
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from haive.core.persistence._postgres_errors import translated
+from haive.core.persistence.errors import (
+    InvalidInputError,
+    SchemaMissingError,
+    SchemaVersionError,
+)
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+
+DEFAULT_SCHEMA = "haive"
+
+# The two identifiers of the SQL files; roles such as haive_client belong to the server and stay.
+_IDENTIFIER = re.compile(r"(?<![\w-])haive(?=(?:_private)?(?![\w-]))")
+_SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,54}")
+# One lock for all installations of a database: they share its roles.
+_LOCK = 0x68616976
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration:
+    """One file of ``supabase/migrations``."""
+
+    version: str
+    name: str
+    sql: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrationReport:
+    """What `migrate` found and did."""
+
+    schema: str
+    #: Migrations that were applied now, or would be in a dry run.
+    applied: tuple[str, ...]
+    #: The newest migration there is.
+    version: str
+
+
+def check_schema_name(name: str) -> str:
+    """Return ``name`` if it can be a schema without quotes, with ``_private`` behind it.
+
+    Raises:
+        InvalidInputError: It cannot.
+    """
+    if not _SCHEMA_NAME.fullmatch(name) or name.startswith("pg_"):
+        raise InvalidInputError(
+            "A schema name is 1 to 55 of a-z, 0-9 and _, begins with no digit and not with pg_."
+        )
+    return name
+
+
+def relocate(sql: str, schema: str) -> str:
+    """SQL of this package for an installation under another name."""
+    check_schema_name(schema)
+    return sql if schema == DEFAULT_SCHEMA else _IDENTIFIER.sub(schema, sql)
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    """All migrations of this version, oldest first."""
+    package = importlib.resources.files("haive.core.persistence")
+    folder = Path(str(package / "_migrations"))
+    if not folder.is_dir():  # a checkout: the wheel carries a copy
+        folder = Path(__file__).parents[4] / "supabase" / "migrations"
+    found = []
+    for file in sorted(folder.glob("*.sql")):
+        version, _, name = file.stem.partition("_")
+        found.append(Migration(version=version, name=name, sql=file.read_text("utf-8")))
+    return tuple(found)
+
+
+def required_version() -> str:
+    """The migration that this version of the package was written for."""
+    return migrations()[-1].version
+
+
+async def migrate(
+    dsn: str, *, schema: str = DEFAULT_SCHEMA, dry_run: bool = False
+) -> MigrationReport:
+    """Bring the schema to the version of this package.
+
+    Each migration is one transaction. Any number of processes may call this at once: one of them
+    works and the others find it done. Migrations that ``supabase db push`` applied count.
+
+    Args:
+        dsn: A direct connection as the owner of the schema-to-be (on Supabase ``postgres``).
+        schema: The name to install under; ``X_private`` comes beside it.
+        dry_run: Only report what would be applied.
+
+    Raises:
+        InvalidInputError: The name cannot be a schema.
+        SchemaVersionError: The database is newer than this package.
+    """
+    check_schema_name(schema)
+    async with translated():
+        connection = await asyncpg.connect(dsn, statement_cache_size=0)
+    try:
+        async with translated():
+            return await _migrate(connection, schema, dry_run=dry_run)
+    finally:
+        await connection.close()
+
+
+async def _migrate(connection: Connection, schema: str, *, dry_run: bool) -> MigrationReport:
+    reserved = await connection.fetchval("select pg_catalog.quote_ident($1) <> $1", schema)
+    if reserved:
+        raise InvalidInputError(f"{schema!r} is a word of SQL: choose another schema name.")
+    applied = []
+    for migration in migrations():
+        async with connection.transaction():
+            if not dry_run:
+                await connection.execute("select pg_catalog.pg_advisory_xact_lock($1)", _LOCK)
+            done = await installed_versions(connection, schema)
+            if migration.version in done:
+                continue
+            if not dry_run:
+                await connection.execute(relocate(migration.sql, schema))
+            applied.append(f"{migration.version}_{migration.name}")
+    if applied and not dry_run:
+        await connection.execute("notify pgrst, 'reload schema'")
+    newest = max(await installed_versions(connection, schema), default="")
+    if newest > required_version():
+        raise _version_error(schema, newest)
+    return MigrationReport(schema=schema, applied=tuple(applied), version=required_version())
+
+
+async def installed_versions(connection: Connection, schema: str) -> frozenset[str]:
+    """The versions of the migrations that an installation has; empty where there is none."""
+    check_schema_name(schema)
+    if not await connection.fetchval(
+        "select pg_catalog.to_regclass($1) is not null", f"{schema}_private.migrations"
+    ):
+        return frozenset()
+    # The name was checked above: no other text reaches the statement.
+    rows = await connection.fetch(f"select version from {schema}_private.migrations")  # noqa: S608 # nosec B608
+    return frozenset(row["version"] for row in rows)
+
+
+def check_version(schema: str, installed: str | None) -> None:
+    """Compare the newest installed migration with the one that this package needs.
+
+    Raises:
+        SchemaMissingError: Nothing is installed.
+        SchemaVersionError: The installation is older or newer.
+    """
+    if not installed:
+        raise SchemaMissingError(
+            f"Schema {schema!r} is not installed here.",
+            hint=f"Run `haive migrate --schema {schema}`, or `supabase db push`.",
+        )
+    if installed != required_version():
+        raise _version_error(schema, installed)
+
+
+def _version_error(schema: str, installed: str) -> SchemaVersionError:
+    needed = required_version()
+    older = installed < needed
+    return SchemaVersionError(
+        f"Schema {schema!r} is at version {installed}, this package needs {needed}.",
+        hint=f"Run `haive migrate --schema {schema}`." if older else "Upgrade haive-persistence.",
+    )

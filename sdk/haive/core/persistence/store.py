@@ -1,0 +1,422 @@
+"""The store: one API, whatever the way to the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from haive.core.persistence._encoding import as_uuid, describe, new_id, object_to_json, to_json
+from haive.core.persistence._group_commit import GroupCommit
+from haive.core.persistence._rows import message_row, row_of
+from haive.core.persistence.errors import InvalidInputError, PersistenceError
+from haive.core.persistence.models import (
+    ContentPart,
+    Conversation,
+    ConversationMetadata,
+    Message,
+    MessageRole,
+    NewConversation,
+    NewMessage,
+    Page,
+    TokenUsage,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from uuid import UUID
+
+    from haive.core.persistence._transport import Transport
+
+Order = Literal["last_message_at", "created_at", "updated_at", "message_count"]
+Role = Literal["owner", "admin", "member", "reader"]
+
+_CONVERSATION = TypeAdapter(Conversation)
+_CONVERSATIONS = TypeAdapter(list[Conversation])
+_MESSAGES = TypeAdapter(list[Message])
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+class _PageDocument(BaseModel):
+    conversations: list[Conversation]
+    next_page: str | None
+
+
+_PAGE = TypeAdapter(_PageDocument)
+
+# Most rows of one all-or-nothing write, and of one page when iterating.
+_CHUNK = 5_000
+_PAGE_SIZE = 500
+
+
+class Store:
+    """Conversations and their messages.
+
+    Made by `PostgresStore` and `SupabaseStore`; both have exactly this API. All writes carry ids,
+    so a call that was interrupted may be repeated: what is there already is not written twice.
+    """
+
+    def __init__(self) -> None:
+        self._commits: GroupCommit | None = None
+
+    @property
+    def _transport(self) -> Transport:
+        raise PersistenceError("The store is not open.")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Wait for writes on their way and give the connections back."""
+        if self._commits is not None:
+            await self._commits.drain()
+
+    # -- conversations ---------------------------------------------------------------------------
+
+    async def create_conversation(
+        self,
+        agent_id: str,
+        user_id: str | None = None,
+        metadata: ConversationMetadata | Mapping[str, Any] | None = None,
+        *,
+        id: UUID | str | None = None,  # noqa: A002 - what it is
+        created_at: datetime | None = None,
+    ) -> Conversation:
+        """Begin a conversation.
+
+        Args:
+            agent_id: The agent that answers.
+            user_id: The user that asks; the caller where a user's token is used.
+            metadata: Title, tags, context, participants and settings.
+            id: A UUID of the caller's, to make a retry safe; made if not given.
+            created_at: When it began, if not now. Naive times are UTC.
+
+        Raises:
+            ConflictError: The id is taken by another conversation.
+            InvalidInputError: An argument cannot be stored.
+        """
+        try:
+            new = NewConversation(
+                agent_id=agent_id,
+                user_id=user_id,
+                metadata=metadata or ConversationMetadata(),  # type: ignore[arg-type] # or a mapping
+                id=None if id is None else as_uuid(id, "id"),
+                created_at=created_at,
+            )
+        except ValidationError as error:
+            raise InvalidInputError(describe(error)) from None
+        return (await self.create_conversations([new]))[0]
+
+    async def create_conversations(
+        self, conversations: Sequence[NewConversation]
+    ) -> list[Conversation]:
+        """Begin many conversations in one round trip, all or none.
+
+        Raises:
+            ConflictError: An id is taken by another conversation.
+            InvalidInputError: Something cannot be stored.
+        """
+        documents = [
+            {
+                "id": new.id or new_id(),
+                "agent_id": new.agent_id,
+                "user_id": new.user_id,
+                "created_at": new.created_at,
+                **new.metadata.model_dump(),
+            }
+            for new in conversations
+        ]
+        if not documents:
+            return []
+        for document in documents:
+            for field in ("context", "settings"):
+                object_to_json(document[field], field)
+        limit = 1024 * 1024 * 256
+        return await self._transport.call(
+            "create_conversations",
+            {"conversations": to_json(documents, "conversations", limit)},
+            _CONVERSATIONS,
+            safe=True,
+        )
+
+    async def get_conversation(
+        self, conversation_id: UUID | str, *, include_messages: bool = False, message_limit: int = 50
+    ) -> Conversation:
+        """One conversation, with its last messages if asked.
+
+        Raises:
+            NotFoundError: There is none, or none that the caller may see.
+        """
+        return await self._transport.call(
+            "get_conversation",
+            {
+                "conversation_id": as_uuid(conversation_id, "conversation_id"),
+                "message_limit": message_limit if include_messages else 0,
+            },
+            _CONVERSATION,
+            safe=True,
+        )
+
+    async def query_conversations(
+        self,
+        user_id: str | None = None,
+        *,
+        limit: int = 10,
+        filters: Mapping[str, Any] | None = None,
+        order_by: Order = "last_message_at",
+        ascending: bool = False,
+        include_messages: bool = False,
+        message_limit: int = 50,
+        page_after: str | None = None,
+    ) -> Page:
+        """Conversations by filters, latest first.
+
+        Args:
+            user_id: Only this user's; the same as the filter.
+            limit: How many, 1 to 1,000.
+            filters: Any of ``user_id``, ``agent_id``, ``tags`` (all of them), ``any_tags``,
+                ``participants`` (all of them), ``context`` (contains this JSON), ``title`` and
+                ``text`` (contain this, in any case), ``min_messages``, ``max_messages``, and
+                ``created_``, ``updated_`` and ``active_`` with ``after`` (that time or later) and
+                ``before``. ``text`` reads the messages of every candidate.
+            order_by: ``last_message_at``, ``created_at``, ``updated_at`` or ``message_count``.
+            ascending: Oldest or smallest first.
+            include_messages: With the last ``message_limit`` messages of each, in order.
+            message_limit: How many messages, up to 1,000.
+            page_after: ``next_page`` of the page before.
+
+        Raises:
+            InvalidInputError: An unknown filter or order, or a value of the wrong type.
+        """
+        wanted = dict(filters or {})
+        if user_id is not None:
+            wanted["user_id"] = user_id
+        found = await self._transport.call(
+            "query_conversations",
+            {
+                "filters": object_to_json(wanted, "filters"),
+                "order_by": order_by,
+                "ascending": ascending,
+                "page_size": limit,
+                "page_after": page_after,
+                "message_limit": message_limit if include_messages else 0,
+            },
+            _PAGE,
+            safe=True,
+        )
+        return Page(found.conversations, next_page=found.next_page)
+
+    async def iter_conversations(
+        self,
+        user_id: str | None = None,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        order_by: Order = "last_message_at",
+        ascending: bool = False,
+    ) -> AsyncIterator[Conversation]:
+        """All conversations that match, page by page, as `query_conversations` orders them."""
+        page_after = None
+        while True:
+            page = await self.query_conversations(
+                user_id,
+                limit=_PAGE_SIZE,
+                filters=filters,
+                order_by=order_by,
+                ascending=ascending,
+                page_after=page_after,
+            )
+            for conversation in page:
+                yield conversation
+            page_after = page.next_page
+            if page_after is None:
+                return
+
+    async def update_conversation(
+        self,
+        conversation_id: UUID | str,
+        *,
+        agent_id: str | None = None,
+        metadata: ConversationMetadata | Mapping[str, Any] | None = None,
+    ) -> Conversation:
+        """Replace fields of a conversation; those that are not given stay.
+
+        Args:
+            conversation_id: Which.
+            agent_id: The agent that answers from now on.
+            metadata: The fields to replace: of a `ConversationMetadata` those that were set, of a
+                mapping those that it has.
+
+        Raises:
+            NotFoundError: There is none, or none that the caller may write to.
+            InvalidInputError: A field does not exist or cannot be stored.
+        """
+        try:
+            checked = ConversationMetadata.model_validate(metadata or {})
+        except ValidationError as error:
+            raise InvalidInputError(describe(error)) from None
+        changes = checked.model_dump(exclude_unset=True)
+        for field in changes.keys() & {"context", "settings"}:
+            object_to_json(changes[field], field)
+        if agent_id is not None:
+            changes["agent_id"] = agent_id
+        return await self._transport.call(
+            "update_conversation",
+            {
+                "conversation_id": as_uuid(conversation_id, "conversation_id"),
+                "changes": to_json(changes, "changes", 4 * 1024 * 1024),
+            },
+            _CONVERSATION,
+            safe=True,
+        )
+
+    async def delete_conversation(self, conversation_id: UUID | str) -> int:
+        """Delete a conversation with its messages, and return how many those were.
+
+        Raises:
+            NotFoundError: There is none, or none that the caller may delete.
+        """
+        deleted: int = await self._transport.call(
+            "delete_conversation",
+            {"conversation_id": as_uuid(conversation_id, "conversation_id")},
+            _ANYTHING,
+            safe=False,
+        )
+        return deleted
+
+    # -- messages --------------------------------------------------------------------------------
+
+    async def add_message(
+        self,
+        conversation_id: UUID | str,
+        role: MessageRole | str,
+        content: str | Sequence[ContentPart | dict[str, Any]],
+        *,
+        metadata: dict[str, Any] | None = None,
+        token_usage: TokenUsage | dict[str, Any] | None = None,
+        id: UUID | str | None = None,  # noqa: A002 - what it is
+        created_at: datetime | None = None,
+    ) -> Message:
+        """Add a message to a conversation, and return it when it is durable.
+
+        Messages that are added at the same time, by many tasks of a process, share statements;
+        each has its own outcome, and those of one conversation keep their order.
+
+        Args:
+            conversation_id: Which conversation.
+            role: Who speaks.
+            content: Text, or a list of parts (text, image, tool call, tool result). May be empty.
+            metadata: Any JSON object; datetimes become ISO 8601.
+            token_usage: What the model read and wrote, and the cost.
+            id: A UUID of the caller's, to make a retry safe; made if not given.
+            created_at: When it was said, if not now. Naive times are UTC.
+
+        Raises:
+            NotFoundError: There is no such conversation, or none that the caller may write to.
+            ConflictError: The id is taken by another message.
+            InvalidInputError: Something in it cannot be stored.
+        """
+        row = message_row(conversation_id, role, content, metadata, token_usage, id, created_at)
+        if self._commits is None:
+            self._commits = GroupCommit(self._transport.append)
+        return await self._commits.add(row)
+
+    async def add_messages(self, messages: Sequence[NewMessage]) -> list[Message]:
+        """Add many messages, of any conversations, in the order given.
+
+        Up to 5,000 are written all or none; more go in several such writes.
+
+        Raises:
+            NotFoundError: There is no such conversation, or none that the caller may write to.
+            ConflictError: An id is taken by another message.
+            InvalidInputError: Something cannot be stored; then nothing is.
+        """
+        rows = [row_of(message) for message in messages]
+        written: list[Message] = []
+        for start in range(0, len(rows), _CHUNK):
+            written += await self._transport.append_many(rows[start : start + _CHUNK])
+        return written
+
+    async def get_messages(
+        self,
+        conversation_id: UUID | str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 100,
+        last: bool = False,
+    ) -> list[Message]:
+        """A page of messages, always in order.
+
+        Args:
+            conversation_id: Which conversation.
+            after: Only those with a higher ``seq``.
+            before: Only those with a lower ``seq``.
+            limit: How many, up to 10,000.
+            last: The last ones of these and not the first.
+
+        Raises:
+            NotFoundError: There is no such conversation, or none that the caller may see.
+        """
+        return await self._transport.call(
+            "get_messages",
+            {
+                "conversation_id": as_uuid(conversation_id, "conversation_id"),
+                "after": after,
+                "before": before,
+                "page_size": limit,
+                "last": last,
+            },
+            _MESSAGES,
+            safe=True,
+        )
+
+    async def iter_messages(
+        self, conversation_id: UUID | str, *, after: int = 0
+    ) -> AsyncIterator[Message]:
+        """All messages of a conversation in order; the next page is fetched meanwhile."""
+        page = await self.get_messages(conversation_id, after=after, limit=_PAGE_SIZE)
+        while page:
+            following = asyncio.create_task(
+                self.get_messages(conversation_id, after=page[-1].seq, limit=_PAGE_SIZE)
+            )
+            try:
+                for message in page:
+                    yield message
+                page = await following
+            finally:
+                following.cancel()
+
+    # -- the rest --------------------------------------------------------------------------------
+
+    async def set_member(self, user_id: str, role: Role | None) -> None:
+        """Make a user owner, admin, member or reader of the tenant; None removes them.
+
+        Raises:
+            AccessDeniedError: The caller does not administer the tenant.
+        """
+        await self._transport.call(
+            "set_member", {"user_id": user_id, "role": role}, _ANYTHING, safe=True
+        )
+
+    async def execute(self, sql: str, *arguments: object) -> list[dict[str, object]]:
+        """Run a statement of your own as the owner of the schema, and return its rows.
+
+        Args:
+            sql: One statement, or several without arguments.
+            arguments: For ``$1``, ``$2``, … in it.
+
+        Raises:
+            UnsupportedOperationError: The store has no direct connection.
+        """
+        return await self._transport.execute(sql, arguments)

@@ -1,0 +1,109 @@
+"""`migrate`: under any name, by any number at once, whole or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import asyncpg
+import pytest
+
+from haive.core.persistence import schema
+from haive.core.persistence.errors import PersistenceError
+
+# What is the server's, and not an installation's: roles, and the header's name.
+_SHARED = re.compile(r"\bhaive_(client|writer)\b|x-haive-tenant")
+
+
+async def test_a_second_migrate_does_nothing(database):
+    assert (await schema.migrate(database)).applied == ()
+
+
+async def test_under_another_name_it_is_the_same_and_nothing_mentions_ours(
+    database, new_database, dump
+):
+    other = await new_database()
+    await schema.migrate(other, schema="haive_production")
+    found = dump(other, "haive_production")
+    assert found == schema.relocate(dump(database), "haive_production")
+    assert "haive" not in _SHARED.sub("", found).replace("haive_production", "")
+
+
+async def test_two_installations_in_a_database_share_nothing_but_roles(database, dump):
+    before = dump(database)
+    await schema.migrate(database, schema="second")
+    assert dump(database) == before
+    assert "haive" not in _SHARED.sub("", dump(database, "second"))
+
+
+async def test_in_public_it_leaves_alone_what_others_have_there(new_database, connect, dump):
+    dsn = await new_database()
+    connection = await connect(dsn=dsn)
+    await connection.execute(
+        "create table public.theirs (id int);"
+        "grant select, insert on public.theirs to anon, authenticated;"
+        "create function public.their_function() returns int language sql as 'select 1'"
+    )
+    before = dump(dsn, "public")
+    await schema.migrate(dsn, schema="public")
+    found = dump(dsn, "public")
+    assert "haive" not in _SHARED.sub("", found)
+    for part in re.split(r"^(?=-- )", before, flags=re.MULTILINE):
+        assert part in found
+    rows = "select count(*) from public.tenants where tenant_id = 'default'"
+    assert await connection.fetchval(rows) == 1
+
+
+_PROGRAM = """
+import asyncio, json, sys
+from haive.core.persistence.schema import migrate
+print(json.dumps((asyncio.run(migrate(sys.argv[1]))).applied))
+"""
+
+
+async def test_twenty_processes_at_once_apply_each_migration_once(new_database, database, dump):
+    dsn = await new_database()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    programs = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", _PROGRAM, dsn), stdout=asyncio.subprocess.PIPE, env=environment
+        )
+        for _ in range(20)
+    ]
+    answers = await asyncio.gather(*(program.communicate() for program in programs))
+    applied = Counter(name for output, _ in answers for name in json.loads(output))
+    assert applied == {f"{m.version}_{m.name}": 1 for m in schema.migrations()}
+    assert dump(dsn) == dump(database)
+
+
+async def test_a_failing_migration_leaves_nothing_of_itself(database, dump, monkeypatch):
+    before = dump(database)
+    broken = replace(
+        schema.migrations()[-1],
+        version="20991231000000",
+        sql=(
+            "create table haive.half ();"
+            "insert into haive_private.migrations values ('20991231000000', 'broken');"
+            "select 1 / 0"
+        ),
+    )
+    all_of_them = (*schema.migrations(), broken)
+    monkeypatch.setattr(schema, "migrations", lambda: all_of_them)
+    with pytest.raises(PersistenceError):
+        await schema.migrate(database)
+    assert dump(database) == before
+    monkeypatch.undo()
+    assert (await schema.migrate(database)).applied == ()
+
+
+async def test_a_dry_run_tells_and_does_nothing(new_database, connect):
+    dsn = await new_database()
+    report = await schema.migrate(dsn, dry_run=True)
+    assert report.applied == tuple(f"{m.version}_{m.name}" for m in schema.migrations())
+    connection: asyncpg.Connection = await connect(dsn=dsn)
+    assert await connection.fetchval("select to_regnamespace('haive')") is None

@@ -1,0 +1,98 @@
+"""Two tenants, and those who come to look."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+#: A user's conversation, one they take part in, one of others in their tenant, and one elsewhere.
+TARGETS = {
+    "own": UUID("019aaaaa-0000-7000-8000-000000000001"),
+    "shared": UUID("019aaaaa-0000-7000-8000-000000000002"),
+    "other": UUID("019aaaaa-0000-7000-8000-000000000003"),
+    "foreign": UUID("019aaaaa-0000-7000-8000-000000000004"),
+}
+
+
+@dataclass(frozen=True)
+class Persona:
+    """Who calls: the database role, the user's id if any, and the tenant that they name."""
+
+    role: str
+    sub: str | None = None
+    entered: str | None = "red"
+
+    async def enter(self, connection: asyncpg.Connection) -> None:
+        """Become the persona until the end of the transaction, as PostgREST does it."""
+        await connection.execute(f"set local role {self.role}")
+        claims = {"role": self.role} | ({"sub": self.sub} if self.sub else {})
+        headers = {"x-haive-tenant": self.entered} if self.entered else {}
+        settings = {"request.jwt.claims": json.dumps(claims), "persistence.tenant": ""}
+        if self.role != "haive_client":
+            settings["request.headers"] = json.dumps(headers)
+        elif self.entered:
+            settings["persistence.tenant"] = self.entered
+        for name, value in settings.items():
+            await connection.execute("select set_config($1, $2, true)", name, value)
+
+
+#: One of each. All users are named in the conversations `own` and `shared`, members or not.
+PERSONAS = {
+    "anon": Persona("anon"),
+    "signed in": Persona("authenticated", "stranger"),
+    "elsewhere": Persona("authenticated", "foreigner"),
+    "reader": Persona("authenticated", "reader"),
+    "member": Persona("authenticated", "member"),
+    "admin": Persona("authenticated", "admin"),
+    "owner": Persona("authenticated", "owner"),
+    "service_role": Persona("service_role"),
+    "haive_client": Persona("haive_client"),
+    "no tenant": Persona("haive_client", entered=None),
+}
+
+
+async def settle(connection: asyncpg.Connection, user: str | None) -> None:
+    """Fill both tenants, with `user` as the one that the targets are named after."""
+    await connection.execute(
+        """
+        insert into haive.tenants (tenant_id, name) values ('red', 'Red'), ('blue', 'Blue');
+        insert into haive.members (tenant_id, user_id, role) values
+          ('red', 'reader', 'reader'), ('red', 'member', 'member'), ('red', 'admin', 'admin'),
+          ('red', 'owner', 'owner'), ('red', 'somebody', 'member'),
+          ('blue', 'foreigner', 'member'), ('blue', 'boss', 'owner');
+        """
+    )
+    rows = [
+        ("red", TARGETS["own"], user, []),
+        ("red", TARGETS["shared"], "somebody", [user or "anyone"]),
+        ("red", TARGETS["other"], "somebody", []),
+        ("blue", TARGETS["foreign"], "boss", []),
+    ]
+    for tenant, target, user_id, participants in rows:
+        await connection.execute(
+            "insert into haive.conversations (tenant_id, id, agent_id, user_id, participants)"
+            " values ($1, $2, 'agent', $3, $4)",
+            *(tenant, target, user_id, participants),
+        )
+        await connection.execute(
+            "select haive_private.append_message($1, $2, $2, 'user', 'hello')", tenant, target
+        )
+
+
+@pytest.fixture(scope="session")
+def personas() -> dict[str, Persona]:
+    return PERSONAS
+
+
+@pytest.fixture(scope="session")
+def targets() -> dict[str, UUID]:
+    return TARGETS
+
+
+@pytest.fixture(scope="session")
+def settled():
+    return settle

@@ -1,0 +1,300 @@
+"""Who may do what: every persona × every object × every verb, as the database answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+_EXPECTED = """
+| object | verb | anon | signed in | elsewhere | reader | member | admin | owner | service_role | haive_client | no tenant |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+| tenants | select | – | none | none | tenant | tenant | tenant | tenant | all | tenant | none |
+| tenants | insert, update, delete | – | – | – | – | – | – | – | – | – | – |
+| members | select | – | none | none | own | own | tenant | tenant | all | tenant | none |
+| members | insert, update, delete | – | – | – | – | – | – | – | – | – | – |
+| conversations | select | – | none | none | part | part | tenant | tenant | all | tenant | none |
+| conversations | insert, update, delete | – | – | – | – | – | – | – | – | – | – |
+| messages | select | – | none | none | part | part | tenant | tenant | all | tenant | none |
+| messages | insert, update, delete | – | – | – | – | – | – | – | – | – | – |
+| events | select | – | – | – | – | – | – | – | all | tenant | none |
+| events | insert, update, delete | – | – | – | – | – | – | – | – | – | – |
+| create_conversations | call | – | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| get_conversation | call | – | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| add_messages | call | – | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| get_messages | call | – | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| query_conversations | call | – | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| update_conversation | call | – | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| delete_conversation | call | – | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| set_member | call | – | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| current_actor | call | – | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| error_catalogue | call | – | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| schema_version | call | – | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+""".strip()  # noqa: E501 - a table
+
+_SCOPES = {
+    frozenset(): "none",
+    frozenset({"own"}): "own",
+    frozenset({"own", "shared"}): "part",
+    frozenset({"own", "shared", "other"}): "tenant",
+    frozenset({"own", "shared", "other", "foreign"}): "all",
+}
+_DENIED = asyncpg.InsufficientPrivilegeError
+
+# What a caller gets who is refused by us: no such user, not allowed, no such row.
+_REFUSALS = {"PT401", "PT403", "PT404"}
+
+
+@asynccontextmanager
+async def _undone(connection):
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    finally:
+        await transaction.rollback()
+
+
+class Probe:
+    """Tries one verb on one object for every target, and undoes it."""
+
+    def __init__(self, connection, persona, targets):
+        self._connection = connection
+        self._persona = persona
+        self._targets = targets
+
+    async def measure(self, name, verb):
+        """Return the cell of the matrix as it is."""
+        try:
+            if verb == "call":
+                return await self._call(name)
+            if verb == "select":
+                return await self._select(name)
+            await self._write(name, verb)
+        except _DENIED:
+            return "–"
+        return f"may {verb}"
+
+    async def _select(self, name):
+        key = {"conversations": "id::text", "tenants": "tenant_id", "members": "user_id"}
+        rows = await self._as_persona(
+            "fetch", f"select distinct {key.get(name, 'conversation_id::text')} from haive.{name}"
+        )
+        found = {row[0] for row in rows}
+        targets = {target: str(value) for target, value in self._targets.items()}
+        if name == "members":
+            targets = {"own": self._persona.sub or "member", "shared": "somebody"}
+            targets |= {"other": "owner" if self._persona.sub == "admin" else "admin"}
+            targets |= {"foreign": "boss"}
+        elif name == "tenants":
+            targets = dict.fromkeys(("own", "shared", "other"), "red") | {"foreign": "blue"}
+        return _scope(target for target, value in targets.items() if value in found)
+
+    async def _write(self, name, verb):
+        statement = {
+            "insert": f"insert into haive.{name} (tenant_id) values ('red')",
+            "update": f"update haive.{name} set tenant_id = tenant_id",
+            "delete": f"delete from haive.{name}",
+        }
+        await self._as_persona("execute", statement[verb])
+
+    async def _call(self, name):
+        attempt = getattr(self, f"_{name}", None)
+        if attempt is None:
+            await self._as_persona("fetch", f"select haive.{name}()")
+            return "yes"
+        reached = []
+        for target in self._targets:
+            try:
+                if await attempt(target):
+                    reached.append(target)
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in _REFUSALS:
+                    raise
+        return _scope(reached)
+
+    async def _as_persona(self, how, statement, *arguments, look=None):
+        async with _undone(self._connection):
+            before = look and await self._connection.fetch(look)
+            async with self._connection.transaction():
+                await self._persona.enter(self._connection)
+                answer = await getattr(self._connection, how)(statement, *arguments)
+                await self._connection.execute("reset role")
+            return before != await self._connection.fetch(look) if look else answer
+
+    async def _get_conversation(self, target):
+        query = "select haive.get_conversation($1, 10)"
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _get_messages(self, target):
+        answer = await self._as_persona(
+            "fetchval", "select haive.get_messages($1)", self._targets[target]
+        )
+        return json.loads(answer)
+
+    async def _query_conversations(self, target):
+        answer = await self._as_persona("fetchval", "select haive.query_conversations()")
+        found = {row["id"] for row in json.loads(answer)["conversations"]}
+        return str(self._targets[target]) in found
+
+    async def _add_messages(self, target):
+        message = {
+            "conversation_id": str(self._targets[target]),
+            "role": "user",
+            "content": "more",
+        }
+        return await self._as_persona(
+            "fetchval", "select haive.add_messages($1)", json.dumps([message])
+        )
+
+    async def _update_conversation(self, target):
+        query = """select haive.update_conversation($1, '{"title": "changed"}')"""
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _delete_conversation(self, target):
+        query = "select haive.delete_conversation($1)"
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _create_conversations(self, target):
+        mine = self._persona.sub or "anyone"
+        document = {
+            "own": {"user_id": mine},
+            "shared": {"user_id": "somebody", "participants": [mine]},
+            "other": {"user_id": "somebody"},
+            "foreign": {"user_id": mine, "tenant_id": "blue"},
+        }[target]
+        documents = json.dumps([{"id": str(uuid4()), "agent_id": "agent", **document}])
+        tenant = "blue" if target == "foreign" else "red"
+        return await self._as_persona(
+            *("fetchval", "select haive.create_conversations($1)", documents),
+            look=f"select id from haive.conversations where tenant_id = '{tenant}' order by id",
+        )
+
+    async def _set_member(self, target):
+        tenant = "blue" if target == "foreign" else "red"
+        return await self._as_persona(
+            *("fetchval", "select haive.set_member($1, 'reader')", f"new {target}"),
+            look=f"select user_id from haive.members where tenant_id = '{tenant}' order by 1",
+        )
+
+
+def _scope(reached):
+    reached = frozenset(reached)
+    return _SCOPES.get(reached, f"odd: {', '.join(sorted(reached))}")
+
+
+def _rows(table):
+    """Return (object, verb) → (cell of each persona), and the personas."""
+    header, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    ]
+    cells = {
+        (name, verb): dict(zip(header[2:], row, strict=True))
+        for name, verbs, *row in lines
+        for verb in verbs.split(", ")
+    }
+    return cells, header[2:]
+
+
+_MATRIX, _NAMES = _rows(_EXPECTED)
+
+
+async def _measured(connect, dsn, settled, personas, targets):
+    matrix = {key: {} for key in _MATRIX}
+    connection = await connect(dsn=dsn)
+    for name in _NAMES:
+        async with _undone(connection):
+            await settled(connection, personas[name].sub)
+            probe = Probe(connection, personas[name], targets)
+            for key in matrix:
+                matrix[key][name] = await probe.measure(*key)
+    return matrix
+
+
+@pytest.fixture
+def measured(database, connect, settled, personas, targets):
+    async def measure():
+        return await _measured(connect, database, settled, personas, targets)
+
+    return measure
+
+
+def _differences(found):
+    return {
+        (*key, name): f"{cell}, expected {_MATRIX[key][name]}"
+        for key, row in found.items()
+        for name, cell in row.items()
+        if cell != _MATRIX[key][name]
+    }
+
+
+async def test_the_database_answers_as_the_matrix_says(measured):
+    assert _differences(await measured()) == {}
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "notices"),
+    [
+        ("alter table haive.conversations disable row level security", "conversations"),
+        ("alter table haive.messages disable row level security", "messages"),
+        ("alter table haive.members disable row level security", "members"),
+        ("alter table haive.tenants disable row level security", "tenants"),
+        ("alter table haive.events disable row level security", "events"),
+        (
+            'drop policy "members read what they take part in, administrators all"'
+            " on haive.conversations",
+            "get_conversation",
+        ),
+        ("create policy open on haive.messages for select to authenticated using (true)", "messages"),
+        ("grant select on haive.events to authenticated", "events"),
+        ("grant delete on haive.messages to service_role", "messages"),
+        ("grant usage on schema haive to anon", "no difference"),
+        (
+            "alter function haive.get_conversation(uuid, int, text) security definer",
+            "get_conversation",
+        ),
+        ("grant haive_client to authenticated", "query_conversations"),
+    ],
+)
+async def test_the_matrix_notices_sabotage(measured, postgres, server, sabotage, notices):
+    await postgres.execute(sabotage)
+    try:
+        assert notices in {name for name, _, _ in _differences(await measured())}
+    finally:
+        await server.execute("revoke haive_client from authenticated")
+
+
+async def test_no_table_and_no_function_is_missing_from_the_matrix(postgres):
+    objects = await postgres.fetch(
+        "select relname as name from pg_class"
+        " where relnamespace = 'haive'::regnamespace and relkind in ('r', 'p', 'v', 'm', 'f')"
+        " union all select proname from pg_proc where pronamespace = 'haive'::regnamespace"
+    )
+    assert sorted(row["name"] for row in objects) == sorted({name for name, _ in _MATRIX})
+
+
+async def test_an_object_that_nobody_thought_of_is_noticed(postgres):
+    await postgres.execute("create view haive.forgotten as select * from haive.messages")
+    with pytest.raises(AssertionError, match="forgotten"):
+        await test_no_table_and_no_function_is_missing_from_the_matrix(postgres)
+
+
+def test_every_table_is_in_the_matrix_with_every_verb():
+    verbs = {}
+    for name, verb in _MATRIX:
+        verbs.setdefault(name, set()).add(verb)
+    assert all(v in ({"call"}, {"select", "insert", "update", "delete"}) for v in verbs.values())
+
+
+def test_policies_readme_shows_this_matrix():
+    readme = (Path(__file__).parents[2] / "policies" / "README.md").read_text()
+    assert _EXPECTED in readme, "Copy the table at the top of this test into policies/README.md."
+    policies = set()
+    for file in (Path(__file__).parents[2] / "policies").glob("*.sql"):
+        policies |= set(re.findall(r'create policy "([^"]+)"', file.read_text()))
+    assert {policy for policy in policies if policy not in readme} == set()
