@@ -20,7 +20,8 @@ begin
   end if;
   -- Trusted callers are the members of haive_client.
   if not pg_catalog.pg_has_role('service_role', 'haive_client', 'member') then
-    grant haive_client to service_role;
+    -- Not to be taken on: else authenticator, and so the claim "role" of a token, could name it.
+    grant haive_client to service_role with set false;
   end if;
 end;
 $$;

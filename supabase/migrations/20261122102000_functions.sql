@@ -678,7 +678,6 @@ declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_user text := haive.current_actor();
   v_given jsonb;
-  v_new uuid[];
   v_taken uuid;
   v_docs json;
 begin
@@ -714,25 +713,24 @@ begin
     cross join lateral (select coalesce(g.created_at, now()) as at) as t
     on conflict (tenant_id, id) do nothing
     returning id
-  ),
-  noted as (
-    insert into haive.events (tenant_id, kind, conversation_id)
-    select v_caller.tenant, 'conversation.created', f.id from fresh as f
   )
-  select coalesce(array_agg(f.id), '{}') into v_new from fresh as f;
+  insert into haive.events (tenant_id, kind, conversation_id)
+  select v_caller.tenant, 'conversation.created', f.id from fresh as f;
 
-  -- A retry finds its own row; anything else that sits at the id is a conflict.
+  -- A retry finds its own row, and of two with one id in a call each its equal; anything else that
+  -- sits at the id is a conflict, and so is what the caller may not see, whatever they know of it.
   select g.id into v_taken
   from jsonb_to_recordset(v_given) as g (
     id uuid, agent_id text, user_id text, created_at timestamptz
   )
   join haive.conversations as c on c.tenant_id = v_caller.tenant and c.id = g.id
   where
-    c.id <> all(v_new)
-    and (
-      (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
-      or c.created_at <> g.created_at
-    )
+    (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
+    or c.created_at <> g.created_at
+    or (
+      v_caller.actor is null or c.user_id = v_caller.actor
+      or v_caller.actor = any(c.participants)
+    ) is not true
   limit 1;
   if found then
     raise exception using

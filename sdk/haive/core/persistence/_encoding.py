@@ -77,7 +77,7 @@ def check_text(text: str, name: str, limit: int) -> str:
     return text
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> object:  # noqa: PLR0911 - a table of types
     if isinstance(value, datetime):
         return aware(value).isoformat()
     if isinstance(value, date | time):
@@ -99,7 +99,9 @@ def _plain(value: object) -> object:
 
 
 def to_json(value: object, name: str, limit: int = MAX_JSON_BYTES) -> Document:
-    """JSON that Postgres takes: no NaN, no NUL, bounded. Datetimes become ISO 8601, in UTC if naive.
+    """JSON that Postgres takes: no NaN, no NUL, bounded.
+
+    Datetimes become ISO 8601, in UTC if they are naive.
 
     Raises:
         InvalidInputError: Something in it has no JSON.
@@ -116,7 +118,9 @@ def to_json(value: object, name: str, limit: int = MAX_JSON_BYTES) -> Document:
     except ValueError as error:
         if "ircular" in str(error):
             raise InvalidInputError(f"{name} contains itself.") from None
-        raise InvalidInputError(f"{name} contains NaN or an infinity, which JSON has not.") from None
+        raise InvalidInputError(
+            f"{name} contains NaN or an infinity, which JSON has not."
+        ) from None
     except TypeError:
         raise InvalidInputError(f"{name} has a key that is no text.") from None
     if "\\u0000" in text and _ESCAPED_NUL.search(text):

@@ -14,7 +14,6 @@ from haive.core.persistence.errors import PersistenceError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from uuid import UUID
 
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.models import Message
@@ -35,9 +34,9 @@ class GroupCommit:
 
     def __init__(self, append: Append) -> None:
         self._append = append
-        self._waiting: dict[UUID, deque[Waiting]] = {}
-        self._ready: deque[UUID] = deque()
-        self._busy: set[UUID] = set()
+        self._waiting: dict[int, deque[Waiting]] = {}
+        self._ready: deque[int] = deque()
+        self._busy: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flights = 0
         self._outstanding = 0
@@ -50,11 +49,12 @@ class GroupCommit:
             return await self._add_directly(row)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Message] = loop.create_future()
-        queue = self._waiting.get(row.conversation_id)
+        stream = row.conversation_id.int  # hashed in C, which a UUID is not
+        queue = self._waiting.get(stream)
         if queue is None:
-            queue = self._waiting[row.conversation_id] = deque()
-            if row.conversation_id not in self._busy:
-                self._ready.append(row.conversation_id)
+            queue = self._waiting[stream] = deque()
+            if stream not in self._busy:
+                self._ready.append(stream)
         queue.append((row, future))
         self._outstanding += 1
         if not self._launching and self._ready and self._flights < _FLIGHTS:
@@ -72,13 +72,14 @@ class GroupCommit:
         """The way of a lone caller: no task and no future between it and the database."""
         self._outstanding += 1
         self._flights += 1
-        self._busy.add(row.conversation_id)
+        stream = row.conversation_id.int
+        self._busy.add(stream)
         try:
             (outcome,) = await self._append((row,))
         finally:
             self._outstanding -= 1
             self._alone = not self._outstanding
-            self._landed({row.conversation_id})
+            self._landed({stream})
         if isinstance(outcome, PersistenceError):
             raise outcome
         return outcome
@@ -98,13 +99,13 @@ class GroupCommit:
         size = min(_LARGEST, max(_SMALLEST, -(-self._outstanding // _FLIGHTS)))
         batch: list[Waiting] = []
         while self._ready and len(batch) < size:
-            conversation_id = self._ready.popleft()
-            queue = self._waiting[conversation_id]
+            stream = self._ready.popleft()
+            queue = self._waiting[stream]
             while queue and len(batch) < size:
                 batch.append(queue.popleft())
             if not queue:
-                del self._waiting[conversation_id]
-            self._busy.add(conversation_id)
+                del self._waiting[stream]
+            self._busy.add(stream)
         return batch
 
     async def _fly(self, batch: list[Waiting]) -> None:
@@ -124,7 +125,7 @@ class GroupCommit:
             outcomes = []
         finally:
             self._outstanding -= len(batch)
-            self._landed({row.conversation_id for row in rows})
+            self._landed({row.conversation_id.int for row in rows})
         self._alone = len(batch) == 1 and not self._outstanding
         for (_, future), outcome in zip(batch, outcomes, strict=False):
             if future.done():  # its caller was cancelled
@@ -149,10 +150,10 @@ class GroupCommit:
                 outcomes.append(error)
         return outcomes
 
-    def _landed(self, conversation_ids: set[UUID]) -> None:
+    def _landed(self, streams: set[int]) -> None:
         self._flights -= 1
-        self._busy -= conversation_ids
-        self._ready.extend(c for c in conversation_ids if c in self._waiting)
+        self._busy -= streams
+        self._ready.extend(stream for stream in streams if stream in self._waiting)
         if self._ready and not self._launching:
             self._launching = True
             asyncio.get_running_loop().call_soon(self._launch)

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-def translate(error: BaseException) -> PersistenceError | None:
-    """The error of ours for one of asyncpg's or the socket's; None for any other."""
+#: What asyncpg and the socket raise.
+FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+def translated_error(error: BaseException) -> PersistenceError:
+    """The error of ours for one of `FOREIGN`."""
     if isinstance(error, asyncpg.PostgresError):
         return database_error(
             error.sqlstate,
@@ -37,9 +41,7 @@ def translate(error: BaseException) -> PersistenceError | None:
         return ConnectionLostError()
     if isinstance(error, TimeoutError):
         return PoolTimeoutError()
-    if isinstance(error, OSError):
-        return ConnectionLostError(f"The database server cannot be reached ({type(error).__name__}).")
-    return None
+    return ConnectionLostError(f"The database server cannot be reached ({type(error).__name__}).")
 
 
 @asynccontextmanager
@@ -47,8 +49,5 @@ async def translated() -> AsyncIterator[None]:
     """Raise errors of ours in place of asyncpg's."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
-        ours = translate(error)
-        if ours is None:
-            raise
-        raise ours from error
+    except FOREIGN as error:
+        raise translated_error(error) from error

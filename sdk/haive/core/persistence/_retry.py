@@ -23,18 +23,13 @@ async def retrying(operation: Callable[[], Awaitable[T]], timeout: float) -> T: 
     Only errors that say so (`PersistenceError.retryable`) are tried again, with growing and
     scattered pauses, so that many clients do not return in step.
     """
-    try:
-        return await operation()
-    except PersistenceError as error:
-        if not error.retryable or timeout <= 0:
-            raise
     end = monotonic() + timeout
     delay = _FIRST_DELAY
     while True:
-        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311 - no secret
         try:
             return await operation()
         except PersistenceError as error:
             if not error.retryable or monotonic() >= end:
                 raise
+        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311 - no secret
         delay = min(delay * 2, _LONGEST_DELAY)

@@ -56,7 +56,7 @@ class InvalidInputError(PersistenceError, ValueError):
 
 
 class ContentTooLargeError(InvalidInputError):
-    """Content, parts or metadata are over their limit; store the bulk elsewhere and its address here."""
+    """Something is over its limit; store the bulk elsewhere and its address here."""
 
 
 class NotFoundError(PersistenceError, LookupError):
@@ -114,7 +114,7 @@ class TooManyConnectionsError(UnavailableError):
 
 
 class PoolTimeoutError(UnavailableError):
-    """No connection of the pool came free in time; raise pool_size, max_overflow or pool_timeout."""
+    """No connection of the pool came free in time; raise pool_size or pool_timeout."""
 
 
 class OperationTimeoutError(PersistenceError):
@@ -198,7 +198,10 @@ def error_class(code: str | None) -> type[PersistenceError]:
 
 
 def database_error(
-    code: str | None, *, message: str | None = None, hint: str | None = None,
+    code: str | None,
+    *,
+    message: str | None = None,
+    hint: str | None = None,
     constraint: str | None = None,
 ) -> PersistenceError:
     """An error of the database as one of ours.
@@ -209,7 +212,7 @@ def database_error(
     cls = error_class(code)
     if code and code.startswith("PT"):
         return cls(message, hint=hint, sqlstate=code)
-    if constraint and constraint.endswith("_is_bounded" ) and "message" in constraint:
+    if constraint and constraint.endswith("_is_bounded"):
         cls = ContentTooLargeError
     detail = f" ({constraint})" if constraint else ""
     doc = (cls.__doc__ or "").partition("\n")[0]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
-from uuid import UUID
+from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
 from pydantic import (
     AfterValidator,
@@ -71,7 +71,7 @@ class TokenUsage(_Value):
 
     @model_validator(mode="before")
     @classmethod
-    def _sum(cls, data: Any) -> Any:  # noqa: ANN401 - whatever the caller gave
+    def _sum(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and data.get("total_tokens") is None:
             parts = (data.get("input_tokens"), data.get("output_tokens"))
             if all(isinstance(part, int) for part in parts):

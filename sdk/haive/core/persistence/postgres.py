@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from contextlib import asynccontextmanager
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
 import asyncpg
 
 from haive.core.persistence import schema as _schema
 from haive.core.persistence._postgres_errors import translated
-from haive.core.persistence._retry import retrying
+from haive.core.persistence._postgres_transport import PostgresTransport
 from haive.core.persistence.config import PersistenceConfig
-from haive.core.persistence.errors import (
-    ConfigurationError,
-    ConflictError,
-    NotFoundError,
-    PersistenceError,
-    PoolTimeoutError,
-    error_class,
-)
+from haive.core.persistence.errors import PersistenceError
 from haive.core.persistence.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from datetime import datetime
-
-    from asyncpg.pool import PoolConnectionProxy
-    from pydantic import TypeAdapter
-
-    from haive.core.persistence._rows import MessageRow
     from haive.core.persistence._transport import Transport
-    from haive.core.persistence.models import Message
-
-    Connection = PoolConnectionProxy[asyncpg.Record]
-
-T = TypeVar("T")
-
-_log = logging.getLogger("haive.core.persistence.sql")
-
-# From here on COPY is ahead of arrays; below, its three more round trips cost what it saves.
-_COPY_FROM = 1_000
-# The role that a session takes: it reads under row level security and writes by functions alone.
-_ROLE = "haive_client"
-
-_MESSAGE_COLUMNS = (
-    "tenant_id", "conversation_id", "seq", "id", "role", "content", "parts", "metadata",
-    "input_tokens", "output_tokens", "model", "cost", "created_at",
-)  # fmt: skip
 
 
 class PostgresStore(Store):
@@ -76,7 +41,11 @@ class PostgresStore(Store):
         return self._open
 
     async def initialize(
-        self, create_schema: bool = True, run_migrations: bool = True, check_version: bool = True
+        self,
+        *,
+        create_schema: bool = True,
+        run_migrations: bool = True,
+        check_version: bool = True,
     ) -> None:
         """Open the pool and make the schema ready. Any number of processes may do so at once.
 
@@ -124,279 +93,3 @@ class PostgresStore(Store):
         if self._open is not None:
             transport, self._open = self._open, None
             await transport.aclose()
-
-
-class PostgresTransport:
-    """Calls functions through an asyncpg pool."""
-
-    def __init__(self, config: PersistenceConfig) -> None:
-        self.schema = config.schema_name
-        self.tenant = config.tenant
-        self._config = config
-        self._statements: dict[tuple[str, ...], str] = {}
-        private = f"{self.schema}_private"
-        self._append_one = f"select * from {private}.append_message($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)"  # noqa: E501, S608 # nosec B608
-        self._append_all = f"select * from {private}.append_messages($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)"  # noqa: E501, S608 # nosec B608
-        self._reserve = f"select e.tenant, r.* from {private}.enter_tenant($1, true) as e, lateral {private}.reserve_messages(e.tenant, e.actor, $2, $3, $4, $5, $6) as r"  # noqa: E501, S608 # nosec B608
-        self._pool: asyncpg.Pool[asyncpg.Record]
-
-    @classmethod
-    async def connect(cls, config: PersistenceConfig) -> Self:
-        """Open the pool with its first connection."""
-        self = cls(config)
-        pooled = config.through_transaction_pooler
-        if pooled and config.session_settings:
-            raise ConfigurationError(
-                f"{', '.join(config.session_settings)} cannot be set through a transaction pooler.",
-                hint="Use the session port (5432), or `alter role … set …` on the server.",
-            )
-        async with translated():
-            self._pool = await asyncpg.create_pool(
-                config.dsn,
-                min_size=config.pool_size,
-                max_size=config.pool_size + config.max_overflow,
-                max_inactive_connection_lifetime=60.0,
-                max_queries=10_000_000,
-                timeout=config.pool_timeout,
-                # A prepared statement lives in one session: through a pooler it is another's.
-                statement_cache_size=0 if pooled else 200,
-                init=None if pooled else self._prepare_session,
-                reset=_keep,
-            )
-        return self
-
-    async def _prepare_session(self, connection: Connection) -> None:
-        settings = self._config.session_settings
-        try:
-            await connection.execute(
-                "select pg_catalog.set_config(name, value, false) "
-                "from unnest($1::text[], $2::text[]) as s (name, value)",
-                list(settings),
-                list(settings.values()),
-            )
-            await connection.execute(f"set role {_ROLE}")
-        except (asyncpg.InvalidParameterValueError, asyncpg.CantChangeRuntimeParamError) as error:
-            raise ConfigurationError(f"The server does not take a setting: {error.args[0]}") from error
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise ConfigurationError(
-                "The database user may not act as haive_client.",
-                hint="Run as its owner: grant haive_client to <user>.",
-            ) from error
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection of the pool, with errors of ours.
-
-        Raises:
-            PoolTimeoutError: None came free in ``pool_timeout`` seconds.
-        """
-        async with translated():
-            try:
-                connection = await self._pool.acquire(timeout=self._config.pool_timeout)
-            except TimeoutError as error:
-                raise PoolTimeoutError from error
-            try:
-                yield connection
-            finally:
-                await self._pool.release(connection)
-
-    async def call(
-        self, function: str, arguments: Mapping[str, object], returns: TypeAdapter[T], *, safe: bool
-    ) -> T:
-        """Call a function; see `Transport.call`."""
-        key = (function, *arguments)
-        statement = self._statements.get(key)
-        if statement is None:
-            names = [*arguments, "tenant"]
-            named = ", ".join(f"{name} => ${place}" for place, name in enumerate(names, 1))
-            statement = self._statements[key] = f"select {self.schema}.{function}({named})"
-
-        async def once() -> object:
-            async with self.connection() as connection:
-                return await self._fetchval(connection, statement, *arguments.values(), self.tenant)
-
-        answer = await retrying(once, self._config.retry_timeout if safe else 0)
-        if isinstance(answer, str) and answer:
-            return returns.validate_json(answer)
-        return returns.validate_python(answer)
-
-    async def schema_version(self) -> str | None:
-        """The newest migration of the installation; None where there is none."""
-        async with self.connection() as connection:
-            exists = await connection.fetchval(
-                "select pg_catalog.to_regprocedure($1) is not null", f"{self.schema}.schema_version()"
-            )
-            if not exists:
-                return None
-            version: str | None = await connection.fetchval(
-                f"select {self.schema}.schema_version()"
-            )
-            return version
-
-    async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
-        """Write messages in one statement; see `Transport.append`."""
-        once = self._append_row if len(rows) == 1 else self._append_rows
-        return await retrying(lambda: once(rows), self._config.retry_timeout)
-
-    async def _append_row(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
-        (row,) = rows
-        usage = row.usage
-        arguments = (
-            self.tenant, row.conversation_id, row.id, row.role, row.text, row.parts, row.metadata,
-            usage and usage.input_tokens, usage and usage.output_tokens, usage and usage.model,
-            usage and usage.cost, row.created_at,
-        )  # fmt: skip
-        async with self.connection() as connection:
-            answer = await self._fetchrow(connection, self._append_one, *arguments)
-        seq, created_at, failure = answer
-        return (_outcome(row, seq, created_at, failure),)
-
-    async def _append_rows(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
-        columns = _columns(rows)
-        async with self.connection() as connection:
-            answer = await self._fetchrow(connection, self._append_all, self.tenant, *columns)
-        seqs, times, failures = answer
-        if failures is None:
-            return [
-                row.stored(seq, at) for row, seq, at in zip(rows, seqs, times, strict=True)
-            ]
-        return [
-            _outcome(row, seq, at, failure)
-            for row, seq, at, failure in zip(rows, seqs, times, failures, strict=True)
-        ]
-
-    async def append_many(self, rows: Sequence[MessageRow]) -> list[Message]:
-        """Write many messages, all or none; see `Transport.append_many`."""
-        by_copy = len(rows) >= _COPY_FROM and not self._config.through_transaction_pooler
-        if by_copy:
-            try:
-                return await retrying(lambda: self._copy(rows), self._config.retry_timeout)
-            except ConflictError:
-                # Some are there already: the function tells a retry from a conflict.
-                pass
-        return await retrying(lambda: self._append_all_or_none(rows), self._config.retry_timeout)
-
-    async def _append_all_or_none(self, rows: Sequence[MessageRow]) -> list[Message]:
-        columns = _columns(rows)
-        async with self.connection() as connection, connection.transaction():
-            answer = await self._fetchrow(connection, self._append_all, self.tenant, *columns)
-            seqs, times, failures = answer
-            for row, failure in zip(rows, failures or (), strict=False):
-                if failure is not None:
-                    raise _failure(row, failure)
-        return [row.stored(seq, at) for row, seq, at in zip(rows, seqs, times, strict=True)]
-
-    async def _copy(self, rows: Sequence[MessageRow]) -> list[Message]:
-        """Reserve places for the rows and COPY them in, in one transaction.
-
-        COPY does not work under row level security, so this acts as the session's own user, who
-        owns the table; the tenant is the one that was entered.
-        """
-        conversation_ids, _, _, _, _, _, inputs, outputs, _, costs, times = _columns(rows)
-        async with self.connection() as connection, connection.transaction():
-            await connection.execute("set local role none")
-            tenant, ids, lasts, counts = await self._fetchrow(
-                connection, self._reserve, self.tenant, conversation_ids, inputs, outputs, costs, times
-            )
-            next_seq = {}
-            for conversation_id, last, count in zip(ids, lasts, counts, strict=True):
-                if last is None:
-                    raise NotFoundError(f"no conversation {conversation_id}", sqlstate="PT404")
-                next_seq[conversation_id] = last - count + 1
-            now: datetime = await connection.fetchval("select now()")
-            written = []
-            records = []
-            for row in rows:
-                seq = next_seq[row.conversation_id]
-                next_seq[row.conversation_id] = seq + 1
-                at = row.created_at or now
-                usage = row.usage
-                records.append((
-                    tenant, row.conversation_id, seq, row.id, row.role, row.text, row.parts,
-                    row.metadata or "{}", usage and usage.input_tokens,
-                    usage and usage.output_tokens, usage and usage.model, usage and usage.cost, at,
-                ))  # fmt: skip
-                written.append(row.stored(seq, at))
-            await connection.copy_records_to_table(
-                "messages", schema_name=self.schema, columns=_MESSAGE_COLUMNS, records=records
-            )
-        return written
-
-    async def execute(self, sql: str, arguments: Sequence[object]) -> list[dict[str, object]]:
-        """Run a statement as the session's own user; see `Store.execute`."""
-        async with self.connection() as connection:
-            if self._config.echo_sql:
-                _log.info("%s", sql)
-            await connection.execute("reset role")
-            try:
-                return [dict(row) for row in await connection.fetch(sql, *arguments)]
-            finally:
-                if not connection.is_closed():
-                    await connection.reset()
-                    await self._prepare_session(connection)
-
-    async def aclose(self) -> None:
-        """Close the pool, waiting for what is under way."""
-        async with translated():
-            try:
-                await asyncio.wait_for(self._pool.close(), self._config.pool_timeout)
-            except TimeoutError:
-                self._pool.terminate()
-
-    async def _fetchval(self, connection: Connection, sql: str, *arguments: Any) -> object:
-        row = await self._fetchrow(connection, sql, *arguments)
-        return row[0]
-
-    async def _fetchrow(self, connection: Connection, sql: str, *arguments: Any) -> asyncpg.Record:
-        if not self._config.echo_sql:
-            row = await connection.fetchrow(sql, *arguments)
-        else:
-            start = perf_counter()
-            row = await connection.fetchrow(sql, *arguments)
-            _log.info("%s -- %.2f ms", sql, (perf_counter() - start) * 1e3)
-        if row is None:
-            raise PersistenceError("The server answered with no row.")
-        return row
-
-
-async def _keep(_: Connection) -> None:
-    """Nothing is undone when a connection goes back: no operation leaves anything in its session."""
-
-
-def _columns(rows: Sequence[MessageRow]) -> tuple[Sequence[object] | None, ...]:
-    """Rows as the arrays of `append_messages`; a column that no row has is None."""
-    usages = [row.usage for row in rows]
-    used = any(usage is not None for usage in usages)
-
-    def column(values: list[object]) -> list[object] | None:
-        return values if any(value is not None for value in values) else None
-
-    return (
-        [row.conversation_id for row in rows],
-        [row.id for row in rows],
-        [row.role for row in rows],
-        [row.text for row in rows],
-        column([row.parts for row in rows]),
-        column([row.metadata for row in rows]),
-        [usage and usage.input_tokens for usage in usages] if used else None,
-        [usage and usage.output_tokens for usage in usages] if used else None,
-        column([usage and usage.model for usage in usages]) if used else None,
-        column([usage and usage.cost for usage in usages]) if used else None,
-        column([row.created_at for row in rows]),
-    )
-
-
-def _outcome(
-    row: MessageRow, seq: int, created_at: datetime, failure: str | None
-) -> Message | PersistenceError:
-    return row.stored(seq, created_at) if failure is None else _failure(row, failure)
-
-
-def _failure(row: MessageRow, code: str) -> PersistenceError:
-    if code == "PT409":
-        message = f"another message has the id {row.id}"
-        hint = "Repeat a call only with the same content."
-    else:
-        message = f"no conversation {row.conversation_id}"
-        hint = "It was deleted, belongs to another tenant, or is not the caller's to write to."
-    return error_class(code)(message, hint=hint, sqlstate=code)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -26,6 +24,8 @@ from haive.core.persistence.models import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from datetime import datetime
     from types import TracebackType
     from uuid import UUID
 
@@ -151,7 +151,11 @@ class Store:
         )
 
     async def get_conversation(
-        self, conversation_id: UUID | str, *, include_messages: bool = False, message_limit: int = 50
+        self,
+        conversation_id: UUID | str,
+        *,
+        include_messages: bool = False,
+        message_limit: int = 50,
     ) -> Conversation:
         """One conversation, with its last messages if asked.
 
@@ -386,7 +390,7 @@ class Store:
     ) -> AsyncIterator[Message]:
         """All messages of a conversation in order; the next page is fetched meanwhile."""
         page = await self.get_messages(conversation_id, after=after, limit=_PAGE_SIZE)
-        while page:
+        while len(page) == _PAGE_SIZE:
             following = asyncio.create_task(
                 self.get_messages(conversation_id, after=page[-1].seq, limit=_PAGE_SIZE)
             )
@@ -396,6 +400,8 @@ class Store:
                 page = await following
             finally:
                 following.cancel()
+        for message in page:
+            yield message
 
     # -- the rest --------------------------------------------------------------------------------
 

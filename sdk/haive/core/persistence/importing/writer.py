@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
-from haive.core.persistence.importing import ids
 from haive.core.persistence.importing.prepare import reason
 from haive.core.persistence.importing.records import Skipped, What
+from haive.core.persistence.importing.stored import count_stored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -25,9 +24,6 @@ _Written = TypeVar("_Written")
 
 # Errors of one row; all others are of the connection or the caller, and end the import.
 _REFUSALS = (InvalidInputError, ConflictError, NotFoundError)
-
-# Looks at conversations that are there already, at once: what a pool has connections for.
-_LOOKS = 8
 
 
 class Writer:
@@ -46,7 +42,6 @@ class Writer:
         self._store = store
         self._report = report
         self._note = note
-        self._looks = asyncio.Semaphore(_LOOKS)
 
     async def write(self, batch: Sequence[Prepared]) -> None:
         """Write a batch; each conversation of it stands there once."""
@@ -55,15 +50,17 @@ class Writer:
             self._refuse("conversation", prepared.place, error)
 
         stored = await _each_or_none(self._create, batch, refuse)
-        missing = await asyncio.gather(
-            *(self._missing(prepared, conversation) for prepared, conversation in stored)
-        )
+        there = await count_stored(self._store, stored)
         places = {prepared.id: prepared.place for prepared, _ in stored}
 
         def refuse_message(message: NewMessage, error: Exception) -> None:
             self._refuse("message", places[message.conversation_id], error)
 
-        to_write = [message for messages in missing for message in messages]
+        to_write = [
+            message
+            for prepared, conversation in stored
+            for message in self._missing(prepared, conversation, there[prepared.id])
+        ]
         written = await _each_or_none(self._store_messages, to_write, refuse_message)
         self._report.messages += len(written)
 
@@ -76,15 +73,14 @@ class Writer:
     async def _store_messages(self, messages: Sequence[NewMessage]) -> list[object]:
         return [*await self._store.add_messages(messages)]
 
-    async def _missing(self, prepared: Prepared, stored: Conversation) -> list[NewMessage]:
-        """The messages of a conversation that are to be written, after it was counted."""
+    def _missing(
+        self, prepared: Prepared, stored: Conversation, there: int | None
+    ) -> list[NewMessage]:
+        """The messages of a conversation that are to be written, after they were counted."""
         report, messages = self._report, prepared.messages
         if stored.message_count == 0:
             report.conversations += 1
-            return messages
-        async with self._looks:
-            there = await self._there(prepared, stored)
-        if there is None:
+        elif there is None:
             self._note(
                 Skipped(
                     what="conversation",
@@ -92,33 +88,12 @@ class Writer:
                     place=prepared.place,
                 )
             )
-            return []
-        report.messages_already_there += there
-        if there < len(messages):
+        elif there < len(messages):
             report.grown_conversations += 1
         else:
             report.conversations_already_there += 1
-        return messages[there:]
-
-    async def _there(self, prepared: Prepared, stored: Conversation) -> int | None:
-        """How many of the first messages are there; None where others are in their place."""
-        wanted = [message.id for message in prepared.messages]
-        count = stored.message_count
-        if count <= len(wanted):
-            # Imports write in order: the last one there tells that those before it are.
-            last = await self._store.get_messages(stored.id, limit=1, last=True)
-            if last and wanted[last[-1].seq - 1 : last[-1].seq] == [last[-1].id]:
-                return last[-1].seq
-        # An agent has gone on here, or the source is another than it was.
-        found = [message.id async for message in self._store.iter_messages(stored.id)]
-        known = set(wanted)
-        imported = [
-            message for message in found if message in known or ids.is_imported(message, stored.id)
-        ]
-        there = len(imported)
-        if imported[: len(wanted)] != wanted[:there]:
-            return None
-        return min(there, len(wanted))
+        report.messages_already_there += there or 0
+        return [] if there is None else messages[there:]
 
     def _refuse(self, what: What, place: str, error: Exception) -> None:
         text = reason(error) if isinstance(error, InvalidInputError) else _refusal(error)

@@ -16,8 +16,6 @@ from haive.core.persistence.importing.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
     from haive.core.persistence.models import Conversation, Message
 
 VERSION = 1
@@ -70,7 +68,7 @@ def _message(value: object, position: int) -> MessageDraft:
 
 
 def head(conversation: Conversation) -> bytes:
-    """The begin of a conversation's line; `messages` and `TAIL` complete it."""
+    """The begin of a conversation's line; messages and `TAIL` complete it."""
     record: dict[str, Any] = {
         "haive": VERSION,
         **conversation.model_dump(mode="json", exclude={"messages"}),
@@ -78,10 +76,9 @@ def head(conversation: Conversation) -> bytes:
     return orjson.dumps(record)[:-1] + b',"messages":['
 
 
-def messages(page: Iterable[Message]) -> Iterator[bytes]:
-    """The messages of a conversation's line; a comma belongs between two of them."""
-    for message in page:
-        yield orjson.dumps(message.model_dump(mode="json", exclude={"conversation_id"}))
+def message(stored: Message) -> bytes:
+    """A message of a conversation's line; a comma belongs between two of them."""
+    return orjson.dumps(stored.model_dump(mode="json", exclude={"conversation_id"}))
 
 
 TAIL = b"]}\n"

@@ -1,0 +1,149 @@
+"""Calls the schema's functions through PostgREST, with supabase-py."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from uuid import UUID
+
+import httpx
+from postgrest import APIError
+from supabase import AsyncClient, AsyncClientOptions, acreate_client
+
+from haive.core.persistence._encoding import Document
+from haive.core.persistence._retry import retrying
+from haive.core.persistence.errors import (
+    ConnectionLostError,
+    PersistenceError,
+    StatementTimeoutError,
+    UnsupportedOperationError,
+    database_error,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pydantic import TypeAdapter
+
+    from haive.core.persistence._rows import MessageRow
+    from haive.core.persistence.models import Message
+
+T = TypeVar("T")
+
+# Seconds: a little more than the longest statement that the API lets run.
+_TIMEOUT = httpx.Timeout(70.0, connect=10.0)
+
+
+class SupabaseTransport:
+    """Calls functions through PostgREST with supabase-py."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        schema: str,
+        tenant: str | None,
+        headers: dict[str, str],
+        retry_timeout: float,
+    ) -> None:
+        self.schema = schema
+        self.tenant = tenant
+        self._url = url
+        self._key = key
+        self._headers = headers
+        self._retry_timeout = retry_timeout
+        self._client: AsyncClient | None = None
+        self._http: httpx.AsyncClient
+
+    async def _connected(self) -> AsyncClient:
+        if self._client is None:
+            self._http = httpx.AsyncClient(timeout=_TIMEOUT, http2=True)
+            self._client = await acreate_client(
+                self._url,
+                self._key,
+                # One client a caller: nobody's session is refreshed or kept in here.
+                AsyncClientOptions(
+                    schema=self.schema,
+                    headers=dict(self._headers),
+                    auto_refresh_token=False,
+                    persist_session=False,
+                    httpx_client=self._http,
+                ),
+            )
+        return self._client
+
+    async def _rpc(self, function: str, arguments: dict[str, Any]) -> Any:
+        client = await self._connected()
+        try:
+            answer = await client.postgrest.rpc(function, arguments).execute()
+        except APIError as error:
+            raise _translated(error) from error
+        except httpx.TimeoutException as error:
+            raise StatementTimeoutError("The API did not answer in time.") from error
+        except httpx.TransportError as error:
+            raise ConnectionLostError(
+                f"The API cannot be reached ({type(error).__name__})."
+            ) from error
+        return answer.data
+
+    async def call(
+        self, function: str, arguments: Mapping[str, object], returns: TypeAdapter[T], *, safe: bool
+    ) -> T:
+        """Call a function; see `Transport.call`."""
+        body = {name: _jsonable(value) for name, value in arguments.items()}
+        if self.tenant is not None:
+            body["tenant"] = self.tenant
+
+        answer = await retrying(
+            lambda: self._rpc(function, body), self._retry_timeout if safe else 0
+        )
+        return returns.validate_python(answer)
+
+    async def schema_version(self) -> str | None:
+        """The newest migration of the installation."""
+        version: str | None = await retrying(
+            lambda: self._rpc("schema_version", {}), self._retry_timeout
+        )
+        return version
+
+    async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
+        """Write messages in one request; see `Transport.append`."""
+        return await self.append_many(rows)
+
+    async def append_many(self, rows: Sequence[MessageRow]) -> list[Message]:
+        """Write many messages, all or none; see `Transport.append_many`."""
+        body: dict[str, Any] = {"messages": [row.document() for row in rows]}
+        if self.tenant is not None:
+            body["tenant"] = self.tenant
+        written = await retrying(lambda: self._rpc("add_messages", body), self._retry_timeout)
+        return [
+            row.stored(one["seq"], datetime.fromisoformat(one["created_at"]))
+            for row, one in zip(rows, written, strict=True)
+        ]
+
+    async def execute(self, sql: str, arguments: Sequence[object]) -> NoReturn:
+        """Refuse: the REST API runs no SQL."""
+        raise UnsupportedOperationError(
+            "The REST API runs no SQL.", hint="Use a PostgresStore with the project's DATABASE_URL."
+        )
+
+    async def aclose(self) -> None:
+        """Close the client's connections."""
+        if self._client is not None:
+            self._client = None
+            await self._http.aclose()
+
+
+def _jsonable(value: object) -> object:
+    if isinstance(value, UUID):
+        return str(value)
+    # Documents come as JSON text that was checked; the client encodes the body as a whole.
+    if isinstance(value, Document):
+        return json.loads(value)
+    return value
+
+
+def _translated(error: APIError) -> PersistenceError:
+    return database_error(error.code, message=error.message, hint=error.hint)

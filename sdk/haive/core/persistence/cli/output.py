@@ -1,0 +1,33 @@
+"""What commands print with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+# A message must not move the cursor, colour the screen or set the terminal's title.
+_CONTROLS = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160))}
+del _CONTROLS[ord("\n")], _CONTROLS[ord("\t")]
+_CONTROLS[ord("\r")] = ""
+
+
+def harmless(text: str) -> str:
+    """Text of somebody's, without what would command a terminal."""
+    return text.translate(_CONTROLS)
+
+
+def plain(text: str) -> str:
+    """Text of somebody's to stand in rich's markup."""
+    return escape(harmless(text))
+
+
+def print_json(value: Any) -> None:
+    """Print JSON for programs: no colours, no wrapping."""
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))

@@ -1,0 +1,123 @@
+"""Conversations for people to look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from haive.core.persistence.cli.output import harmless, out, plain
+from haive.core.persistence.models import ImagePart, TextPart, ToolCallPart, ToolResultPart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from decimal import Decimal
+
+    from haive.core.persistence.models import ContentPart, Conversation, Message
+
+_COLOURS = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
+_MANY = 2_000
+
+
+def print_table(conversations: Sequence[Conversation], *, more: bool) -> None:
+    """Print a line for each conversation."""
+    if not conversations:
+        out.print("No conversations.")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("id", no_wrap=True)
+    table.add_column("title", max_width=40, no_wrap=True, overflow="ellipsis")
+    for name in ("user", "agent"):
+        table.add_column(name, max_width=24, no_wrap=True, overflow="ellipsis")
+    for name in ("messages", "tokens", "cost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("last message", no_wrap=True)
+    for one in conversations:
+        table.add_row(
+            str(one.id),
+            _line(one.metadata.title),
+            _line(one.user_id),
+            _line(one.agent_id),
+            f"{one.message_count:,}",
+            f"{one.total_tokens:,}",
+            _cost(one.cost),
+            _time(one.last_message_at),
+        )
+    # Where nobody reads along, an id that is cut short is of no use.
+    width = None if out.is_terminal else 200
+    out.print(table, width=width, soft_wrap=False)
+    if more:
+        out.print("[dim]There are more: see --limit and the filters.[/]")
+
+
+def print_head(conversation: Conversation) -> None:
+    """Print what is known of a conversation beside its messages."""
+    about = conversation.metadata
+    out.print(f"[bold]{plain(about.title or 'Without a title')}[/]", highlight=False)
+    facts = [
+        str(conversation.id),
+        f"agent {conversation.agent_id}",
+        f"user {conversation.user_id}" if conversation.user_id else "no user",
+        f"{conversation.message_count:,} messages",
+        f"{conversation.total_tokens:,} tokens",
+        f"cost {_cost(conversation.cost)}",
+        f"begun {_time(conversation.created_at)}",
+    ]
+    if about.tags:
+        facts.append(f"tags {', '.join(about.tags)}")
+    out.print(f"[dim]{plain(' · '.join(facts))}[/]\n", highlight=False)
+
+
+def print_message(message: Message) -> None:
+    """Print who said what, and what it took."""
+    colour = _COLOURS[message.role]
+    facts = [_time(message.created_at)]
+    if usage := message.token_usage:
+        facts.append(f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens")
+        facts += [usage.model] if usage.model else []
+        facts += [_cost(usage.cost)] if usage.cost is not None else []
+    out.print(
+        f"[bold {colour}]{message.role}[/] [dim]#{message.seq} · {plain(' · '.join(facts))}[/]",
+        highlight=False,
+    )
+    parts = [message.content] if isinstance(message.content, str) else message.content
+    for part in parts:
+        out.print(_part(part), highlight=False)
+    out.print()
+
+
+def _part(part: str | ContentPart) -> Text:
+    if isinstance(part, str):
+        return Text(harmless(part))
+    if isinstance(part, TextPart):
+        return Text(harmless(part.text))
+    if isinstance(part, ImagePart):
+        where = part.url or f"{len(part.data or ''):,} characters of base64"
+        return Text.from_markup(f"[dim]image[/] {plain(where)}")
+    if isinstance(part, ToolCallPart):
+        return Text.from_markup(f"[dim]calls[/] {plain(part.name)}({_json(part.arguments)})")
+    assert isinstance(part, ToolResultPart)  # noqa: S101 # nosec B101 - the union has no other
+    word = "failed" if part.is_error else "answers"
+    said = plain(part.content) if isinstance(part.content, str) else _json(part.content)
+    return Text.from_markup(f"[dim]{word} {plain(part.tool_call_id)}:[/] {said}")
+
+
+def _json(value: Any) -> str:
+    text = harmless(orjson.dumps(value, default=str).decode())
+    return escape(text if len(text) <= _MANY else f"{text[:_MANY]}…")
+
+
+def _line(text: str | None) -> str:
+    return plain(" ".join((text or "").split()))
+
+
+def _cost(cost: Decimal | None) -> str:
+    return "" if not cost else f"{cost:f}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone():%Y-%m-%d %H:%M}"

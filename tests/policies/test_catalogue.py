@@ -1,0 +1,158 @@
+"""What the system catalogue says about every object there is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+_SCHEMAS = "('haive'::regnamespace, 'haive_private'::regnamespace)"
+_ROOT = Path(__file__).parents[2]
+
+# What callers run in the private schema; the rest is for the definer functions themselves.
+_CALLED = {
+    "append_message",
+    "append_messages",
+    "conversation_doc",
+    "create_conversations",
+    "delete_conversation",
+    "enter_tenant",
+    "message_docs",
+    "my_admin_tenants",
+    "my_tenants",
+    "set_member",
+    "update_conversation",
+}
+_INTERNAL = {"insert_messages", "replay_messages", "reserve_messages"}
+
+_TABLES = f"pg_class where relnamespace in {_SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f')"
+_FUNCTIONS = f"pg_proc where pronamespace in {_SCHEMAS}"
+_VIOLATIONS = {
+    "every table has row level security": (
+        f"select oid::regclass from {_TABLES} and not relrowsecurity"
+    ),
+    "every table has a policy": (
+        f"select oid::regclass from {_TABLES}"
+        " and not exists (select from pg_policy where polrelid = pg_class.oid)"
+    ),
+    "every policy names its roles": "select polname from pg_policy where polroles = '{0}'",
+    "every function has an empty search_path": (
+        f"select oid::regprocedure from {_FUNCTIONS}"
+        """ and not coalesce(proconfig, '{}') @> array['search_path=""']"""
+    ),
+    "every definer function is private and haive_writer's": (
+        f"select oid::regprocedure from {_FUNCTIONS} and prosecdef"
+        " and (pronamespace <> 'haive_private'::regnamespace"
+        " or proowner <> 'haive_writer'::regrole)"
+    ),
+    "haive_writer owns nothing else": (
+        f"select oid::regprocedure from {_FUNCTIONS} and not prosecdef"
+        " and proowner = 'haive_writer'::regrole"
+        f" union all select oid::regclass::oid from {_TABLES}"
+        " and relowner = 'haive_writer'::regrole"
+    ),
+    "anon, and so PUBLIC, executes nothing": (
+        f"select oid::regprocedure from {_FUNCTIONS}"
+        " and has_function_privilege('anon', oid, 'execute')"
+    ),
+    "anon, and so PUBLIC, has no table": (
+        f"select oid::regclass from {_TABLES} and has_table_privilege("
+        "'anon', oid, 'select, insert, update, delete, truncate, references, trigger')"
+    ),
+    "anon, and so PUBLIC, enters neither schema": (
+        f"select oid::regnamespace from pg_namespace where oid in {_SCHEMAS}"
+        " and has_schema_privilege('anon', oid, 'usage, create')"
+    ),
+    "nobody creates in our schemas but their owner": (
+        "select rolname from pg_roles where not rolsuper and rolname <> 'postgres' and ("
+        "has_schema_privilege(oid, 'haive', 'create')"
+        " or has_schema_privilege(oid, 'haive_private', 'create'))"
+    ),
+    "no caller writes a table": (
+        "select oid::regclass from pg_class cross join"
+        " unnest(array['authenticated', 'service_role', 'haive_client']) as role"
+        f" where relnamespace in {_SCHEMAS} and relkind in ('r', 'p')"
+        " and (has_any_column_privilege(role, oid, 'insert, update')"
+        " or has_table_privilege(role, oid, 'delete, truncate, trigger'))"
+    ),
+    "every table has a comment": (
+        f"select oid::regclass from {_TABLES} and obj_description(oid, 'pg_class') is null"
+    ),
+    "every function has a comment": (
+        f"select oid::regprocedure from {_FUNCTIONS} and obj_description(oid, 'pg_proc') is null"
+    ),
+    "every table's key begins with its tenant": (
+        "select conrelid::regclass from pg_constraint join pg_attribute"
+        " on attrelid = conrelid and attnum = conkey[1]"
+        " where contype = 'p' and connamespace = 'haive'::regnamespace"
+        " and attname <> 'tenant_id'"
+    ),
+    "every foreign key is one of our tables' keys, with the tenant": (
+        "select conname from pg_constraint where contype = 'f'"
+        f" and connamespace in {_SCHEMAS} and not exists ("
+        "select from pg_attribute where attrelid = conrelid and attnum = any(conkey)"
+        " and attname = 'tenant_id')"
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", _VIOLATIONS)
+async def test_of_every_object_it_is_true_that(postgres, rule):
+    assert await postgres.fetch(_VIOLATIONS[rule]) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "sabotage"),
+    [
+        (
+            "every table has row level security",
+            "alter table haive.events disable row level security",
+        ),
+        (
+            "every table has a policy",
+            "create table haive.bare (); alter table haive.bare enable row level security",
+        ),
+        ("every policy names its roles", "create policy p on haive.events using (true)"),
+        (
+            "every function has an empty search_path",
+            "create function haive.f() returns int language sql as 'select 1'",
+        ),
+        (
+            "every definer function is private and haive_writer's",
+            "alter function haive.current_actor() security definer",
+        ),
+        (
+            "anon, and so PUBLIC, executes nothing",
+            "create function haive.f() returns int language sql as 'select 1'",
+        ),
+        ("anon, and so PUBLIC, has no table", "grant select on haive.tenants to public"),
+        ("no caller writes a table", "grant update (title) on haive.conversations to service_role"),
+        ("every table has a comment", "create table haive.bare ()"),
+    ],
+)
+async def test_the_rules_notice_sabotage(postgres, rule, sabotage):
+    await postgres.execute(sabotage)
+    assert await postgres.fetch(_VIOLATIONS[rule]) != []
+
+
+async def test_every_private_function_is_either_called_or_internal(postgres):
+    for role in ("authenticated", "service_role", "haive_client"):
+        rows = await postgres.fetch(
+            "select proname, has_function_privilege($1, oid, 'execute') as may from pg_proc"
+            " where pronamespace = 'haive_private'::regnamespace",
+            role,
+        )
+        assert {row["proname"] for row in rows if row["may"]} == _CALLED
+        assert {row["proname"] for row in rows if not row["may"]} == _INTERNAL
+
+
+async def test_every_index_says_which_query_it_serves(postgres):
+    rows = await postgres.fetch(
+        "select indexrelid::regclass::text as name from pg_index join pg_class on oid = indrelid"
+        f" where relnamespace in {_SCHEMAS}"
+        " and not exists (select from pg_constraint where conindid = indexrelid)"
+    )
+    sql = "\n".join(file.read_text() for file in (_ROOT / "sql").glob("*.sql"))
+    served = set(re.findall(r"^-- Serves: .+\ncreate (?:unique )?index (\w+)", sql, re.MULTILINE))
+    assert {row["name"].removeprefix("haive.") for row in rows} == served
