@@ -28,7 +28,7 @@ test: lint ## lint, then all tests
 bench: $(VENV)/dev.stamp ## measure writing and reading messages, beside its peers
 	$(BIN)/haive bench messages
 
-lint: $(VENV)/dev.stamp $(VENV)/deno/deno.lock ## style, types and safety of Python, SQL and TypeScript
+lint: $(VENV)/dev.stamp $(VENV)/deno.stamp ## style, types and safety of Python, SQL and TypeScript
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -47,6 +47,9 @@ lock: $(VENV)/bin/python ## renew requirements/*.lock from pyproject.toml
 	$(COMPILE) pyproject.toml --extra local --extra bench --group dev -o requirements/dev.lock
 	$(COMPILE) pyproject.toml --extra local --group build \
 		--constraint requirements/dev.lock -o requirements/run.lock
+
+# Where the Python of .venv is gone (upgraded, moved, another user's), all of it is made again.
+$(shell test -x $(BIN)/python || rm -f $(VENV)/*.stamp)
 
 # The first Python that runs and is new enough: a name on the PATH may be a stub that does not.
 $(BIN)/python:
@@ -67,7 +70,7 @@ $(VENV)/run.stamp $(VENV)/dev.stamp: $(VENV)/%.stamp: requirements/%.lock pyproj
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/deno/deno.lock: $(SERVICES)/deno.json $(SERVICES)/deno.lock | $(VENV)/dev.stamp
-	@mkdir -p $(@D) && cp $^ $(@D)/
-	cd $(@D) && $(DENO) install --quiet --frozen
+$(VENV)/deno.stamp: $(SERVICES)/deno.json $(SERVICES)/deno.lock | $(VENV)/dev.stamp
+	@mkdir -p $(VENV)/deno && cp $^ $(VENV)/deno/
+	cd $(VENV)/deno && $(DENO) install --quiet --frozen
 	@touch $@

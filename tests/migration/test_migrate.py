@@ -20,6 +20,10 @@ from haive.core.persistence.errors import PersistenceError
 _SHARED = re.compile(r"\bhaive_(client|writer)\b|x-haive-tenant")
 
 
+def _parts(dumped):
+    return {part.strip() for part in re.split(r"^(?=-- )", dumped, flags=re.MULTILINE)} - {""}
+
+
 async def test_a_second_migrate_does_nothing(database):
     assert (await schema.migrate(database)).applied == ()
 
@@ -41,7 +45,9 @@ async def test_two_installations_in_a_database_share_nothing_but_roles(database,
     assert "haive" not in _SHARED.sub("", dump(database, "second"))
 
 
-async def test_in_public_it_leaves_alone_what_others_have_there(new_database, connect, dump):
+async def test_in_public_it_leaves_alone_what_others_have_there(
+    new_database, database, connect, dump
+):
     dsn = await new_database()
     connection = await connect(dsn=dsn)
     await connection.execute(
@@ -53,8 +59,14 @@ async def test_in_public_it_leaves_alone_what_others_have_there(new_database, co
     await schema.migrate(dsn, schema="public")
     found = dump(dsn, "public")
     assert "haive" not in _SHARED.sub("", found)
-    for part in re.split(r"^(?=-- )", before, flags=re.MULTILINE):
-        assert part in found
+    ours = schema.relocate(dump(database), "public")
+    # What public itself is, and who may enter it, was there before.
+    expected = {part for part in _parts(ours) if not re.match(r"-- \w+ SCHEMA public\n", part)}
+    expected = {part for part in expected if not part.startswith("-- SCHEMA public\n")}
+    theirs = {part for part in _parts(before) if "their" in part}
+    assert len(theirs) == 3
+    assert expected | theirs <= _parts(found)
+    assert all("SCHEMA public" in part for part in _parts(found) - expected - theirs)
     rows = "select count(*) from public.tenants where tenant_id = 'default'"
     assert await connection.fetchval(rows) == 1
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
+from math import isfinite
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
@@ -26,8 +27,11 @@ def aware(value: datetime) -> datetime:
 
 
 def _exact(value: object) -> object:
-    """0.0195 is meant as it is written, and not as the nearest binary fraction."""
-    return Decimal(repr(value)) if isinstance(value, float) else value
+    """0.0195 is meant as it is written, and 0.1 + 0.2 as 0.3: floats are rounded to 12 places."""
+    if not isinstance(value, float) or not isfinite(value):
+        return value
+    written = Decimal(repr(value))
+    return written if written == (rounded := round(written, 12)) else rounded.normalize()
 
 
 Timestamp = Annotated[datetime, AfterValidator(aware)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -24,7 +25,7 @@ from haive.core.persistence.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
     from datetime import datetime
     from types import TracebackType
     from uuid import UUID
@@ -203,6 +204,8 @@ class Store:
         Raises:
             InvalidInputError: An unknown filter or order, or a value of the wrong type.
         """
+        if filters is not None and not isinstance(filters, Mapping):
+            raise InvalidInputError("filters is no mapping.")
         wanted = dict(filters or {})
         if user_id is not None:
             wanted["user_id"] = user_id

@@ -37,10 +37,11 @@ def _print_version(value: bool) -> None:  # noqa: FBT001 - called by typer
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001 - done by its callback
+    *,
+    version: Annotated[
         bool,
         typer.Option("--version", help="Show the version.", callback=_print_version, is_eager=True),
-    ] = False,  # noqa: FBT002 - a CLI flag
+    ] = False,
 ) -> None:
     import dotenv  # noqa: PLC0415 - not for --help and --version
 

@@ -30,29 +30,29 @@ _PANEL = "Connection"
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
-        help="A direct connection, postgresql://… [env: DATABASE_URL]", rich_help_panel=_PANEL
+        help="A direct connection, postgresql://… (env: DATABASE_URL)", rich_help_panel=_PANEL
     ),
 ]
 Url = Annotated[
     str | None,
-    typer.Option(help="A Supabase project's URL. [env: SUPABASE_URL]", rich_help_panel=_PANEL),
+    typer.Option(help="A Supabase project's URL. (env: SUPABASE_URL)", rich_help_panel=_PANEL),
 ]
 Key = Annotated[
     str | None,
     typer.Option(
-        help="Its key. [env: SUPABASE_SECRET_KEY, SUPABASE_KEY or SUPABASE_ANON_KEY]",
+        help="Its key. (env: SUPABASE_SECRET_KEY, SUPABASE_KEY or SUPABASE_ANON_KEY)",
         rich_help_panel=_PANEL,
     ),
 ]
 Schema = Annotated[
     str | None,
     typer.Option(
-        help="The schema's name, haive if not given. [env: HAIVE_SCHEMA]", rich_help_panel=_PANEL
+        help="The schema's name, haive if not given. (env: HAIVE_SCHEMA)", rich_help_panel=_PANEL
     ),
 ]
 Tenant = Annotated[
     str | None,
-    typer.Option(help="The tenant to work in. [env: HAIVE_TENANT]", rich_help_panel=_PANEL),
+    typer.Option(help="The tenant to work in. (env: HAIVE_TENANT)", rich_help_panel=_PANEL),
 ]
 
 

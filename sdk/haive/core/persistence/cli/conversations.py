@@ -132,7 +132,7 @@ def show(
 def export(
     conversation_ids: Annotated[
         list[UUID] | None,
-        typer.Argument(metavar="[ID]...", help="Which; without any, all that the filters leave."),
+        typer.Argument(metavar="ID", help="Which; without any, all that the filters leave."),
     ] = None,
     *,
     output: Annotated[

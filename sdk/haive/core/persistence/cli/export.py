@@ -83,7 +83,8 @@ def _opened(output: str) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     path = Path(output)
-    part = path.with_name(f"{path.name}.part")
+    # A pipe or device is written to, and must not be replaced by a file.
+    part = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.part")
     try:
         with part.open("wb") as raw:
             if path.suffix == ".gz":
@@ -92,12 +93,13 @@ def _opened(output: str) -> Iterator[IO[bytes]]:
                     yield cast("IO[bytes]", packed)
             else:
                 yield raw
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InvalidInputError(f"{output} cannot be written: {error.strerror}.") from error
-    except BaseException:
-        part.unlink(missing_ok=True)
+        if part != path:
+            part.replace(path)
+    except BaseException as error:
+        if part != path:
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InvalidInputError(f"{output} cannot be written: {error.strerror}.") from error
         raise
 
 

@@ -170,7 +170,7 @@ def _show(report: ImportReport) -> None:
         style = "dim" if entry.expected else "yellow"
         where = ", ".join(entry.examples) + (", …" if entry.count > len(entry.examples) else "")
         out.print(
-            f"[{style}]Skipped {entry.count:,} × {entry.what}: {plain(entry.reason)}[/]"
+            f"[{style}]Skipped {entry.count:,} ({entry.what}): {plain(entry.reason)}[/]"
             f" [dim]({plain(where)})[/]",
             highlight=False,
         )

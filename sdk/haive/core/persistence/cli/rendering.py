@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -28,14 +29,13 @@ def print_table(conversations: Sequence[Conversation], *, more: bool) -> None:
     if not conversations:
         out.print("No conversations.")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("id", no_wrap=True)
-    table.add_column("title", max_width=40, no_wrap=True, overflow="ellipsis")
-    for name in ("user", "agent"):
-        table.add_column(name, max_width=24, no_wrap=True, overflow="ellipsis")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
+    table.add_column("id", min_width=36)  # never shortened: it is there to be copied
+    for name in ("title", "user", "agent"):
+        table.add_column(name, max_width=40, overflow="fold")
     for name in ("messages", "tokens", "cost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("last message", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
+    table.add_column("last message", min_width=16)
     for one in conversations:
         table.add_row(
             str(one.id),
@@ -47,9 +47,9 @@ def print_table(conversations: Sequence[Conversation], *, more: bool) -> None:
             _cost(one.cost),
             _time(one.last_message_at),
         )
-    # Where nobody reads along, an id that is cut short is of no use.
-    width = None if out.is_terminal else 200
-    out.print(table, width=width, soft_wrap=False)
+    # A pipe has no width of its own.
+    console = out if out.is_terminal else Console(width=240)
+    console.print(table, soft_wrap=False)
     if more:
         out.print("[dim]There are more: see --limit and the filters.[/]")
 
@@ -64,9 +64,10 @@ def print_head(conversation: Conversation) -> None:
         f"user {conversation.user_id}" if conversation.user_id else "no user",
         f"{conversation.message_count:,} messages",
         f"{conversation.total_tokens:,} tokens",
-        f"cost {_cost(conversation.cost)}",
         f"begun {_time(conversation.created_at)}",
     ]
+    if conversation.cost:
+        facts.append(f"cost {_cost(conversation.cost)}")
     if about.tags:
         facts.append(f"tags {', '.join(about.tags)}")
     out.print(f"[dim]{plain(' · '.join(facts))}[/]\n", highlight=False)

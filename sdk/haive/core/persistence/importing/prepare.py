@@ -154,9 +154,15 @@ def _message(draft: MessageDraft, prepared: Prepared) -> NewMessage:
     elif draft.key is not None:
         message_id = ids.message_id(prepared.id, b"id", draft.key.encode(errors="surrogatepass"))
     else:
-        # The content is in it: what was changed at its source is another message.
-        position = draft.position.to_bytes(8, "big")
-        message_id = ids.message_id(prepared.id, position, _fingerprint(draft))
+        # The content is in it, and the id before: where one message is the same, so are all that
+        # stand before it, and what was changed at its source is another message.
+        before = prepared.messages[-1].id if prepared.messages else None
+        message_id = ids.message_id(
+            prepared.id,
+            before.bytes if before else b"",
+            draft.position.to_bytes(8, "big"),
+            _fingerprint(draft),
+        )
     try:
         return NewMessage(
             conversation_id=prepared.id,

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import zipfile
+
+import pytest
+
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.importing import import_file
+from haive.core.persistence.importing.formats.chatgpt import draft
+from haive.core.persistence.importing.records import UnusableError
+
+
+def _node(parent, role=None, parts=("x",), *, children=(), **fields):
+    message = None
+    if role:
+        content = fields.pop("content", {"content_type": "text", "parts": list(parts)})
+        message = {"author": {"role": role}, "content": content, **fields}
+    return {"parent": parent, "children": list(children), "message": message}
+
+
+def _chat(**changes):
+    mapping = {
+        "root": _node(None, children=["sys"]),
+        "sys": _node("root", "system", [""], children=["u1"]),
+        "u1": _node("sys", "user", ["hello"], children=["old", "new"], create_time=1.5),
+        "old": _node("u1", "assistant", ["first try"]),
+        "new": _node("u1", "assistant", ["second try"], metadata={"model_slug": "gpt-4o"}),
+    }
+    chat = {
+        "title": "Greetings",
+        "create_time": 1_700_000_000.25,
+        "mapping": mapping,
+        "current_node": "new",
+        "conversation_id": "chat-1",
+    }
+    return chat | changes
+
+
+def test_the_branch_that_was_seen_last_is_taken():
+    conversation = draft(_chat(), "conversation 1")
+    assert [(m.role, m.content, m.key) for m in conversation.messages] == [
+        ("user", "hello", "u1"),
+        ("assistant", "second try", "new"),
+    ]
+    assert conversation.title == "Greetings"
+    assert conversation.agent_id == "gpt-4o"
+    assert conversation.created_at.isoformat() == "2023-11-14T22:13:20.250000+00:00"
+    assert conversation.messages[0].created_at.isoformat() == "1970-01-01T00:00:01.500000+00:00"
+    assert conversation.messages[1].metadata == {"model": "gpt-4o"}
+
+
+def test_empty_and_hidden_messages_are_left_out_as_is_usual():
+    chat = _chat()
+    chat["mapping"]["u1"]["message"]["metadata"] = {"is_visually_hidden_from_conversation": True}
+    conversation = draft(chat, "conversation 1")
+    assert [(s.reason, s.expected) for s in conversation.skipped] == [
+        ("empty in ChatGPT", True),
+        ("hidden in ChatGPT", True),
+    ]
+
+
+def test_without_a_current_node_the_last_leaf_is_the_end():
+    chat = _chat(current_node=None)
+    assert [m.key for m in draft(chat, "c").messages] == ["u1", "new"]
+
+
+def test_a_circle_of_nodes_is_unusable():
+    chat = _chat()
+    chat["mapping"]["root"]["parent"] = "new"
+    with pytest.raises(UnusableError, match="circle"):
+        draft(chat, "c")
+
+
+def test_parts_of_several_kinds_are_kept():
+    content = {
+        "content_type": "multimodal_text",
+        "parts": [
+            {"content_type": "image_asset_pointer", "asset_pointer": "file-service://file-1"},
+            {"content_type": "audio_transcription", "text": "what I said"},
+            {"content_type": "video_container_asset_pointer"},
+            "and what I wrote",
+        ],
+    }
+    chat = _chat()
+    chat["mapping"]["new"] = _node("u1", "user", content=content)
+    conversation = draft(chat, "c")
+    assert conversation.messages[-1].content == [
+        {"type": "image", "url": "file-service://file-1"},
+        {"type": "text", "text": "what I said"},
+        {"type": "text", "text": "and what I wrote"},
+    ]
+    assert conversation.skipped[-1].what == "part"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ({"content_type": "code", "language": "python", "text": "1+1"}, "1+1"),
+        ({"content_type": "execution_output", "text": "2"}, "2"),
+        ({"content_type": "tether_browsing_display", "result": "a page"}, "a page"),
+        ({"content_type": "thoughts", "thoughts": [{"summary": "s", "content": "hm"}]}, "hm"),
+        ({"content_type": "something new", "text": "still text"}, "still text"),
+    ],
+)
+def test_messages_of_tools_and_of_thought_are_text(content, text):
+    chat = _chat()
+    chat["mapping"]["new"] = _node("u1", "tool", content=content)
+    assert draft(chat, "c").messages[-1].content == text
+
+
+def _zip(files):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return packed.getvalue()
+
+
+_EXPORT = json.dumps([_chat(), _chat(conversation_id="chat-2")]).encode()
+_BOM = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        _EXPORT,
+        _BOM + _EXPORT,
+        gzip.compress(_EXPORT),
+        _zip({"user.json": "{}", "conversations.json": _EXPORT, "chat.html": "x"}),
+        _zip(
+            {
+                "conversations-001.json": json.dumps([_chat(conversation_id="2")]),
+                "conversations-000.json": json.dumps([_chat(conversation_id="1")]),
+            }
+        ),
+    ],
+    ids=["plain", "with a byte order mark", "gzip", "zip", "zip in pieces"],
+)
+async def test_the_export_is_read_however_it_is_packed(tmp_path, packed):
+    file = tmp_path / "export"
+    file.write_bytes(packed)
+    report = await import_file(file, None, dry_run=True)
+    assert (report.format, report.conversations, report.messages) == ("chatgpt", 2, 4)
+    assert all(entry.expected for entry in report.skipped)
+
+
+async def test_what_stands_before_the_cut_of_a_file_is_imported(tmp_path):
+    file = tmp_path / "cut.json"
+    file.write_bytes(_EXPORT[:-100])
+    report = await import_file(file, None, dry_run=True)
+    assert report.conversations == 1
+    broken = [entry for entry in report.skipped if not entry.expected]
+    assert [(e.what, e.examples) for e in broken] == [("file", ["after conversation 1"])]
+
+
+async def test_a_packed_file_that_is_cut_off_is_imported_up_to_there(tmp_path):
+    chats = [_chat(conversation_id=str(n), title=f"{n * 7919}") for n in range(5_000)]
+    whole = gzip.compress(json.dumps(chats).encode())
+    file = tmp_path / "cut.json.gz"
+    file.write_bytes(whole[: len(whole) // 2])
+    report = await import_file(file, None, dry_run=True)
+    assert 0 < report.conversations < 5_000
+    assert [e.what for e in report.skipped if not e.expected] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (_zip({"other.json": "{}"}), "no conversations.json"),
+        (b"PK\x03\x04 and no more", "damaged"),
+        (b"\x1f\x8b and no more", "cannot be read"),
+    ],
+)
+async def test_a_file_that_cannot_be_opened_says_so(tmp_path, content, message):
+    file = tmp_path / "file"
+    file.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=message):
+        await import_file(file, None, dry_run=True)
+
+
+async def test_a_file_that_is_not_there_says_so(tmp_path):
+    with pytest.raises(InvalidInputError, match="No such file"):
+        await import_file(tmp_path / "nowhere.json", None, dry_run=True)

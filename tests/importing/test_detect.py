@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.importing.detect import detect
+from haive.core.persistence.importing.source import HEAD_SIZE
+
+_MESSAGE = {"role": "user", "content": "hello"}
+_CHAT = {"title": "t", "create_time": 1.5, "mapping": {}, "current_node": "x"}
+_DIALOGUE = {"id": "1", "services": [], "turns": []}
+_OURS = {"haive": 1, "id": "x", "messages": []}
+
+
+def _lines(*records):
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
+
+
+def _indented(record):
+    return json.dumps(record, indent=2).encode()
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (_lines(_DIALOGUE, _DIALOGUE), ("dialogues", "lines")),
+        (_lines(_OURS), ("haive", "lines")),
+        (_lines({"messages": [_MESSAGE]}, {"messages": [_MESSAGE]}), ("openai", "lines")),
+        (_lines([_MESSAGE], [_MESSAGE]), ("openai", "lines")),
+        (_lines([_MESSAGE]).rstrip(), ("openai", "lines")),
+        (_indented([_MESSAGE, _MESSAGE]), ("openai", "documents")),
+        (_indented({"messages": [_MESSAGE]}), ("openai", "documents")),
+        (_lines([{"messages": [_MESSAGE]}]), ("openai", "array")),
+        (_lines([_CHAT]), ("chatgpt", "array")),
+        (_indented([_CHAT]), ("chatgpt", "array")),
+        (_indented([_DIALOGUE]), ("dialogues", "array")),
+        (b"{broken\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
+        (b"\n\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
+    ],
+)
+def test_the_content_tells_the_format(head, expected):
+    assert detect(head, "auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"id": "1", "turns": [], "x": "y" * HEAD_SIZE}, ("dialogues", "lines")),
+        ([{"mapping": {}, "x": "y" * HEAD_SIZE}], ("chatgpt", "array")),
+        ([{"role": "user", "content": "y" * HEAD_SIZE}], ("openai", "documents")),
+    ],
+)
+def test_a_record_longer_than_the_head_is_recognised(record, expected):
+    assert detect(json.dumps(record).encode()[:HEAD_SIZE], "auto") == expected
+
+
+@pytest.mark.parametrize("head", [b"", b" \n", b"hello", b"\x89PNG\r\n", b"{}", b"[1, 2]", b"[]"])
+def test_what_is_unknown_is_refused_with_the_names_of_the_formats(head):
+    with pytest.raises(InvalidInputError) as caught:
+        detect(head, "auto")
+    assert all(
+        name in caught.value.hint
+        for name in ("haive", "openai", "chatgpt", "dialogues", "--format")
+    )

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.importing import import_file
+
+
+def _dialogue(key, *texts):
+    speakers = ("user", "system")
+    turns = [{"speaker": speakers[i % 2], "text": text} for i, text in enumerate(texts)]
+    return {"id": key, "services": ["Trains"], "turns": turns}
+
+
+async def _all(store):
+    found = {}
+    async for conversation in store.iter_conversations():
+        messages = [message async for message in store.iter_messages(conversation.id)]
+        found[conversation.metadata.context["source"]["id"]] = (conversation, messages)
+    return found
+
+
+async def _texts(store):
+    return {key: [m.text for m in messages] for key, (_, messages) in (await _all(store)).items()}
+
+
+async def test_a_dialogue_arrives_with_its_roles_tags_and_order(store, lines):
+    report = await import_file(
+        lines(_dialogue("a", "hello", "hi", "bye")), store, user="ada", tags=["demo"]
+    )
+    assert (report.conversations, report.messages, report.skipped) == (1, 3, [])
+    conversation, messages = (await _all(store))["a"]
+    assert conversation.agent_id == "imported"
+    assert conversation.user_id == "ada"
+    assert conversation.metadata.tags == ["Trains", "demo"]
+    assert [(m.seq, m.role, m.content) for m in messages] == [
+        (1, "user", "hello"),
+        (2, "assistant", "hi"),
+        (3, "user", "bye"),
+    ]
+
+
+async def test_importing_twice_makes_no_duplicates(store, lines):
+    records = [_dialogue(f"d{n}", "one", "two") for n in range(30)]
+    await import_file(lines(*records), store)
+    before = await _texts(store)
+    again = await import_file(lines(*records, name="copy.jsonl.gz"), store, batch_size=7)
+    assert (again.conversations, again.messages) == (0, 0)
+    assert (again.conversations_already_there, again.messages_already_there) == (30, 60)
+    assert again.usable
+    assert await _texts(store) == before
+
+
+async def test_of_a_source_that_has_grown_only_the_tail_is_added(store, lines):
+    await import_file(lines(_dialogue("a", "1", "2"), _dialogue("b", "1")), store)
+    grown = await import_file(
+        lines(_dialogue("a", "1", "2", "3", "4"), _dialogue("b", "1"), _dialogue("c", "1")), store
+    )
+    assert (grown.conversations, grown.grown_conversations, grown.messages) == (1, 1, 3)
+    assert grown.messages_already_there == 3
+    assert await _texts(store) == {"a": ["1", "2", "3", "4"], "b": ["1"], "c": ["1"]}
+
+
+@pytest.mark.parametrize("said_here", [1, 2, 5])
+async def test_what_an_agent_added_here_does_not_hide_what_the_source_added(
+    store, lines, said_here
+):
+    await import_file(lines(_dialogue("a", "1", "2")), store)
+    conversation, _ = (await _all(store))["a"]
+    for number in range(said_here):
+        await store.add_message(conversation.id, "assistant", f"here {number}")
+    report = await import_file(lines(_dialogue("a", "1", "2", "3", "4")), store)
+    assert report.messages == 2
+    here = [f"here {number}" for number in range(said_here)]
+    assert await _texts(store) == {"a": ["1", "2", *here, "3", "4"]}
+
+
+async def test_a_conversation_that_was_changed_at_its_source_is_left_as_it_is(store, lines):
+    await import_file(lines(_dialogue("a", "1", "2", "3")), store)
+    report = await import_file(lines(_dialogue("a", "1", "other", "3", "4")), store)
+    assert [entry.reason for entry in report.skipped] == [
+        "changed at its source since it was imported"
+    ]
+    assert await _texts(store) == {"a": ["1", "2", "3"]}
+
+
+async def test_a_conversation_that_comes_twice_in_a_file_is_one(store, lines):
+    file = lines(_dialogue("a", "1"), _dialogue("b", "1"), _dialogue("a", "1", "2"))
+    report = await import_file(file, store)
+    assert (report.conversations, report.grown_conversations, report.messages) == (2, 1, 3)
+    assert await _texts(store) == {"a": ["1", "2"], "b": ["1"]}
+
+
+async def test_the_same_ids_of_two_named_sources_are_two_conversations(store, lines):
+    await import_file(lines(_dialogue("1", "east")), store, source="east")
+    report = await import_file(lines(_dialogue("1", "west")), store, source="west")
+    assert report.conversations == 1
+
+
+async def test_lists_without_ids_grow_when_their_source_is_named(store, lines):
+    first, second = {"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}
+    await import_file(lines([first]), store, source="notes")
+    report = await import_file(lines([first, second]), store, source="notes")
+    assert (report.conversations, report.grown_conversations, report.messages) == (0, 1, 1)
+
+
+async def test_one_bad_record_does_not_spoil_the_others(store, lines):
+    nul = _dialogue("nul", "fine", "a\0b", "fine too")
+    file = lines(_dialogue("a", "1"), b"{broken\n", _dialogue("empty"), nul, {"id": "x"})
+    report = await import_file(file, store)
+    assert {(e.what, e.reason, e.count, *e.examples) for e in report.skipped} == {
+        ("conversation", "not JSON", 1, "line 2"),
+        ("conversation", "no messages", 1, "line 3"),
+        (
+            "message",
+            "content contains a NUL character, which Postgres cannot store",
+            1,
+            "line 4, message 2",
+        ),
+        ("conversation", "no turns", 1, "line 5"),
+    }
+    assert await _texts(store) == {"a": ["1"], "nul": ["fine", "fine too"]}
+
+
+async def test_what_only_the_database_refuses_is_skipped_too(store, lines):
+    wide = _dialogue("wide", "1") | {"services": ["x" * 100_000, "y" * 100_001]}
+    report = await import_file(lines(_dialogue("a", "1"), wide, _dialogue("b", "1")), store)
+    assert [(e.what, e.examples) for e in report.skipped] == [("conversation", ["line 2"])]
+    assert await _texts(store) == {"a": ["1"], "b": ["1"]}
+
+
+async def test_an_import_for_another_user_is_refused_one_by_one(store, lines):
+    await import_file(lines(_dialogue("a", "1")), store, user="ada")
+    report = await import_file(lines(_dialogue("a", "1"), _dialogue("b", "1")), store, user="bob")
+    assert [e.reason for e in report.skipped] == [
+        "its id is taken by another agent's, user's or time's"
+    ]
+    assert report.conversations == 1
+
+
+async def test_strict_stops_at_the_first_bad_record_and_keeps_what_stood_before(store, lines):
+    file = lines(_dialogue("a", "1"), b"{broken\n", _dialogue("b", "1"))
+    with pytest.raises(InvalidInputError, match="line 2: not JSON"):
+        await import_file(file, store, strict=True, batch_size=1)
+    assert await _texts(store) == {"a": ["1"]}
+
+
+async def test_a_dry_run_writes_nothing_and_needs_no_store(lines):
+    report = await import_file(lines(_dialogue("a", "1", "2")), None, dry_run=True)
+    assert (report.conversations, report.messages) == (1, 2)
+    with pytest.raises(InvalidInputError):
+        await import_file(lines(_dialogue("a", "1")), None)
+
+
+async def test_a_conversation_longer_than_a_batch_keeps_its_order(store, lines):
+    texts = [str(number) for number in range(25)]
+    await import_file(lines(_dialogue("long", *texts)), store, batch_size=4)
+    assert await _texts(store) == {"long": texts}
+
+
+async def test_progress_is_told_and_ends_at_the_size_of_the_file(store, lines):
+    seen = []
+    file = lines(*(_dialogue(f"d{n}", "1") for n in range(20)))
+    await import_file(
+        file, store, batch_size=5, on_progress=lambda report: seen.append(report.messages)
+    )
+    assert seen[-1] == 20
+    assert seen == sorted(seen)
+    assert len(seen) >= 4
+
+
+_PROGRAM = "from haive.core.persistence.cli import main; main()"
+
+
+async def test_an_import_that_is_killed_half_way_goes_on_when_run_again(
+    stack, new_tenant, lines, postgres_of_stack
+):
+    conversations, each = 1_500, 10
+    texts = [str(number) for number in range(each)]
+    file = lines(*(_dialogue(f"d{n}", *texts) for n in range(conversations)))
+    tenant = await new_tenant()
+    command = [sys.executable, "-c", _PROGRAM, "import", str(file), "--json", "--batch-size", "50"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "DATABASE_URL": stack.database_url,
+        "HAIVE_TENANT": tenant,
+    }
+
+    async def count():
+        return await postgres_of_stack.fetchval(
+            "select count(*) from haive.messages where tenant_id = $1", tenant
+        )
+
+    first = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=asyncio.subprocess.DEVNULL
+    )
+    while await count() < 1_000:
+        assert first.returncode is None, "it ended before it was killed"
+        await asyncio.sleep(0.005)
+    first.send_signal(signal.SIGKILL)
+    await first.wait()
+    assert 0 < await count() < conversations * each
+
+    second = await asyncio.create_subprocess_exec(
+        *command, env=environment, stdout=asyncio.subprocess.DEVNULL
+    )
+    assert await second.wait() == 0
+    stored = await postgres_of_stack.fetch(
+        "select conversation_id, array_agg(content::text order by seq) as texts"
+        " from haive.messages where tenant_id = $1 group by 1",
+        tenant,
+    )
+    assert len(stored) == conversations
+    assert all(row["texts"] == texts for row in stored)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.importing import import_file
+from haive.core.persistence.importing.formats import DRAFTERS
+from haive.core.persistence.importing.prepare import ImportSettings, prepare
+from haive.core.persistence.importing.records import UnusableError
+
+# Keys and words that the formats know, so that junk gets past the first check.
+_WORDS = st.sampled_from(
+    [
+        "id", "turns", "speaker", "text", "user", "system", "messages", "role", "content", "type",
+        "tool_calls", "function", "name", "arguments", "mapping", "parent", "children", "message",
+        "author", "parts", "content_type", "current_node", "haive", "metadata", "token_usage",
+        "created_at", "create_time", "tags", "image_url", "url", "assistant", "tool", "a", "b",
+        "agent_id", "user_id", "title", "context", "settings", "participants", "model", "services",
+    ]
+)  # fmt: skip
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.characters(categories=["Cs", "Cc"])
+    | _WORDS
+)
+_JSON = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_WORDS, inner, max_size=6),
+    max_leaves=25,
+)
+_RECORD = st.dictionaries(_WORDS, _JSON, max_size=10) | _JSON
+
+
+@pytest.mark.parametrize("kind", sorted(DRAFTERS))
+@given(record=_RECORD, source=st.sampled_from(["", "named"]))
+@settings(deadline=None, max_examples=150)
+def test_any_json_is_a_conversation_or_unusable(kind, record, source):
+    wanted = {
+        "chatgpt": "mapping",
+        "dialogues": "turns",
+        "haive": "messages",
+        "openai": "messages",
+    }[kind]
+    for value in (record, {**record, wanted: record} if isinstance(record, dict) else [record]):
+        try:
+            prepared = prepare(
+                DRAFTERS[kind](value, "line 1"), 1, ImportSettings(format=kind, source=source)
+            )
+        except UnusableError:
+            pass  # the only way out that is allowed
+        else:
+            assert prepared.conversation.id == prepared.id
+            assert all(message.conversation_id == prepared.id for message in prepared.messages)
+
+
+_GOOD = json.dumps({"id": "1", "turns": [{"speaker": "user", "text": "hi"}]}).encode()
+
+
+@given(junk=st.lists(st.binary(max_size=60) | _JSON.map(lambda v: json.dumps(v).encode())))
+@settings(deadline=None)
+async def test_a_good_line_gets_through_whatever_stands_around_it(junk):
+    lines = [line.replace(b"\n", b" ") for line in junk]
+    report = await import_file(
+        io.BytesIO(b"\n".join([_GOOD, *lines, _GOOD])), None, format="dialogues", dry_run=True
+    )
+    assert report.conversations >= 2
+
+
+@pytest.mark.parametrize("kind", ["auto", *sorted(DRAFTERS)])
+@given(data=st.binary(max_size=300) | _JSON.map(lambda v: json.dumps(v).encode()))
+@settings(deadline=None)
+async def test_any_bytes_are_imported_skipped_or_refused(kind, data):
+    try:
+        report = await import_file(io.BytesIO(data), None, format=kind, dry_run=True)
+    except InvalidInputError:
+        pass  # the only way out that is allowed
+    else:
+        assert report.usable or report.skipped or not data.strip(b" \t\r\n[]\x00\xef\xbb\xbf")
+
+
+async def test_a_record_that_is_nested_too_deeply_is_skipped():
+    deep = '{"id": "deep", "x": ' + "[" * 900 + "]" * 900 + ', "turns": []}\n'
+    deeper = '{"id": "deeper", "x": ' + "[" * 100_000 + "]" * 100_000 + ', "turns": []}\n'
+    data = deep.encode() + deeper.encode() + _GOOD
+    report = await import_file(io.BytesIO(data), None, format="dialogues", dry_run=True)
+    assert report.conversations == 1
+    assert sum(entry.count for entry in report.skipped) == 2
+
+
+async def test_a_message_over_the_limit_is_skipped_as_too_large():
+    turns = [
+        {"speaker": "user", "text": "x" * (8 * 1024 * 1024 + 1)},
+        {"speaker": "bot", "text": "?"},
+    ]
+    data = json.dumps({"id": "1", "turns": turns}).encode()
+    report = await import_file(io.BytesIO(data), None, dry_run=True)
+    assert report.messages == 1
+    assert [(e.what, e.reason) for e in report.skipped] == [("message", "too large")]

@@ -1,0 +1,114 @@
+"""How the functions find rows, as the server itself explains it while they run."""
+
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+import httpx
+import pytest
+
+_TABLES = ("conversations", "messages")
+
+
+@pytest.fixture
+async def explained(stack, database, connect):
+    """Run a statement as haive_client or a user, and return (table, scan, index) of its plans."""
+    path = httpx.URL(database).path
+    superuser = str(httpx.URL(stack.admin_url).copy_with(path=path))
+    connection = await connect(dsn=superuser)
+    await connection.execute(
+        "load 'auto_explain'; set auto_explain.log_min_duration = 0;"
+        "set auto_explain.log_nested_statements = on; set auto_explain.log_format = json;"
+        "set client_min_messages = log; set role haive_client;"
+    )
+    plans: list[str] = []
+    connection.add_log_listener(lambda _, notice: plans.append(notice.message))
+
+    async def run(query, *arguments):
+        plans.clear()
+        await connection.fetch(query, *arguments)
+        found = set()
+        for plan in plans:
+            document = json.loads(plan[plan.index("{") :])
+            found |= set(_scans(document["Plan"]))
+        return found
+
+    run.connection = connection
+    yield run
+    await connection.execute("reset client_min_messages")
+
+
+def _scans(node):
+    if node.get("Relation Name") in _TABLES and node["Node Type"].endswith("Scan"):
+        yield node["Relation Name"], node["Node Type"], node.get("Index Name")
+    for child in node.get("Plans", ()):
+        yield from _scans(child)
+
+
+_ONE = "select haive_private.append_message(null, $1, gen_random_uuid(), 'user', 'hello')"
+_MANY = """
+    select * from haive_private.append_messages(
+      null, array[$1, '00000000-0000-0000-0000-000000000001'::uuid],
+      array[gen_random_uuid(), gen_random_uuid()], array['user', 'user'], array['a', 'b'])"""
+_CHANGE = """select haive.update_conversation($1, '{"title": "t"}')"""
+_CALLS = {
+    "append one": (_ONE, {"conversations"}),
+    "append many": (_MANY, {"conversations"}),
+    "get conversation": ("select haive.get_conversation($1, 10)", {"conversations", "messages"}),
+    "get messages": ("select haive.get_messages($1)", {"conversations", "messages"}),
+    "update": (_CHANGE, {"conversations"}),
+}
+_PRIMARY = {("conversations", "conversations_pkey"), ("messages", "messages_pkey")}
+
+
+@pytest.mark.parametrize("call", _CALLS)
+@pytest.mark.parametrize("plans", ["force_generic_plan", "auto"])
+async def test_a_row_is_found_by_its_key_before_anything_was_analysed(
+    explained, postgres, call, plans
+):
+    query, tables = _CALLS[call]
+    await explained.connection.execute(f"set plan_cache_mode = {plans}")
+    first = UUID(int=1)
+    make = "select haive.create_conversations($1)"
+    document = json.dumps([{"id": str(first), "agent_id": "a", "user_id": "u"}])
+    await explained.connection.fetchval(make, document)
+    found = set()
+    for _ in range(7):  # after five runs the server may keep one plan for ever
+        found |= await explained(query, first)
+
+    # The table grows, and nobody analyses it: the plans that were kept are the plans still used.
+    await postgres.execute(
+        "alter table haive.conversations set (autovacuum_enabled = off);"
+        "alter table haive.messages set (autovacuum_enabled = off);"
+        "insert into haive.conversations (tenant_id, id, agent_id, user_id)"
+        " select 'default', gen_random_uuid(), 'a', 'u' from generate_series(1, 3000)"
+    )
+    found |= await explained(query, first)
+    assert {(table, index) for table, _, index in found} <= _PRIMARY
+    assert {table for table, _, _ in found} == tables
+
+
+async def test_a_user_finds_a_row_by_its_key_too(explained, postgres):
+    await postgres.execute(
+        "insert into haive.members (tenant_id, user_id) values ('default', 'u');"
+        "insert into haive.conversations (tenant_id, id, agent_id, user_id)"
+        " select 'default', gen_random_uuid(), 'a', 'u' from generate_series(1, 3000)"
+    )
+    row = await postgres.fetchval("select id from haive.conversations limit 1")
+    connection = explained.connection
+    await connection.execute("reset role; set role authenticated")
+    claims = json.dumps({"sub": "u", "role": "authenticated"})
+    await connection.execute(f"set request.jwt.claims = '{claims}'")
+    for query in ("select haive.get_conversation($1, 10)", "select haive.get_messages($1)", _ONE):
+        found = await explained(query, row)
+        assert found
+        assert {(table, index) for table, _, index in found} <= _PRIMARY
+
+
+async def test_a_sequential_scan_would_be_seen(explained):
+    await explained.connection.execute("set enable_indexscan = off; set enable_bitmapscan = off")
+    document = json.dumps([{"id": str(UUID(int=1)), "agent_id": "a"}])
+    await explained.connection.fetchval("select haive.create_conversations($1)", document)
+    found = await explained("select haive.get_messages($1)", UUID(int=1))
+    assert {scan for _, scan, _ in found} == {"Seq Scan"}

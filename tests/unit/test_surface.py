@@ -1,0 +1,90 @@
+"""What the package gives, and what it costs to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from decimal import Decimal
+from importlib.metadata import version
+
+import pytest
+
+import haive.core.persistence
+from haive.core.persistence import config, errors, models, postgres, schema, store, supabase
+
+
+def test_the_public_names() -> None:
+    assert haive.core.persistence.__all__ == [
+        "PersistenceConfig", "PostgresStore", "Store", "SupabaseStore",
+    ]  # fmt: skip
+    assert haive.core.persistence.__all__ == sorted(haive.core.persistence.__all__)
+    assert haive.core.persistence.PostgresStore is postgres.PostgresStore
+    assert haive.core.persistence.SupabaseStore is supabase.SupabaseStore
+    assert haive.core.persistence.Store is store.Store
+    assert haive.core.persistence.PersistenceConfig is config.PersistenceConfig
+    with pytest.raises(AttributeError, match="nonsense"):
+        haive.core.persistence.nonsense  # noqa: B018
+
+
+def test_both_stores_have_one_api() -> None:
+    def public(cls: type) -> set[str]:
+        return {name for name in dir(cls) if not name.startswith("_")}
+
+    assert public(postgres.PostgresStore) == public(store.Store) | {"initialize"}
+    assert public(supabase.SupabaseStore) == public(store.Store) | {"initialize"}
+
+
+def test_importing_the_package_imports_no_client() -> None:
+    code = (
+        "import sys, haive.core.persistence, haive.core.persistence.cli, haive.core.persistence.local;"
+        "print(*sorted({'asyncpg', 'supabase', 'aiohttp', 'httpx', 'pydantic'} & set(sys.modules)))"
+    )
+    heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert heavy.stdout.split() == []
+
+
+def test_haive_and_haive_core_stay_namespace_packages() -> None:
+    import haive.core
+
+    assert haive.__file__ is None
+    assert haive.core.__file__ is None
+
+
+def test_the_wheel_carries_the_migrations_and_the_version_is_one() -> None:
+    assert version("haive-persistence")
+    assert [m.version for m in schema.migrations()] == sorted(
+        m.version for m in schema.migrations()
+    )
+    assert schema.required_version() == schema.migrations()[-1].version
+
+
+def test_models_are_frozen_and_take_nothing_unknown() -> None:
+    usage = models.TokenUsage(input_tokens=1, output_tokens=2)
+    assert usage.total_tokens == 3
+    with pytest.raises(ValueError, match="frozen"):
+        usage.input_tokens = 5
+    with pytest.raises(ValueError, match="nonsense"):
+        models.ConversationMetadata(nonsense=1)
+
+
+def test_a_validation_error_does_not_show_the_value() -> None:
+    with pytest.raises(ValueError, match="input_tokens") as caught:
+        models.TokenUsage(input_tokens="ada@example.org", output_tokens=1)
+    assert "ada" not in str(caught.value)
+
+
+def test_money_is_what_was_written_and_a_computed_float_is_rounded_to_twelve_places() -> None:
+    def cost(value: object) -> str:
+        return str(models.TokenUsage(input_tokens=0, output_tokens=0, cost=value).cost)
+
+    assert cost(0.0195) == "0.0195"
+    assert cost(0.1 + 0.2) == "0.3"
+    assert cost(1e-9) == "1E-9"
+    assert cost(Decimal("0.10")) == "0.10"
+    with pytest.raises(ValueError, match="12 decimal places"):
+        cost(Decimal("0.0000000000001"))
+
+
+def test_errors_have_public_names() -> None:
+    assert issubclass(errors.InvalidInputError, ValueError)
+    assert issubclass(errors.NotFoundError, LookupError)
