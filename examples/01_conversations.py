@@ -14,8 +14,8 @@ from time import perf_counter
 
 import httpx
 from rich.console import Console
-from rich.panel import Panel
 from rich.markup import escape
+from rich.panel import Panel
 from rich.table import Table
 
 from haive.core.persistence import PersistenceConfig, PostgresStore, Store, SupabaseStore
@@ -100,11 +100,12 @@ def show(conversation: Conversation, through: str) -> None:
             spent,
             cost,
         )
+    title = escape(conversation.metadata.title or str(conversation.id))
     total = f"{conversation.message_count} messages · {conversation.total_tokens} tokens"
     console.print(
         Panel(
             table,
-            title=f"{escape(conversation.metadata.title or str(conversation.id))} · through {through}",
+            title=f"{title} · through {through}",
             subtitle=f"{total} · ${conversation.cost}",
         )
     )

@@ -52,7 +52,7 @@ def _id(haive, *filters):
 def test_import_says_what_it_did_and_twice_that_it_was_there(haive):
     first = haive("import", "-", stdin=_LINES)
     assert (first.returncode, first.stderr) == (0, "")
-    assert "Imported 2 conversations, 3 messages" in first.stdout
+    assert "Imported 2 conversations, 3 messages in" in first.stdout
     again = haive("import", "-", "--json", stdin=_LINES + "{broken")
     report = json.loads(again.stdout)
     assert again.returncode == 0
@@ -166,6 +166,19 @@ async def test_migrate_takes_another_schema(bare_haive, new_database):
     missing = bare_haive("conversations", "list", DATABASE_URL=database)
     assert missing.returncode == 1
     assert "haive migrate" in missing.stderr
+
+
+def test_a_dotenv_names_the_database(bare_haive, stack, tmp_path: Path):
+    (tmp_path / ".env").write_text(f"DATABASE_URL={stack.database_url}\n")
+    assert bare_haive("conversations", "list").returncode == 0
+    other = bare_haive("conversations", "list", DATABASE_URL="postgresql://127.0.0.1:1/x")
+    assert other.returncode == 1, "the environment goes before .env"
+
+
+def test_an_unknown_tenant_is_named_once_and_not_for_each_record(haive):
+    done = haive("import", "-", "--tenant", "nobody", stdin=_LINES)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: There is no such tenant.")
 
 
 def test_migrate_without_a_direct_connection_names_the_way_out(bare_haive):

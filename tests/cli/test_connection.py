@@ -82,6 +82,18 @@ def test_without_a_local_stack_the_error_says_what_to_set():
         find_target()
 
 
+def test_the_local_stack_is_the_one_named_default(monkeypatch):
+    instances = pytest.importorskip("haive.core.persistence.local.instances")
+    monkeypatch.undo()
+    for running, expected in (({"database_url": "postgresql://x"}, "postgresql://x"), (None, None)):
+        monkeypatch.setattr(
+            instances.Instance,
+            "about",
+            lambda instance, running=running: running if instance.name == "default" else None,
+        )
+        assert connection._local_database() == expected
+
+
 @pytest.mark.parametrize(
     ("given", "missing"), [({"url": "https://x"}, "SECRET_KEY"), ({"key": "k"}, "SUPABASE_URL")]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import asyncpg
@@ -14,7 +14,6 @@ import pytest
 
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.schema import migrate
-
 
 Run = Callable[..., Awaitable[dict[str, object]]]
 
@@ -50,7 +49,7 @@ def environment(stack: LocalStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.fixture(scope="session")
-async def public_schema(stack: LocalStack) -> AsyncIterator[None]:
+async def public_schema(stack: LocalStack) -> None:
     """The kit installed under the name `public`, with user-123 as a member, seen by the API."""
     await migrate(stack.database_url, schema="public")
     owner = await asyncpg.connect(stack.database_url)
@@ -60,6 +59,6 @@ async def public_schema(stack: LocalStack) -> AsyncIterator[None]:
     async with httpx.AsyncClient(base_url=stack.url, headers=headers) as api:
         for _ in range(200):  # the API reads the catalogue again within a moment
             if (await api.post("/rest/v1/rpc/schema_version", json={})).is_success:
-                break
+                return
             await asyncio.sleep(0.05)
-    yield
+    pytest.fail("The API does not see the schema.")

@@ -567,6 +567,10 @@ declare
     "active_after": "c.last_message_at >= ($2 ->> 'active_after')::timestamptz and c.active_hour >= date_bin('1 hour', ($2 ->> 'active_after')::timestamptz, '2000-01-01 00:00:00+00')",
     "active_before": "c.last_message_at < ($2 ->> 'active_before')::timestamptz"
   }$f$;
+  v_kinds constant jsonb := $k${
+    "tags": "array", "any_tags": "array", "participants": "array", "context": "object",
+    "min_messages": "number", "max_messages": "number"
+  }$k$; -- all others are strings
   v_unknown text;
   v_type text;
   v_keys text;
@@ -586,6 +590,19 @@ begin
         select 'Filters are ' || string_agg(k, ', ' order by k) || '.'
         from jsonb_object_keys(v_fragments) as k
       );
+  end if;
+  select string_agg(format('%s is no %s', f.key, coalesce(v_kinds ->> f.key, 'string')), ', ')
+  into v_unknown
+  from jsonb_each(v_filters) as f
+  where jsonb_typeof(f.value) not in ('null', coalesce(v_kinds ->> f.key, 'string'))
+    -- A time is a string that is one: the cast says so where it is not.
+    or (f.key like '%\_after' or f.key like '%\_before') and (f.value #>> '{}')::timestamptz is null
+    and jsonb_typeof(f.value) <> 'null';
+  if v_unknown is not null then
+    raise exception using
+      errcode = 'PT422',
+      message = format('wrong filter: %s', left(v_unknown, 200)),
+      hint = 'Lists of text for tags, any_tags and participants; ISO 8601 for times.';
   end if;
   if query_conversations.page_size not between 1 and 1000
     or query_conversations.message_limit not between 0 and 1000

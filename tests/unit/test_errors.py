@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import asyncpg
 import pytest
 
@@ -64,3 +67,9 @@ def test_only_our_own_messages_are_passed_on() -> None:
     ours = database_error("PT404", message="no conversation 1", hint="It was deleted.")
     assert str(ours) == "no conversation 1. It was deleted."
     assert (ours.sqlstate, ours.hint) == ("PT404", "It was deleted.")
+
+
+def test_an_error_survives_copying_and_pickling() -> None:
+    error = errors.NotFoundError("no conversation 1", hint="It was deleted.", sqlstate="PT404")
+    for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (type(twin), str(twin), twin.sqlstate) == (type(error), str(error), "PT404")

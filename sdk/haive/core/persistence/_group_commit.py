@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from copy import copy
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.errors import PersistenceError, UnavailableError
@@ -42,6 +43,8 @@ class GroupCommit:
         self._outstanding = 0
         self._alone = True
         self._launching = False
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     async def add(self, row: MessageRow) -> Message:
         """Write one message and return it when it is durable."""
@@ -57,6 +60,7 @@ class GroupCommit:
                 self._ready.append(stream)
         queue.append((row, future))
         self._outstanding += 1
+        self._quiet.clear()
         if not self._launching and self._ready and self._flights < _FLIGHTS:
             # Not at once: all who were answered by the last statement shall be in the next.
             self._launching = True
@@ -65,12 +69,12 @@ class GroupCommit:
 
     async def drain(self) -> None:
         """Wait until nothing is on its way."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._quiet.wait()
 
     async def _add_directly(self, row: MessageRow) -> Message:
         """The way of a lone caller: no task and no future between it and the database."""
         self._outstanding += 1
+        self._quiet.clear()
         self._flights += 1
         stream = row.conversation_id.int
         self._busy.add(stream)
@@ -113,7 +117,8 @@ class GroupCommit:
         try:
             outcomes = await self._write(rows)
         except PersistenceError as error:
-            outcomes = [error] * len(batch)
+            # Each caller raises an error of its own: one would gather the tracebacks of all.
+            outcomes = [copy(error) for _ in batch]
         except BaseException as error:
             for _, future in batch:
                 if not future.done():
@@ -152,6 +157,8 @@ class GroupCommit:
 
     def _landed(self, streams: set[int]) -> None:
         self._flights -= 1
+        if not self._outstanding:
+            self._quiet.set()
         self._busy -= streams
         self._ready.extend(stream for stream in streams if stream in self._waiting)
         if self._ready and not self._launching:

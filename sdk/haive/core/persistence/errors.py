@@ -47,8 +47,11 @@ class PersistenceError(Exception):
         self.hint = hint
         #: The SQLSTATE or PostgREST code it came with, if it came from the database.
         self.sqlstate = sqlstate
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
         ended = self.message if self.message.endswith((".", "]", "?", "!")) else f"{self.message}."
-        super().__init__(f"{ended} {hint}" if hint else ended)
+        return f"{ended} {self.hint}" if self.hint else ended
 
 
 class InvalidInputError(PersistenceError, ValueError):

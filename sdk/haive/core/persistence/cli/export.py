@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from haive.core.persistence.cli.output import err
+from haive.core.persistence.cli.output import count, err
 from haive.core.persistence.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -50,7 +50,11 @@ def export_to(
     from rich.progress import Progress, SpinnerColumn, TextColumn  # noqa: PLC0415 - slow
 
     write_one = _write_haive if file_format is Format.HAIVE else _write_openai
-    count = messages = 0
+    conversations = messages = 0
+
+    def told() -> str:
+        return f"{count(conversations, 'conversation')}, {count(messages, 'message')}"
+
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
     hidden = quiet or not err.is_terminal
     with (
@@ -60,19 +64,17 @@ def export_to(
         task = progress.add_task("")
 
         async def run() -> None:
-            nonlocal count, messages
+            nonlocal conversations, messages
             async with target.store() as store:
                 async for conversation in _conversations(store, conversation_ids, filters):
                     await write_one(store, conversation, file.write)
-                    count += 1
+                    conversations += 1
                     messages += conversation.message_count
-                    progress.update(
-                        task, description=f"{count:,} conversations, {messages:,} messages"
-                    )
+                    progress.update(task, description=told())
 
         asyncio.run(run())
     if not quiet:
-        err.print(f"Exported {count:,} conversations, {messages:,} messages.", highlight=False)
+        err.print(f"Exported {told()}.", highlight=False)
 
 
 @contextmanager

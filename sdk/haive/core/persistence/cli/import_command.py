@@ -18,7 +18,7 @@ from haive.core.persistence.cli.connection import (
     Url,
     find_target,
 )
-from haive.core.persistence.cli.output import err, out, plain, print_json
+from haive.core.persistence.cli.output import count, err, out, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,17 +153,19 @@ def _tell(progress: Progress, task: TaskID, report: ImportReport) -> None:
 def _show(report: ImportReport) -> None:
     did = "Found" if report.dry_run else "Imported"
     out.print(
-        f"{did} [bold]{report.conversations:,}[/] conversations, [bold]{report.messages:,}[/]"
-        f" messages in {report.seconds:.1f} s ({report.messages_per_second:,.0f} messages/s),"
-        f" format {report.format}.",
+        f"{did} [bold]{count(report.conversations, 'conversation')}[/],"
+        f" [bold]{count(report.messages, 'message')}[/] in {report.seconds:.1f} s"
+        f" ({report.messages_per_second:,.0f} messages/s), format {report.format}.",
         highlight=False,
     )
     if report.grown_conversations:
-        out.print(f"{report.grown_conversations:,} more had grown.", highlight=False)
+        out.print(
+            f"{count(report.grown_conversations, 'conversation')} had grown.", highlight=False
+        )
     if report.messages_already_there or report.conversations_already_there:
         out.print(
-            f"Already there: {report.conversations_already_there:,} conversations,"
-            f" {report.messages_already_there:,} messages.",
+            f"Already there: {count(report.conversations_already_there, 'conversation')},"
+            f" {count(report.messages_already_there, 'message')}.",
             highlight=False,
         )
     for entry in report.skipped:

@@ -31,3 +31,8 @@ def plain(text: str) -> str:
 def print_json(value: Any) -> None:
     """Print JSON for programs: no colours, no wrapping."""
     typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: "1 message", "2,000 messages"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

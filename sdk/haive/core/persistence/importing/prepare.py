@@ -134,6 +134,8 @@ def _conversation(
         raise UnusableError(_invalid(error)) from None
     about = conversation.metadata.model_dump()
     about |= {"agent_id": conversation.agent_id, "user_id": conversation.user_id}
+    for name in ("context", "settings"):
+        _check_json(about.pop(name), name, MAX_JSON_BYTES)
     _check_json(about, "the conversation", MAX_JSON_BYTES)
     return conversation
 

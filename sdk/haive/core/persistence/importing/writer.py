@@ -24,6 +24,8 @@ _Written = TypeVar("_Written")
 
 # Errors of one row; all others are of the connection or the caller, and end the import.
 _REFUSALS = (InvalidInputError, ConflictError, NotFoundError)
+# Only the tenant is referred to without being looked for; that is no fault of a row's.
+_FOREIGN_KEY = "23503"
 
 
 class Writer:
@@ -117,6 +119,10 @@ async def _each_or_none(
     try:
         return await write(items)
     except _REFUSALS as error:
+        if error.sqlstate == _FOREIGN_KEY:
+            raise NotFoundError(
+                "There is no such tenant.", hint="Check --tenant and HAIVE_TENANT."
+            ) from error
         if len(items) == 1:
             refuse(items[0], error)
             return []

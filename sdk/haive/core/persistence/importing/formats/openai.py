@@ -54,7 +54,7 @@ def draft(value: object, place: str) -> ConversationDraft:
         place=place,
         key=key,
         agent_id=as_text(record.get("model")),
-        title=title if isinstance(title, str) else None,
+        title=title[:1000] if isinstance(title, str) else None,
         tags=[tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else [],
         context={"source": {"format": "openai", "id": key}, **extra},
         created_at=_time(record),
