@@ -1,14 +1,16 @@
--- A conversation as JSON, flat as its row. Money is text: JSON numbers become floats on the way.
+-- A conversation as JSON. Money is text: JSON numbers become floats on the way.
+-- plpgsql, whose single expression costs a third of an SQL function that cannot be inlined.
 create or replace function haive_private.conversation_doc(
   p_row haive.conversations, p_messages json default null
 )
 returns json
-language sql
+language plpgsql
 immutable
 security invoker
 set search_path = ''
 as $$
-  select json_build_object(
+begin
+  return json_build_object(
     'id', p_row.id,
     'tenant_id', p_row.tenant_id,
     'agent_id', p_row.agent_id,
@@ -28,7 +30,8 @@ as $$
     'updated_at', p_row.updated_at,
     'last_message_at', p_row.last_message_at,
     'messages', p_messages
-  )
+  );
+end;
 $$;
 
 comment on function haive_private.conversation_doc(haive.conversations, json) is

@@ -25,9 +25,13 @@ begin
   return haive_private.conversation_doc(
     v_row,
     case
-      when get_conversation.message_limit > 0 then haive_private.message_docs(
-        v_row.tenant_id, v_row.id, 0, v_row.message_count + 1, get_conversation.message_limit, true
-      )
+      when get_conversation.message_limit > 0 then (
+        haive_private.message_docs(
+          v_row.tenant_id, array[v_row.id],
+          array[v_row.message_count - get_conversation.message_limit + 1],
+          array[v_row.message_count]
+        )
+      )[1]
     end
   );
 end;

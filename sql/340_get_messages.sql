@@ -15,8 +15,10 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(get_messages.tenant, false);
   v_count bigint;
+  v_from bigint;
+  v_to bigint;
 begin
-  if get_messages.page_size not between 1 and 10000 then
+  if (get_messages.page_size between 1 and 10000) is not true then
     raise exception using
       errcode = 'PT422',
       message = 'page_size is not between 1 and 10000',
@@ -31,10 +33,18 @@ begin
       message = format('no conversation %s', get_messages.conversation_id),
       hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
   end if;
-  return haive_private.message_docs(
-    v_caller.tenant, get_messages.conversation_id, greatest(get_messages.after, 0),
-    least(get_messages.before, v_count + 1), get_messages.page_size, get_messages.last
-  );
+  v_from := greatest(get_messages.after, 0) + 1;
+  v_to := least(get_messages.before - 1, v_count);
+  if get_messages.last then
+    v_from := greatest(v_from, v_to - get_messages.page_size + 1);
+  else
+    v_to := least(v_to, v_from + get_messages.page_size - 1);
+  end if;
+  return (
+    haive_private.message_docs(
+      v_caller.tenant, array[get_messages.conversation_id], array[v_from], array[v_to]
+    )
+  )[1];
 end;
 $$;
 

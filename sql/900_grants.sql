@@ -53,7 +53,7 @@ haive_private.my_tenants(),
 haive_private.my_admin_tenants(),
 haive_private.enter_tenant(text, boolean),
 haive_private.conversation_doc(haive.conversations, json),
-haive_private.message_docs(text, uuid, bigint, bigint, int, boolean),
+haive_private.message_docs(text, uuid[], bigint[], bigint[]),
 haive_private.append_message(
   text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz
 ),

@@ -63,9 +63,7 @@ async def locked(database, open_store):
     conversation = await store.create_conversation("agent")
     other = await asyncpg.connect(database)
     await other.execute("begin")
-    await other.execute(
-        "select from haive.conversations where id = $1 for update", conversation.id
-    )
+    await other.execute("select from haive.conversations where id = $1 for update", conversation.id)
     yield conversation.id
     await other.close()
 
@@ -124,9 +122,7 @@ async def test_a_lock_that_comes_free_is_waited_for(database, open_store):
 
 
 @pytest.mark.parametrize("together", [1, 10])
-async def test_a_server_that_is_gone_is_a_lost_connection(
-    database, open_store, proxy_to, together
-):
+async def test_a_server_that_is_gone_is_a_lost_connection(database, open_store, proxy_to, together):
     proxy, dsn = await proxy_to(database)
     store = await open_store(dsn, retry_timeout=0, pool_timeout=2)
     conversation = await store.create_conversation("agent")
@@ -189,15 +185,17 @@ async def test_content_that_the_database_refuses_is_not_told(database, open_stor
     writing = (
         write(store, conversation.id, together, metadata=BIG)
         if together < 1_000
-        else store.add_messages([
-            NewMessage(
-                conversation_id=conversation.id,
-                role=MessageRole.USER,
-                content=f"{CANARY} {n}",
-                metadata=BIG if n == 0 else {},
-            )
-            for n in range(together)
-        ])
+        else store.add_messages(
+            [
+                NewMessage(
+                    conversation_id=conversation.id,
+                    role=MessageRole.USER,
+                    content=f"{CANARY} {n}",
+                    metadata=BIG if n == 0 else {},
+                )
+                for n in range(together)
+            ]
+        )
     )
     error = await caught(ContentTooLargeError, writing, retryable=False)
     assert tells(error, password_of(database)) == []

@@ -87,9 +87,7 @@ class Callers:
         if mine:
             one = chance.choice(mine)
             with pytest.raises(ConflictError, match=str(one.id)):
-                await self.store.add_message(
-                    one.conversation_id, one.role, self.text(), id=one.id
-                )
+                await self.store.add_message(one.conversation_id, one.role, self.text(), id=one.id)
         return []
 
     async def refused(self, chance: random.Random, _) -> list[Message]:
@@ -152,9 +150,7 @@ async def test_a_message_of_a_cancelled_caller_is_there_once_or_not_at_all(
     assert await find_faults(database, [last], []) == []
 
 
-async def test_closing_the_store_waits_for_messages_on_their_way(
-    database, open_store, find_faults
-):
+async def test_closing_the_store_waits_for_messages_on_their_way(database, open_store, find_faults):
     for callers in (1, 50):
         store = await open_store()
         conversation = await store.create_conversation("agent")

@@ -83,7 +83,7 @@ class Load:
         """Wait until messages are acknowledged again."""
         before = len(self.acknowledged)
         async with asyncio.timeout(within):
-            while len(self.acknowledged) <= before + WRITERS:
+            while len(self.acknowledged) <= before + WRITERS:  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.01)
 
 
@@ -92,9 +92,8 @@ async def durable_stack():
     try:
         async with LocalStack() as stack:
             connection = await asyncpg.connect(stack.database_url)
-            settings = [
-                await connection.fetchval(f"show {name}") for name in ("fsync", "synchronous_commit")
-            ]
+            names = ("fsync", "synchronous_commit")
+            settings = [await connection.fetchval(f"show {name}") for name in names]
             await connection.close()
             assert settings == ["on", "on"]
             yield stack

@@ -67,10 +67,12 @@ async def test_each_message_of_a_group_whose_answer_is_lost_is_written_once(thro
     ids = [uuid4() for _ in range(60)]
     proxy.lose(ids[30].bytes, COMMITTED, 2)
 
-    messages = await asyncio.gather(*(
-        store.add_message(conversations[n % 5].id, "user", f"message {n}", id=message_id)
-        for n, message_id in enumerate(ids)
-    ))
+    messages = await asyncio.gather(
+        *(
+            store.add_message(conversations[n % 5].id, "user", f"message {n}", id=message_id)
+            for n, message_id in enumerate(ids)
+        )
+    )
 
     assert proxy.lost == 2
     assert [message.id for message in messages] == ids

@@ -163,6 +163,14 @@ async def test_a_conversation_longer_than_a_batch_keeps_its_order(store, lines):
     assert await _texts(store) == {"long": texts}
 
 
+async def test_a_conversation_of_many_bytes_keeps_its_order(store, lines):
+    texts = [str(number) * (3 << 20) for number in range(8)]
+    report = await import_file(lines(_dialogue("heavy", *texts)), store)
+    assert (report.messages, report.skipped) == (8, [])
+    stored = (await _texts(store))["heavy"]
+    assert [text[0] for text in stored] == [text[0] for text in texts]
+
+
 async def test_progress_is_told_and_ends_at_the_size_of_the_file(store, lines):
     seen = []
     file = lines(*(_dialogue(f"d{n}", "1") for n in range(20)))

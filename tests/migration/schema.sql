@@ -386,7 +386,7 @@ declare
   v_caller record := haive_private.enter_tenant(get_messages.tenant, false);
   v_count bigint;
 begin
-  if get_messages.page_size not between 1 and 10000 then
+  if (get_messages.page_size between 1 and 10000) is not true then
     raise exception using
       errcode = 'PT422',
       message = 'page_size is not between 1 and 10000',
@@ -604,9 +604,10 @@ begin
       message = format('wrong filter: %s', left(v_unknown, 200)),
       hint = 'Lists of text for tags, any_tags and participants; ISO 8601 for times.';
   end if;
-  if query_conversations.page_size not between 1 and 1000
-    or query_conversations.message_limit not between 0 and 1000
-  then
+  if (
+    query_conversations.page_size between 1 and 1000
+    and query_conversations.message_limit between 0 and 1000
+  ) is not true then
     raise exception using
       errcode = 'PT422',
       message = 'page_size is not between 1 and 1000, or message_limit not between 0 and 1000',
@@ -679,7 +680,9 @@ begin
         ) filter (where n.place <= $4), '[]'),
         'next_page', case
           when count(*) > $4 then (
-            select n.sort_key || '/' || n.id from numbered as n where n.place = $4
+            -- As JSON it is ISO 8601, whatever the session's DateStyle.
+            select (to_json(n.sort_key) #>> '{}') || '/' || n.id
+            from numbered as n where n.place = $4
           )
         end
       )

@@ -104,7 +104,7 @@ def import_command(
             task = progress.add_task("", total=None, conversations=0, messages=0, speed=0)
             report = asyncio.run(run(target, lambda report: _tell(progress, task, report)))
     except KeyboardInterrupt:
-        err.print("Interrupted. What was read is kept: run the same command again to go on.")
+        err.print("Interrupted. What was written stays: run the same command again to go on.")
         raise typer.Exit(130) from None
     if as_json:
         print_json(report.to_dict())

@@ -14,8 +14,9 @@ from haive.core.persistence.importing.prepare import ImportSettings, Prepared, p
 from haive.core.persistence.importing.records import Skipped, UnusableError
 from haive.core.persistence.importing.report import ImportReport
 from haive.core.persistence.importing.source import Source
+from haive.core.persistence.importing.threads import in_thread
 from haive.core.persistence.importing.values import Value, read_values
-from haive.core.persistence.importing.writer import Writer
+from haive.core.persistence.importing.writer import MAX_BYTES, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from haive.core.persistence.store import Store
 
 DEFAULT_BATCH_SIZE = 5_000
-_BATCH_BYTES = 16 << 20
 _IN_FLIGHT = 2
 
 
@@ -76,7 +76,7 @@ async def import_file(
     if store is None and not dry_run:
         raise InvalidInputError("There is no store to import to.")
     report = ImportReport(dry_run=dry_run)
-    with closing(await asyncio.to_thread(Source.open, file)) as opened:
+    with closing(await in_thread(lambda: Source.open(file))) as opened:
         kind, framing = detect(opened.head, format)
         report.format = kind
         settings = ImportSettings(
@@ -114,7 +114,7 @@ async def _write_all(
     in_flight: deque[tuple[set[UUID], asyncio.Task[None]]] = deque()
     try:
         # Reading in a thread leaves the loop to the batches that are being written.
-        while batch := await asyncio.to_thread(next, batches, None):
+        while batch := await in_thread(lambda: next(batches, None)):
             if writer is None:
                 report.conversations += len(batch)
                 report.messages += sum(len(prepared.messages) for prepared in batch)
@@ -184,7 +184,7 @@ def _batches(conversations: Iterator[Prepared], batch_size: int) -> Iterator[lis
         ids.add(prepared.id)
         messages += len(prepared.messages)
         size += prepared.size
-        if messages >= batch_size or len(batch) >= batch_size or size >= _BATCH_BYTES:
+        if messages >= batch_size or len(batch) >= batch_size or size >= MAX_BYTES:
             yield batch
             batch, ids, messages, size = [], set(), 0, 0
     if batch:

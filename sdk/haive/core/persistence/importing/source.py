@@ -100,7 +100,9 @@ class Source:
         if not isinstance(self._origin, str | Path):
             file = self._origin
         elif str(self._origin) == "-":
-            file = sys.stdin.buffer
+            # Not sys.stdin.buffer: its lock, held by a thread that waits for input, would be fatal
+            # to the interpreter when it ends.
+            file = io.FileIO(sys.stdin.fileno(), closefd=False)
         else:
             path = Path(self._origin)
             file = self._exit.enter_context(path.open("rb", buffering=0))

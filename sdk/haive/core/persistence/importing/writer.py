@@ -10,7 +10,7 @@ from haive.core.persistence.importing.records import Skipped, What
 from haive.core.persistence.importing.stored import count_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from haive.core.persistence.importing.prepare import Prepared
     from haive.core.persistence.importing.report import ImportReport
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _Given = TypeVar("_Given")
 _Written = TypeVar("_Written")
+
+#: Of the messages of a batch and of a request, about.
+MAX_BYTES = 16 << 20
 
 # Errors of one row; all others are of the connection or the caller, and end the import.
 _REFUSALS = (InvalidInputError, ConflictError, NotFoundError)
@@ -63,8 +66,9 @@ class Writer:
             for prepared, conversation in stored
             for message in self._missing(prepared, conversation, there[prepared.id])
         ]
-        written = await _each_or_none(self._store_messages, to_write, refuse_message)
-        self._report.messages += len(written)
+        for request in _requests(to_write):
+            written = await _each_or_none(self._store_messages, request, refuse_message)
+            self._report.messages += len(written)
 
     async def _create(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Conversation]]:
         stored = await self._store.create_conversations(
@@ -106,6 +110,22 @@ def _refusal(error: Exception) -> str:
     if isinstance(error, ConflictError):
         return "its id is taken by another agent's, user's or time's"
     return "its conversation was deleted meanwhile"
+
+
+def _requests(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
+    """Pieces of about as many bytes as a server takes at once: most batches are one piece."""
+    request: list[NewMessage] = []
+    size = 0
+    for message in messages:
+        content = message.content
+        more = len(content if isinstance(content, str) else str(content))
+        if request and size + more > MAX_BYTES:
+            yield request
+            request, size = [], 0
+        request.append(message)
+        size += more
+    if request:
+        yield request
 
 
 async def _each_or_none(

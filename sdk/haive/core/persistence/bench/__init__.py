@@ -1,0 +1,1 @@
+"""What `haive bench` measures: writing, reading, REST and import, each beside its limit."""

@@ -1,0 +1,175 @@
+"""`haive bench`: what it does in what time, beside the limit and the peers, in one run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from haive.core.persistence.local.machine import check_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from haive.core.persistence.bench.report import Report
+    from haive.core.persistence.bench.server import Server
+    from haive.core.persistence.bench.timing import Progress
+
+app = typer.Typer(
+    name="bench",
+    help="Measure writing and reading, beside the limit and the peers, in one run.",
+    no_args_is_help=True,
+)
+_out = Console()
+_err = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 when a bar is missed.")]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        help="A database with the schema, as its owner, in place of a local stack of its own. The"
+        " bench writes into the tenant 'bench' and removes it."
+    ),
+]
+Rounds = Annotated[int, typer.Option(min=3, help="How many rounds; their median counts.")]
+
+
+@app.command()
+def messages(
+    *,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each subject in a round.")] = 1.5,
+    rounds: Rounds = 3,
+    database_url: DatabaseUrl = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Durable messages a second from many callers at once, and the time that a lone one waits."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import messages as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(server, rounds=rounds, seconds=seconds, progress=progress)
+
+    _run(_with_server(database_url, measure), check=check, as_json=as_json)
+
+
+@app.command()
+def queries(
+    *,
+    messages: Annotated[int, typer.Option(min=1_000, help="How many to fill in.")] = 1_000_000,
+    probes: Annotated[int, typer.Option(min=400, help="Calls of each query.")] = 2_000,
+    rounds: Rounds = 4,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the plans too.")] = False,
+    database_url: DatabaseUrl = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """The time that reading takes at a million messages, through the SDK and without it."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import queries as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            server,
+            messages=messages,
+            calls=probes // rounds,
+            rounds=rounds,
+            explain=explain,
+            progress=progress,
+        )
+
+    _run(_with_server(database_url, measure), check=check, as_json=as_json)
+
+
+@app.command()
+def rest(
+    *,
+    calls: Annotated[int, typer.Option(min=100, help="Calls of each function in a round.")] = 300,
+    rounds: Rounds = 3,
+    url: Annotated[str | None, typer.Option(help="A project, in place of a local stack.")] = None,
+    key: Annotated[str | None, typer.Option(help="Its secret key.")] = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """What SupabaseStore adds to supabase-py and to a plain HTTP request."""
+
+    async def measure(progress: Progress) -> Report:
+        from haive.core.persistence.bench import rest as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(url, key, calls=calls, rounds=rounds, progress=progress)
+
+    if (url is None) != (key is None):
+        raise typer.BadParameter("--url and --key belong together.")
+    _run(measure, check=check, as_json=as_json, needs_stack=url is None)
+
+
+@app.command("import")
+def import_(
+    *,
+    input_file: Annotated[
+        str | None, typer.Option("--input", help="A file to import, in place of a made one.")
+    ] = None,
+    conversations: Annotated[int, typer.Option(min=1, help="How many to make.")] = 6_000,
+    messages: Annotated[int, typer.Option(min=1, help="How many to make.")] = 100_000,
+    rounds: Rounds = 3,
+    database_url: DatabaseUrl = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """The import of a file, beside COPY of the same rows into the same tables."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import imports as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            server,
+            input_file=input_file,
+            conversations=conversations,
+            messages=messages,
+            rounds=rounds,
+            progress=progress,
+        )
+
+    _run(_with_server(database_url, measure), check=check, as_json=as_json)
+
+
+def _with_server(
+    database_url: str | None, measure: Callable[[Server, Progress], Awaitable[Report]]
+) -> Callable[[Progress], Awaitable[Report]]:
+    async def run(progress: Progress) -> Report:
+        from haive.core.persistence.bench.server import running_server  # noqa: PLC0415
+
+        progress("starting")
+        async with running_server(database_url) as server:
+            return await measure(server, progress)
+
+    return run
+
+
+def _run(
+    measure: Callable[[Progress], Awaitable[Report]],
+    *,
+    check: bool,
+    as_json: bool,
+    needs_stack: bool = True,
+) -> None:
+    if needs_stack:
+        check_machine()
+
+    async def run() -> Report:
+        with _err.status("") as status:
+            return await measure(status.update)
+
+    report = asyncio.run(run())
+    for note in report.notes:
+        _err.print(note, soft_wrap=True, markup=False)
+    if as_json:
+        print(json.dumps(report.to_dict(), indent=2, ensure_ascii=False))  # noqa: T201 - no colours, no wrapping
+    else:
+        _out.print(report.table())
+    if check and not report.met:
+        raise typer.Exit(1)

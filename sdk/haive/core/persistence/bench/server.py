@@ -1,0 +1,120 @@
+"""The server that a bench runs against, and the machine under it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from haive.core.persistence.config import PersistenceConfig
+from haive.core.persistence.local import LocalStack
+from haive.core.persistence.postgres import PostgresStore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+#: All that a bench writes belongs to this tenant, and goes with it.
+TENANT = "bench"
+
+# Both are the defaults, written down because they are the point.
+_SETTINGS = {"fsync": "on", "synchronous_commit": "on", "max_connections": "200"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A database with the schema."""
+
+    dsn: str
+    admin_dsn: str
+    owner: Connection
+    """A connection of the owner of the schema."""
+    machine: dict[str, Any]
+
+    def store(self) -> PostgresStore:
+        """A store as a user of the SDK makes it."""
+        return PostgresStore(PersistenceConfig(connection_string=self.dsn, tenant=TENANT))
+
+    async def clear(self) -> None:
+        """Remove what was written, and what is left of it in the tables."""
+        await self.owner.execute(_CLEAR)
+        for table in ("messages", "conversations", "events"):
+            await self.owner.execute(f"vacuum (analyze) haive.{table}")
+
+
+_CLEAR = f"""
+delete from haive.messages where tenant_id = '{TENANT}';
+delete from haive.conversations where tenant_id = '{TENANT}';
+delete from haive.events where tenant_id = '{TENANT}';
+"""  # noqa: S608 # nosec B608 - a constant
+_FORGET = f"delete from haive.tenants where tenant_id = '{TENANT}'"  # noqa: S608 # nosec B608
+
+
+@asynccontextmanager
+async def running_server(database_url: str | None) -> AsyncIterator[Server]:
+    """A server for the time of a bench: the one that is named, or a new local stack."""
+    if database_url is not None:
+        async with _server(database_url, database_url) as server:
+            try:
+                yield server
+            finally:
+                await server.clear()
+                await server.owner.execute(_FORGET)
+        return
+    async with (
+        LocalStack(postgres_settings=_SETTINGS) as stack,
+        _server(stack.database_url, stack.admin_url) as server,
+    ):
+        yield server
+
+
+@asynccontextmanager
+async def _server(dsn: str, admin_dsn: str) -> AsyncIterator[Server]:
+    owner = await asyncpg.connect(dsn)
+    try:
+        await owner.execute(
+            "insert into haive.tenants (tenant_id, name) values ($1, $1) on conflict do nothing",
+            TENANT,
+        )
+        yield Server(dsn=dsn, admin_dsn=admin_dsn, owner=owner, machine=await machine(owner))
+    finally:
+        await owner.close()
+
+
+async def machine(connection: Connection) -> dict[str, Any]:
+    """The machine, and what of the server's settings makes writing fast or slow."""
+    settings = {
+        name: await connection.fetchval("select current_setting($1)", name)
+        for name in ("server_version", "fsync", "synchronous_commit")
+    }
+    return {
+        **hardware(),
+        "postgres": settings["server_version"],
+        "fsync": settings["fsync"],
+        "synchronous_commit": settings["synchronous_commit"],
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """What the client runs on; with a local stack the server too."""
+    return {
+        "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "python": platform.python_version(),
+    }
+
+
+def _field(file: Path, name: str) -> str | None:
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return None
+    values = (line.partition(":")[2].strip() for line in lines if line.startswith(name))
+    return next(values, None)
