@@ -14,4 +14,5 @@ comment on table haive.events is
 'The outbox: one row a statement and conversation, written in the same transaction as the change.';
 comment on column haive.events.xid is
 'The transaction that wrote it. Readers stop before the oldest transaction that still runs, so a '
-'row that commits late is not skipped.';
+'row that commits late is not skipped. Of one conversation, id is the order: a transaction has its '
+'number before it waits for the row.';

@@ -781,6 +781,12 @@ declare
   v_caller record := haive_private.enter_tenant(get_conversation.tenant, false);
   v_row haive.conversations;
 begin
+  if (get_conversation.message_limit between 0 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'message_limit is not between 0 and 1000',
+      hint = 'Read on with get_messages.';
+  end if;
   select * into v_row
   from haive.conversations as c
   where c.tenant_id = v_caller.tenant and c.id = get_conversation.conversation_id;

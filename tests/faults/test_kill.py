@@ -23,9 +23,11 @@ from haive.core.persistence.models import Message, MessageRole, NewMessage
 
 # A stack gives up on a Postgres that dies more than six times without living ten seconds.
 STACKS, KILLS_A_STACK = 4, 5
-CONVERSATIONS, WRITERS, BATCH_WRITERS = 40, 64, 4
+CONVERSATIONS, WRITERS = 40, 64
 # All by one statement, and all by COPY.
 BATCHES = (50, 50, 50, 1_200)
+# What asyncpg raises when the server is killed under it.
+LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 @dataclass
@@ -74,7 +76,7 @@ class Load:
         async with asyncio.TaskGroup() as group:
             for number in range(WRITERS):
                 group.create_task(self.write(number))
-            for size in BATCHES[:BATCH_WRITERS]:
+            for size in BATCHES:
                 group.create_task(self.write_batches(size))
             yield
             self.stopping = True
@@ -106,15 +108,26 @@ async def begin(store: PostgresStore) -> Load:
     return Load(store, [conversation.id for conversation in made])
 
 
-def kill(pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):  # a backend goes with its postmaster
-            os.kill(pid, signal.SIGKILL)
+@pytest.fixture
+def kill(postgres_pids):
+    """Kill every process of a stack's Postgres, and return when another one runs."""
+
+    async def strike(stack: LocalStack) -> None:
+        pids = postgres_pids(stack.data_dir)
+        assert pids
+        for pid in pids:
+            with suppress(ProcessLookupError):  # a backend goes with its postmaster
+                os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(20):
+            while postgres_pids(stack.data_dir)[:1] in ([], pids[:1]):
+                await asyncio.sleep(0.01)
+
+    return strike
 
 
 @pytest.mark.timeout(110)
 async def test_what_was_acknowledged_survives_the_kill_of_all_processes_and_writers_go_on(
-    find_faults, postgres_pids, capsys
+    find_faults, kill, capsys
 ):
     chance = random.Random(20)
     kills = written = 0
@@ -127,9 +140,7 @@ async def test_what_was_acknowledged_survives_the_kill_of_all_processes_and_writ
                     for _ in range(KILLS_A_STACK):
                         await load.goes_on()
                         await asyncio.sleep(chance.uniform(0.05, 0.4))
-                        pids = postgres_pids(stack.data_dir)
-                        assert pids
-                        kill(pids)
+                        await kill(stack)
                         kills += 1
                     await load.goes_on()
             assert await find_faults(stack.database_url, load.acknowledged, load.batches) == []
@@ -139,9 +150,7 @@ async def test_what_was_acknowledged_survives_the_kill_of_all_processes_and_writ
         print(f"\n{kills} kills, {written:,} acknowledged messages, none lost", end=" ")  # noqa: T201
 
 
-async def test_the_same_check_finds_what_an_answer_before_the_commit_loses(
-    find_faults, postgres_pids
-):
+async def test_the_same_check_finds_what_an_answer_before_the_commit_loses(find_faults, kill):
     async with durable_stack() as stack:
         config = PersistenceConfig(connection_string=stack.database_url)
         async with PostgresStore(config) as store:
@@ -152,7 +161,7 @@ async def test_the_same_check_finds_what_an_answer_before_the_commit_loses(
                     for _ in range(3):
                         await load.goes_on()
                         await asyncio.sleep(0.1)
-                        kill(postgres_pids(stack.data_dir))
+                        await kill(stack)
                     await load.goes_on()
         faults = await find_faults(stack.database_url, load.acknowledged, load.batches)
     assert any(fault.startswith("acknowledged messages are lost") for fault in faults), faults
@@ -165,12 +174,12 @@ async def answers_early(dsn: str) -> Callable[..., Awaitable[list[Message]]]:
 
     async def commit(connection: asyncpg.Connection) -> None:
         await asyncio.sleep(0.02)
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        with suppress(*LOST):
             await connection.execute("commit")
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            await connection.close()
+        connection.terminate()
 
     async def once(rows):
+        connection = None
         try:
             connection = await asyncpg.connect(dsn)
             await connection.execute("begin; set local role haive_client")
@@ -181,7 +190,9 @@ async def answers_early(dsn: str) -> Callable[..., Awaitable[list[Message]]]:
                 [row.role for row in rows],
                 [row.text for row in rows],
             )
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except LOST as error:
+            if connection is not None:
+                connection.terminate()
             raise ConnectionLostError from error
         task = asyncio.create_task(commit(connection))
         late.add(task)

@@ -315,7 +315,7 @@ ALTER TABLE ONLY haive.events
 CREATE POLICY "services work in the tenant they entered" ON haive.events TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
 
 -- COMMENT COLUMN events.xid
-COMMENT ON COLUMN haive.events.xid IS 'The transaction that wrote it. Readers stop before the oldest transaction that still runs, so a row that commits late is not skipped.';
+COMMENT ON COLUMN haive.events.xid IS 'The transaction that wrote it. Readers stop before the oldest transaction that still runs, so a row that commits late is not skipped. Of one conversation, id is the order: a transaction has its number before it waits for the row.';
 
 -- SEQUENCE events_id_seq
 ALTER TABLE haive.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -345,6 +345,12 @@ declare
   v_caller record := haive_private.enter_tenant(get_conversation.tenant, false);
   v_row haive.conversations;
 begin
+  if (get_conversation.message_limit between 0 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'message_limit is not between 0 and 1000',
+      hint = 'Read on with get_messages.';
+  end if;
   select * into v_row
   from haive.conversations as c
   where c.tenant_id = v_caller.tenant and c.id = get_conversation.conversation_id;
@@ -357,9 +363,13 @@ begin
   return haive_private.conversation_doc(
     v_row,
     case
-      when get_conversation.message_limit > 0 then haive_private.message_docs(
-        v_row.tenant_id, v_row.id, 0, v_row.message_count + 1, get_conversation.message_limit, true
-      )
+      when get_conversation.message_limit > 0 then (
+        haive_private.message_docs(
+          v_row.tenant_id, array[v_row.id],
+          array[v_row.message_count - get_conversation.message_limit + 1],
+          array[v_row.message_count]
+        )
+      )[1]
     end
   );
 end;
@@ -385,6 +395,8 @@ CREATE FUNCTION haive.get_messages(conversation_id uuid, after bigint DEFAULT 0,
 declare
   v_caller record := haive_private.enter_tenant(get_messages.tenant, false);
   v_count bigint;
+  v_from bigint;
+  v_to bigint;
 begin
   if (get_messages.page_size between 1 and 10000) is not true then
     raise exception using
@@ -401,10 +413,18 @@ begin
       message = format('no conversation %s', get_messages.conversation_id),
       hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
   end if;
-  return haive_private.message_docs(
-    v_caller.tenant, get_messages.conversation_id, greatest(get_messages.after, 0),
-    least(get_messages.before, v_count + 1), get_messages.page_size, get_messages.last
-  );
+  v_from := greatest(get_messages.after, 0) + 1;
+  v_to := least(get_messages.before - 1, v_count);
+  if get_messages.last then
+    v_from := greatest(v_from, v_to - get_messages.page_size + 1);
+  else
+    v_to := least(v_to, v_from + get_messages.page_size - 1);
+  end if;
+  return (
+    haive_private.message_docs(
+      v_caller.tenant, array[get_messages.conversation_id], array[v_from], array[v_to]
+    )
+  )[1];
 end;
 $$;
 
@@ -548,62 +568,79 @@ CREATE FUNCTION haive.query_conversations(filters jsonb DEFAULT '{}'::jsonb, ord
     AS $_$
 declare
   v_caller record := haive_private.enter_tenant(query_conversations.tenant, false);
-  v_filters jsonb := coalesce(query_conversations.filters, '{}');
-  v_fragments constant jsonb := $f${
-    "user_id": "c.user_id = $2 ->> 'user_id'",
-    "agent_id": "c.agent_id = $2 ->> 'agent_id'",
-    "tags": "c.tags @> array(select jsonb_array_elements_text($2 -> 'tags'))",
-    "any_tags": "c.tags && array(select jsonb_array_elements_text($2 -> 'any_tags'))",
-    "participants": "c.participants @> array(select jsonb_array_elements_text($2 -> 'participants'))",
-    "context": "c.context @> ($2 -> 'context')",
-    "title": "strpos(lower(c.title), lower($2 ->> 'title')) > 0",
-    "text": "(strpos(lower(c.title), lower($2 ->> 'text')) > 0 or exists (select from haive.messages as m where m.tenant_id = c.tenant_id and m.conversation_id = c.id and strpos(lower(m.content), lower($2 ->> 'text')) > 0))",
-    "min_messages": "c.message_count >= ($2 ->> 'min_messages')::bigint",
-    "max_messages": "c.message_count <= ($2 ->> 'max_messages')::bigint",
-    "created_after": "c.created_at >= ($2 ->> 'created_after')::timestamptz",
-    "created_before": "c.created_at < ($2 ->> 'created_before')::timestamptz",
-    "updated_after": "c.updated_at >= ($2 ->> 'updated_after')::timestamptz",
-    "updated_before": "c.updated_at < ($2 ->> 'updated_before')::timestamptz",
-    "active_after": "c.last_message_at >= ($2 ->> 'active_after')::timestamptz and c.active_hour >= date_bin('1 hour', ($2 ->> 'active_after')::timestamptz, '2000-01-01 00:00:00+00')",
-    "active_before": "c.last_message_at < ($2 ->> 'active_before')::timestamptz"
-  }$f$;
-  v_kinds constant jsonb := $k${
-    "tags": "array", "any_tags": "array", "participants": "array", "context": "object",
-    "min_messages": "number", "max_messages": "number"
-  }$k$; -- all others are strings
-  v_unknown text;
+  v_filter record;
+  v_kind text;
+  v_fragment text;
   v_type text;
   v_keys text;
   v_cursor_keys text;
   v_cursor text[];
-  v_where text;
-  v_result json;
+  v_where text := 'c.tenant_id = $1';
+  v_rows haive.conversations[];
+  v_size int;
+  v_docs json;
 begin
-  select string_agg(k, ', ' order by k) into v_unknown
-  from jsonb_object_keys(v_filters) as k
-  where not v_fragments ? k;
-  if v_unknown is not null then
-    raise exception using
-      errcode = 'PT422',
-      message = format('unknown filter: %s', left(v_unknown, 200)),
-      hint = (
-        select 'Filters are ' || string_agg(k, ', ' order by k) || '.'
-        from jsonb_object_keys(v_fragments) as k
-      );
-  end if;
-  select string_agg(format('%s is no %s', f.key, coalesce(v_kinds ->> f.key, 'string')), ', ')
-  into v_unknown
-  from jsonb_each(v_filters) as f
-  where jsonb_typeof(f.value) not in ('null', coalesce(v_kinds ->> f.key, 'string'))
-    -- A time is a string that is one: the cast says so where it is not.
-    or (f.key like '%\_after' or f.key like '%\_before') and (f.value #>> '{}')::timestamptz is null
-    and jsonb_typeof(f.value) <> 'null';
-  if v_unknown is not null then
-    raise exception using
-      errcode = 'PT422',
-      message = format('wrong filter: %s', left(v_unknown, 200)),
-      hint = 'Lists of text for tags, any_tags and participants; ISO 8601 for times.';
-  end if;
+  for v_filter in
+    select f.key, f.value
+    from jsonb_each(coalesce(query_conversations.filters, '{}')) as f
+    where jsonb_typeof(f.value) <> 'null'
+    order by f.key
+  loop
+    v_kind := case
+      when v_filter.key in ('tags', 'any_tags', 'participants') then 'array'
+      when v_filter.key in ('min_messages', 'max_messages') then 'number'
+      when v_filter.key = 'context' then 'object'
+      else 'string'
+    end;
+    v_fragment := case v_filter.key
+      when 'user_id' then 'c.user_id = $2 ->> ''user_id'''
+      when 'agent_id' then 'c.agent_id = $2 ->> ''agent_id'''
+      when 'tags' then 'c.tags @> array(select jsonb_array_elements_text($2 -> ''tags''))'
+      when 'any_tags' then 'c.tags && array(select jsonb_array_elements_text($2 -> ''any_tags''))'
+      when 'participants'
+        then 'c.participants @> array(select jsonb_array_elements_text($2 -> ''participants''))'
+      when 'context' then 'c.context @> ($2 -> ''context'')'
+      when 'title' then 'strpos(lower(c.title), lower($2 ->> ''title'')) > 0'
+      when 'text' then $f$(
+        strpos(lower(c.title), lower($2 ->> 'text')) > 0
+        or exists (
+          select from haive.messages as m
+          where m.tenant_id = c.tenant_id and m.conversation_id = c.id
+            and strpos(lower(m.content), lower($2 ->> 'text')) > 0
+        )
+      )$f$
+      when 'min_messages' then 'c.message_count >= ($2 ->> ''min_messages'')::bigint'
+      when 'max_messages' then 'c.message_count <= ($2 ->> ''max_messages'')::bigint'
+      when 'created_after' then 'c.created_at >= ($2 ->> ''created_after'')::timestamptz'
+      when 'created_before' then 'c.created_at < ($2 ->> ''created_before'')::timestamptz'
+      when 'updated_after' then 'c.updated_at >= ($2 ->> ''updated_after'')::timestamptz'
+      when 'updated_before' then 'c.updated_at < ($2 ->> ''updated_before'')::timestamptz'
+      when 'active_after' then $f$
+        c.last_message_at >= ($2 ->> 'active_after')::timestamptz
+        and c.active_hour >= date_bin(
+          '1 hour', ($2 ->> 'active_after')::timestamptz, '2000-01-01 00:00:00+00'
+        )
+      $f$
+      when 'active_before' then 'c.last_message_at < ($2 ->> ''active_before'')::timestamptz'
+    end;
+    if v_fragment is null then
+      raise exception using
+        errcode = 'PT422',
+        message = format('unknown filter: %s', left(v_filter.key, 200)),
+        hint = 'Filters are user_id, agent_id, tags, any_tags, participants, context, title, text, '
+          'min_messages, max_messages, and created_, updated_ and active_ with after and before.';
+    elsif jsonb_typeof(v_filter.value) <> v_kind then
+      raise exception using
+        errcode = 'PT422',
+        message = format('filter %s is no %s', v_filter.key, v_kind),
+        hint = 'Lists of text for tags, any_tags and participants; ISO 8601 for times.';
+    elsif v_filter.key like '%\_after' or v_filter.key like '%\_before' then
+      -- A time is a string that is one: the cast says so where it is not.
+      perform (v_filter.value #>> '{}')::timestamptz;
+    end if;
+    v_where := v_where || ' and ' || v_fragment;
+  end loop;
+
   if (
     query_conversations.page_size between 1 and 1000
     and query_conversations.message_limit between 0 and 1000
@@ -626,22 +663,15 @@ begin
       message = format('unknown order_by: %s', left(query_conversations.order_by, 200)),
       hint = 'Orders are created_at, last_message_at, message_count, updated_at.';
   end if;
-  v_keys := format('c.%I', query_conversations.order_by);
-  v_cursor_keys := format('($3[1])::%s', v_type);
+  v_keys := 'c.' || query_conversations.order_by;
+  v_cursor_keys := '($3[1])::' || v_type;
   if query_conversations.order_by = 'last_message_at' then
     -- The indexed hour first: the same order, and only the hours of the page are sorted.
     v_keys := 'c.active_hour, ' || v_keys;
     v_cursor_keys := 'date_bin(''1 hour'', ($3[1])::timestamptz, ''2000-01-01 00:00:00+00''), '
       || v_cursor_keys;
   end if;
-
-  v_where := 'c.tenant_id = $1' || coalesce(
-    (
-      select string_agg(' and ' || f.value, '')
-      from jsonb_each_text(v_fragments) as f
-      where v_filters ? f.key and jsonb_typeof(v_filters -> f.key) <> 'null'
-    ), ''
-  );
+  v_keys := v_keys || ', c.id';
   if query_conversations.page_after is not null then
     v_cursor := string_to_array(query_conversations.page_after, '/');
     if cardinality(v_cursor) <> 2 then
@@ -651,54 +681,48 @@ begin
         hint = 'Pass next_page of the page before, with the same order.';
     end if;
     v_where := v_where || format(
-      ' and (%s, c.id) %s (%s, ($3[2])::uuid)',
+      ' and (%s) %s (%s, ($3[2])::uuid)',
       v_keys, case when query_conversations.ascending then '>' else '<' end, v_cursor_keys
     );
   end if;
+  if query_conversations.ascending is not true then
+    v_keys := replace(v_keys, ',', ' desc,') || ' desc';
+  end if;
 
   execute format(
-    $q$
-      with page as (
-        select c as conversation, c.id, c.message_count, c.%3$I as sort_key
-        from haive.conversations as c
-        where %1$s
-        order by %2$s
-        limit $4 + 1
-      ),
-      numbered as materialized (
-        select p.*, row_number() over () as place from page as p
-      )
-      select json_build_object(
-        'conversations', coalesce(json_agg(
-          haive_private.conversation_doc(
-            n.conversation,
-            case
-              when $5 > 0 then haive_private.message_docs($1, n.id, 0, n.message_count + 1, $5, true)
-            end
-          )
-          order by n.place
-        ) filter (where n.place <= $4), '[]'),
-        'next_page', case
-          when count(*) > $4 then (
-            -- As JSON it is ISO 8601, whatever the session's DateStyle.
-            select (to_json(n.sort_key) #>> '{}') || '/' || n.id
-            from numbered as n where n.place = $4
-          )
-        end
-      )
-      from numbered as n
-    $q$,
-    v_where,
-    (
-      select string_agg(k || case when query_conversations.ascending then ' asc' else ' desc' end, ', ')
-      from unnest(string_to_array(v_keys, ', ') || array['c.id']) as k
-    ),
-    query_conversations.order_by
+    'select array(select c from haive.conversations as c where %s order by %s limit $4 + 1)',
+    v_where, v_keys
   )
-  into v_result
-  using v_caller.tenant, v_filters, v_cursor, query_conversations.page_size,
-    query_conversations.message_limit;
-  return v_result;
+  into v_rows
+  using v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size;
+
+  v_size := least(cardinality(v_rows), query_conversations.page_size);
+  if query_conversations.message_limit > 0 then
+    select json_agg(haive_private.conversation_doc(v_rows[p.place], p.messages) order by p.place)
+    into v_docs
+    from unnest(
+      haive_private.message_docs(
+        v_caller.tenant,
+        array(select (v_rows[i]).id from generate_series(1, v_size) as i),
+        array(
+          select (v_rows[i]).message_count - query_conversations.message_limit + 1
+          from generate_series(1, v_size) as i
+        ),
+        array(select (v_rows[i]).message_count from generate_series(1, v_size) as i)
+      )
+    ) with ordinality as p (messages, place);
+  else
+    select json_agg(haive_private.conversation_doc(v_rows[i]) order by i) into v_docs
+    from generate_series(1, v_size) as i;
+  end if;
+  return json_build_object(
+    'conversations', coalesce(v_docs, '[]'),
+    'next_page', case
+      when cardinality(v_rows) > v_size
+        -- As JSON a time is ISO 8601, whatever the session's DateStyle.
+        then (to_json(v_rows[v_size]) ->> query_conversations.order_by) || '/' || (v_rows[v_size]).id
+    end
+  );
 end;
 $_$;
 
@@ -922,10 +946,11 @@ ALTER FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids u
 
 -- FUNCTION conversation_doc(haive.conversations, json)
 CREATE FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json DEFAULT NULL::json) RETURNS json
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
     AS $$
-  select json_build_object(
+begin
+  return json_build_object(
     'id', p_row.id,
     'tenant_id', p_row.tenant_id,
     'agent_id', p_row.agent_id,
@@ -945,7 +970,8 @@ CREATE FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_mess
     'updated_at', p_row.updated_at,
     'last_message_at', p_row.last_message_at,
     'messages', p_messages
-  )
+  );
+end;
 $$;
 
 
@@ -1235,58 +1261,55 @@ CREATE DOMAIN haive_private.labels AS text[]
 
 ALTER DOMAIN haive_private.labels OWNER TO postgres;
 
--- ACL FUNCTION message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean)
-GRANT ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean) FROM PUBLIC;
+-- ACL FUNCTION message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[])
+GRANT ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) FROM PUBLIC;
 
--- COMMENT FUNCTION message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean)
-COMMENT ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean) IS 'A page of messages as the functions of the API return them.';
+-- COMMENT FUNCTION message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[])
+COMMENT ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) IS 'Ranges of messages as the functions of the API return them.';
 
--- FUNCTION message_docs(text, uuid, bigint, bigint, integer, boolean)
-CREATE FUNCTION haive_private.message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean) RETURNS json
+-- FUNCTION message_docs(text, uuid[], bigint[], bigint[])
+CREATE FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) RETURNS json[]
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
-declare
-  v_from bigint := p_after + 1;
-  v_to bigint := p_before - 1;
-  v_docs json;
 begin
-  -- seq has no gaps, so a page is a range, and the range is known without reading it.
-  if p_last then
-    v_from := greatest(v_from, v_to - p_limit + 1);
-  else
-    v_to := least(v_to, v_from + p_limit - 1);
-  end if;
-  select coalesce(json_agg(d), '[]') into v_docs
-  from (
-    select
-      m.id, m.conversation_id, m.seq, m.role, coalesce(m.parts, to_jsonb(m.content)) as content,
-      m.metadata,
-      case
-        when m.input_tokens is not null then json_build_object(
-          'input_tokens', m.input_tokens,
-          'output_tokens', m.output_tokens,
-          'total_tokens', m.input_tokens + m.output_tokens,
-          'model', m.model,
-          'cost', m.cost::text
-        )
-      end as token_usage,
-      m.created_at
-    from haive.messages as m
-    where
-      m.tenant_id = p_tenant and m.conversation_id = p_conversation_id
-      and m.seq between v_from and v_to
-    order by m.seq
-  ) as d;
-  return v_docs;
+  return array(
+    select (
+      select coalesce(json_agg(d), '[]')
+      from (
+        select
+          m.id, m.conversation_id, m.seq, m.role::text,
+          case when m.parts is null then to_json(m.content::text) else m.parts::json end as content,
+          m.metadata::jsonb,
+          case
+            when m.input_tokens is not null then json_build_object(
+              'input_tokens', m.input_tokens,
+              'output_tokens', m.output_tokens,
+              'total_tokens', m.input_tokens + m.output_tokens,
+              'model', m.model,
+              'cost', m.cost::text
+            )
+          end as token_usage,
+          m.created_at
+        from haive.messages as m
+        where
+          m.tenant_id = p_tenant and m.conversation_id = w.conversation_id
+          and m.seq between w.first_seq and w.last_seq
+        order by m.seq
+      ) as d
+    )
+    from unnest(p_conversation_ids, p_from, p_to) with ordinality
+      as w (conversation_id, first_seq, last_seq, place)
+    order by w.place
+  );
 end;
 $$;
 
 
-ALTER FUNCTION haive_private.message_docs(p_tenant text, p_conversation_id uuid, p_after bigint, p_before bigint, p_limit integer, p_last boolean) OWNER TO postgres;
+ALTER FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) OWNER TO postgres;
 
 -- COMMENT DOMAIN message_parts
 COMMENT ON DOMAIN haive_private.message_parts IS 'A list of parts, at most 32 MiB.';

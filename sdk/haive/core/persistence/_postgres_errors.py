@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 #: What asyncpg and the socket raise.
-FOREIGN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+FOREIGN = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 
 
 def translated_error(error: BaseException) -> PersistenceError:
@@ -38,6 +43,9 @@ def translated_error(error: BaseException) -> PersistenceError:
     if isinstance(error, asyncpg.InterfaceError):
         if isinstance(error, ValueError):
             return ConfigurationError("The connection string cannot be read.")
+        return ConnectionLostError()
+    if isinstance(error, asyncpg.InternalClientError):
+        # The server has said that it ends the session, and asyncpg has not seen the end yet.
         return ConnectionLostError()
     if isinstance(error, TimeoutError):
         return PoolTimeoutError()

@@ -127,6 +127,8 @@ class PostgresTransport:
         try:
             yield connection
         except _FOREIGN as error:
+            if isinstance(error, asyncpg.InternalClientError):
+                connection.terminate()
             raise translated_error(error) from error
         finally:
             await self._give_back(connection)
@@ -134,7 +136,7 @@ class PostgresTransport:
     async def _take(self) -> Connection:
         while self._idle:
             connection = self._idle.pop()
-            if not connection.is_closed():
+            if not _is_gone(connection):
                 return connection
             await self._pool.release(connection)
         self._waiting += 1
@@ -153,7 +155,7 @@ class PostgresTransport:
         if (
             self._waiting
             or self._closing
-            or connection.is_closed()
+            or _is_gone(connection)
             or len(self._idle) >= self._config.pool_size
         ):
             await self._pool.release(connection)
@@ -300,7 +302,7 @@ class PostgresTransport:
             try:
                 return [dict(row) for row in await connection.fetch(sql, *arguments)]
             finally:
-                if not connection.is_closed():
+                if not _is_gone(connection):
                     await connection.reset()
                     await self._prepare_session(connection)
 
@@ -329,6 +331,14 @@ class PostgresTransport:
         if row is None:
             raise PersistenceError("The server answered with no row.")
         return row
+
+
+def _is_gone(connection: Connection) -> bool:
+    """Whether the server has ended the session; the pool has taken the proxy apart then."""
+    try:
+        return connection.is_closed()
+    except asyncpg.InterfaceError:
+        return True
 
 
 async def _keep(_: Connection) -> None:

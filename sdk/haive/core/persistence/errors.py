@@ -159,6 +159,7 @@ _CLASSES: dict[str, type[PersistenceError]] = {
     "08": ConnectionLostError,
     "22": InvalidInputError,
     "23": InvalidInputError,
+    "23503": NotFoundError,
     "23505": ConflictError,
     "28": AccessDeniedError,
     "3D000": SchemaMissingError,

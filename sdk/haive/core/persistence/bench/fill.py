@@ -44,7 +44,7 @@ class Filled:
 
 async def fill(server: Server, messages: int, progress: Progress) -> Filled:
     """Write that many messages, in a twentieth of that many conversations."""
-    chance = random.Random(7)  # noqa: S311 # nosec B311 - made-up data
+    chance = random.Random(7)  # noqa: S311 - made-up data # nosec B311
     sizes = _sizes(chance, messages)
     ids = [new_id() for _ in sizes]
     users = [f"user-{number:05}" for number in range(max(1, len(sizes) // _USERS_OF))]

@@ -74,7 +74,7 @@ async def _measure(server: Server, file: str, rounds: int, progress: Progress) -
         rows = {table: await _rows(server, table, names) for table, names in _COLUMNS.items()}
         seconds: dict[str, list[float]] = {"import": [], "copy": []}
         for number in range(1, rounds + 1):
-            for name in seconds:
+            for name, taken in seconds.items():
                 await server.clear()
                 progress(f"round {number} of {rounds}: {name}")
                 start = perf_counter()
@@ -82,9 +82,9 @@ async def _measure(server: Server, file: str, rounds: int, progress: Progress) -
                     await import_file(file, store)
                 else:
                     await _copy(server, rows)
-                seconds[name].append(perf_counter() - start)
+                taken.append(perf_counter() - start)
     count = len(rows["messages"])
-    rates = {name: [count / taken for taken in rounds_] for name, rounds_ in seconds.items()}
+    rates = {name: [count / each for each in taken] for name, taken in seconds.items()}
     return Report(
         bench="import",
         method=_METHOD.format(messages=count, conversations=len(rows["conversations"])),
@@ -102,7 +102,7 @@ async def _measure(server: Server, file: str, rounds: int, progress: Progress) -
 
 async def _rows(server: Server, table: str, columns: tuple[str, ...]) -> list[tuple[Any, ...]]:
     found = await server.owner.fetch(
-        f"select {', '.join(columns)} from haive.{table} where tenant_id = $1",  # noqa: S608 # nosec B608 - constants
+        f"select {', '.join(columns)} from haive.{table} where tenant_id = $1",  # noqa: S608 - of constants # nosec B608
         TENANT,
     )
     return [tuple(row) for row in found]
@@ -124,7 +124,7 @@ def write_dataset(file: Path, conversations: int, messages: int) -> None:
 
 
 def _records(conversations: int, messages: int) -> Iterator[dict[str, Any]]:
-    chance = random.Random(conversations * 31 + messages)  # noqa: S311 # nosec B311 - made-up data
+    chance = random.Random(conversations * 31 + messages)  # noqa: S311 - made-up data # nosec B311
     begin = datetime(2026, 1, 1, tzinfo=UTC)
     left = messages
     for remaining in range(conversations, 0, -1):

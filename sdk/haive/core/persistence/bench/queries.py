@@ -79,7 +79,7 @@ async def measure(
 
 
 def _probes(store: Store, raw: Connection, filled: Filled, count: int) -> dict[str, Probe]:
-    chance = random.Random(11)  # noqa: S311 # nosec B311 - made-up questions
+    chance = random.Random(11)  # noqa: S311 - made-up questions # nosec B311
     conversations = chance.choices(filled.conversations, k=count)
     long = chance.choices(filled.long_conversations, k=count)
     users = chance.choices(filled.users, k=count)

@@ -43,17 +43,17 @@ class Server:
 
     async def clear(self) -> None:
         """Remove what was written, and what is left of it in the tables."""
-        await self.owner.execute(_CLEAR)
+        for statement in _CLEAR:
+            await self.owner.execute(statement, TENANT)
         for table in ("messages", "conversations", "events"):
             await self.owner.execute(f"vacuum (analyze) haive.{table}")
 
 
-_CLEAR = f"""
-delete from haive.messages where tenant_id = '{TENANT}';
-delete from haive.conversations where tenant_id = '{TENANT}';
-delete from haive.events where tenant_id = '{TENANT}';
-"""  # noqa: S608 # nosec B608 - a constant
-_FORGET = f"delete from haive.tenants where tenant_id = '{TENANT}'"  # noqa: S608 # nosec B608
+_CLEAR = (
+    "delete from haive.messages where tenant_id = $1",
+    "delete from haive.conversations where tenant_id = $1",
+    "delete from haive.events where tenant_id = $1",
+)
 
 
 @asynccontextmanager
@@ -65,7 +65,7 @@ async def running_server(database_url: str | None) -> AsyncIterator[Server]:
                 yield server
             finally:
                 await server.clear()
-                await server.owner.execute(_FORGET)
+                await server.owner.execute("delete from haive.tenants where tenant_id = $1", TENANT)
         return
     async with (
         LocalStack(postgres_settings=_SETTINGS) as stack,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
+import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -40,7 +40,8 @@ class Sample:
 
     def milliseconds(self, percent: int) -> float:
         """A percentile of the latencies."""
-        return statistics.quantiles(self.latencies, n=100)[percent - 1] * 1e3
+        ordered = sorted(self.latencies)
+        return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] * 1e3
 
 
 Samples = dict[str, list[Sample]]
@@ -69,9 +70,14 @@ async def _drive(callers: Sequence[Call], seconds: float) -> Sample:
     end = begin + seconds
 
     async def loop(call: Call) -> None:
-        while (start := perf_counter()) < end:
+        start = perf_counter()
+        while True:  # once at least
             await call()
-            sample.latencies.append(perf_counter() - start)
+            answered = perf_counter()
+            sample.latencies.append(answered - start)
+            if answered >= end:
+                return
+            start = answered
 
     async with asyncio.TaskGroup() as group:
         for caller in callers:
