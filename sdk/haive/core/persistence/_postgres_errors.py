@@ -40,16 +40,16 @@ def translated_error(error: BaseException) -> PersistenceError:
         )
     if isinstance(error, asyncpg.DataError):
         return InvalidInputError("An argument is not of the type that the database expects.")
-    if isinstance(error, asyncpg.InterfaceError):
-        if isinstance(error, ValueError):
-            return ConfigurationError("The connection string cannot be read.")
-        return ConnectionLostError()
-    if isinstance(error, asyncpg.InternalClientError):
-        # The server has said that it ends the session, and asyncpg has not seen the end yet.
-        return ConnectionLostError()
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        return ConfigurationError("The connection string cannot be read.")
     if isinstance(error, TimeoutError):
         return PoolTimeoutError()
-    return ConnectionLostError(f"The database server cannot be reached ({type(error).__name__}).")
+    if isinstance(error, OSError):
+        reason = type(error).__name__
+        return ConnectionLostError(f"The database server cannot be reached ({reason}).")
+    # Also an InternalClientError: the server has said that it ends the session, and asyncpg has
+    # not seen the end yet.
+    return ConnectionLostError()
 
 
 @asynccontextmanager
