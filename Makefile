@@ -32,6 +32,7 @@ lint: $(VENV)/dev.stamp $(VENV)/deno.stamp ## style, types and safety of Python,
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/api.py
 	$(BIN)/bandit --quiet --recursive sdk
 	$(BIN)/squawk --config .squawk.toml supabase/migrations/*.sql
 	@rm -rf $(VENV)/deno/services && cp -R $(SERVICES)/services $(VENV)/deno/

@@ -31,5 +31,5 @@ async def retrying(operation: Callable[[], Awaitable[T]], timeout: float) -> T: 
         except PersistenceError as error:
             if not error.retryable or monotonic() >= end:
                 raise
-        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311 - no secret
+        await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # no secret # noqa: S311 # nosec B311
         delay = min(delay * 2, _LONGEST_DELAY)

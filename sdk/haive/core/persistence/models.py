@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from math import isfinite
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
 from pydantic import (
@@ -72,6 +72,18 @@ class TokenUsage(_Value):
     total_tokens: Tokens = 0
     model: Name | None = None
     cost: Money | None = None
+
+    if TYPE_CHECKING:  # what pydantic accepts is more than what it keeps
+
+        def __init__(
+            self,
+            *,
+            input_tokens: int,
+            output_tokens: int,
+            total_tokens: int | None = None,
+            model: str | None = None,
+            cost: Decimal | float | None = None,
+        ) -> None: ...
 
     @model_validator(mode="before")
     @classmethod

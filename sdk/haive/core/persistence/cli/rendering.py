@@ -101,7 +101,7 @@ def _part(part: str | ContentPart) -> Text:
         return Text.from_markup(f"[dim]image[/] {plain(where)}")
     if isinstance(part, ToolCallPart):
         return Text.from_markup(f"[dim]calls[/] {plain(part.name)}({_json(part.arguments)})")
-    assert isinstance(part, ToolResultPart)  # noqa: S101 # nosec B101 - the union has no other
+    assert isinstance(part, ToolResultPart)  # the union has no other # noqa: S101 # nosec B101
     word = "failed" if part.is_error else "answers"
     said = plain(part.content) if isinstance(part.content, str) else _json(part.content)
     return Text.from_markup(f"[dim]{word} {plain(part.tool_call_id)}:[/] {said}")

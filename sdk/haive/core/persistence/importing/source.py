@@ -138,7 +138,7 @@ class Source:
         return sorted(name for name in self._zip.namelist() if _MEMBER.fullmatch(name))
 
     def _member(self, name: str) -> IO[bytes]:
-        assert self._zip is not None  # noqa: S101 # nosec B101 - only a zip has members
+        assert self._zip is not None  # only a zip has members # noqa: S101 # nosec B101
         try:
             return self._zip.open(name)
         except (RuntimeError, NotImplementedError) as error:

@@ -46,7 +46,7 @@ def _name(message: Message) -> dict[str, str]:
 def _part(part: ContentPart) -> dict[str, Any]:
     if isinstance(part, TextPart):
         return {"type": "text", "text": part.text}
-    assert isinstance(part, ImagePart)  # noqa: S101 # nosec B101 - the caller sees to it
+    assert isinstance(part, ImagePart)  # the caller sees to it # noqa: S101 # nosec B101
     url = part.url or f"data:{part.media_type or 'image/png'};base64,{part.data}"
     return {"type": "image_url", "image_url": {"url": url}}
 

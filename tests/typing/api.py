@@ -1,0 +1,61 @@
+"""What a type checker knows of the API: `make lint` checks this file and never runs it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import assert_type
+from uuid import UUID
+
+from haive.core.persistence import PersistenceConfig, PostgresStore, Store, SupabaseStore
+from haive.core.persistence.models import (
+    Conversation,
+    ConversationMetadata,
+    Message,
+    MessageRole,
+    NewMessage,
+    Page,
+    TokenUsage,
+)
+
+
+async def stores_are_interchangeable() -> None:
+    stores: list[Store] = [
+        PostgresStore(PersistenceConfig(schema="haive_production", pool_size=20)),
+        SupabaseStore("https://example.supabase.co", "sb_publishable_x"),
+    ]
+    async with PostgresStore() as opened:
+        assert_type(opened, PostgresStore)
+    stores.append(opened)
+
+
+async def conversations(store: Store) -> None:
+    made = await store.create_conversation(
+        agent_id="a", user_id="u", metadata=ConversationMetadata(title="T")
+    )
+    assert_type(made, Conversation)
+    assert_type(made.id, UUID)
+    assert_type(made.cost, Decimal)
+    assert_type(made.messages, list[Message] | None)
+    page = await store.query_conversations(
+        user_id="u", filters={"tags": ["x"]}, order_by="created_at"
+    )
+    assert_type(page, Page)
+    assert_type(page[0], Conversation)
+    assert_type(page.next_page, str | None)
+    assert_type([c async for c in store.iter_conversations()], list[Conversation])
+    assert_type(await store.delete_conversation(made.id), int)
+
+
+async def messages(store: Store, conversation: Conversation) -> None:
+    usage = TokenUsage(
+        input_tokens=150, output_tokens=500, total_tokens=650, model="gpt-4", cost=0.0195
+    )
+    assert_type(usage.cost, Decimal | None)
+    added = await store.add_message(conversation.id, MessageRole.USER, "hi", token_usage=usage)
+    assert_type(added, Message)
+    assert_type(added.seq, int)
+    assert_type(added.text, str)
+    new = NewMessage(conversation_id=conversation.id, role=MessageRole.USER, content="hi")
+    assert_type(await store.add_messages([new]), list[Message])
+    assert_type([m async for m in store.iter_messages(conversation.id)], list[Message])
+    await store.query_conversations(order_by="nonsense")  # type: ignore[arg-type]
