@@ -12,7 +12,7 @@ create table haive.conversations (
   input_tokens bigint not null default 0,
   output_tokens bigint not null default 0,
   cost numeric not null default 0,
-  created_at timestamptz not null default now(),
+  created_at haive_private.moment not null default now(),
   updated_at timestamptz not null default now(),
   last_message_at timestamptz not null default now(),
   active_hour timestamptz not null

@@ -11,7 +11,7 @@ create table haive.messages (
   output_tokens haive_private.token_count,
   model haive_private.name,
   cost haive_private.money,
-  created_at timestamptz not null default now(),
+  created_at haive_private.moment not null default now(),
   constraint messages_pkey primary key (tenant_id, conversation_id, seq),
   -- id first: see the note on indexes at haive.conversations.
   constraint messages_id_key unique (id, tenant_id),

@@ -62,6 +62,10 @@ begin
       actor := null;
     end if;
   end if;
+  if p_write and current_setting('lock_timeout') = '0' then
+    -- A row that somebody holds must not hold up a statement that others share for ever.
+    perform set_config('lock_timeout', '10s', true);
+  end if;
   perform set_config('persistence.tenant', tenant, true);
 end;
 $$;

@@ -19,14 +19,13 @@ begin
   from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
 
   if exists (
-    select from jsonb_to_recordset(v_given) as g (user_id text, participants text[])
-    where coalesce(g.user_id, v_user) <> v_caller.actor
-      and v_caller.actor <> all(coalesce(g.participants, '{}'))
+    select from jsonb_to_recordset(v_given) as g (user_id text)
+    where g.user_id <> v_caller.actor
   ) then
     raise exception using
       errcode = 'PT403',
-      message = 'a member begins only conversations to take part in',
-      hint = 'Leave out user_id, or be among the participants.';
+      message = 'a member begins conversations of their own',
+      hint = 'Leave out user_id; name others as participants.';
   end if;
 
   with fresh as (

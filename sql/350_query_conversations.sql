@@ -25,6 +25,9 @@ declare
   v_cursor_keys text;
   v_cursor text[];
   v_where text := 'c.tenant_id = $1';
+  v_tags text[];
+  v_any_tags text[];
+  v_participants text[];
   v_rows haive.conversations[];
   v_size int;
   v_docs json;
@@ -44,10 +47,10 @@ begin
     v_fragment := case v_filter.key
       when 'user_id' then 'c.user_id = $2 ->> ''user_id'''
       when 'agent_id' then 'c.agent_id = $2 ->> ''agent_id'''
-      when 'tags' then 'c.tags @> array(select jsonb_array_elements_text($2 -> ''tags''))'
-      when 'any_tags' then 'c.tags && array(select jsonb_array_elements_text($2 -> ''any_tags''))'
+      when 'tags' then 'c.tags @> $5'
+      when 'any_tags' then 'c.tags && $6'
       when 'participants'
-        then 'c.participants @> array(select jsonb_array_elements_text($2 -> ''participants''))'
+        then 'c.participants @> $7'
       when 'context' then 'c.context @> ($2 -> ''context'')'
       when 'title' then 'strpos(lower(c.title), lower($2 ->> ''title'')) > 0'
       when 'text' then $f$(
@@ -86,6 +89,15 @@ begin
     elsif v_filter.key like '%\_after' or v_filter.key like '%\_before' then
       -- A time is a string that is one: the cast says so where it is not.
       perform (v_filter.value #>> '{}')::timestamptz;
+    elsif v_kind = 'array' then
+      case v_filter.key
+        when 'tags' then
+          v_tags := array(select jsonb_array_elements_text(v_filter.value));
+        when 'any_tags' then
+          v_any_tags := array(select jsonb_array_elements_text(v_filter.value));
+        else
+          v_participants := array(select jsonb_array_elements_text(v_filter.value));
+      end case;
     end if;
     v_where := v_where || ' and ' || v_fragment;
   end loop;
@@ -143,7 +155,11 @@ begin
     v_where, v_keys
   )
   into v_rows
-  using v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size;
+  using
+    v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size,
+    -- Known to the planner: of an array made in the statement it expects few rows, and reads all
+    -- that have a tag (1.5 against 0.2 ms at 50,000 conversations).
+    v_tags, v_any_tags, v_participants;
 
   v_size := least(cardinality(v_rows), query_conversations.page_size);
   if query_conversations.message_limit > 0 then

@@ -34,8 +34,33 @@ comment on domain haive_private.message_text is 'At most 8 MiB of text.';
 create domain haive_private.message_parts as jsonb
 constraint message_parts_are_bounded check (
   jsonb_typeof(value) = 'array' and pg_column_size(value) <= 33554432
+)
+-- What one writes all must be able to read: the four kinds of parts, with what makes them one.
+constraint message_parts_are_known check (
+  not jsonb_path_exists(value, $p$
+    $[*] ? (!(
+      (@.type == "text" && @.text.type() == "string")
+      || (@.type == "image" && (@.url.type() == "string" || @.data.type() == "string"))
+      || (
+        @.type == "tool_call" && @.id.type() == "string" && @.name.type() == "string"
+        && (!exists(@.arguments) || @.arguments.type() == "object")
+      )
+      || (
+        @.type == "tool_result" && @.tool_call_id.type() == "string"
+        && (!exists(@.is_error) || @.is_error.type() == "boolean")
+      )
+    ))
+  $p$)
 );
-comment on domain haive_private.message_parts is 'A list of parts, at most 32 MiB.';
+comment on domain haive_private.message_parts is
+'A list of parts (text, image, tool_call, tool_result), at most 32 MiB.';
+
+create domain haive_private.moment as timestamptz
+constraint moment_is_of_this_calendar check (
+  value between '0001-01-02 00:00:00+00' and '9999-12-31 00:00:00+00'
+);
+comment on domain haive_private.moment is
+'A time that every client can hold: no infinity, no year beyond 9999.';
 
 create domain haive_private.token_count as int
 constraint token_count_is_positive check (value >= 0);
@@ -103,7 +128,7 @@ create table haive.conversations (
   input_tokens bigint not null default 0,
   output_tokens bigint not null default 0,
   cost numeric not null default 0,
-  created_at timestamptz not null default now(),
+  created_at haive_private.moment not null default now(),
   updated_at timestamptz not null default now(),
   last_message_at timestamptz not null default now(),
   active_hour timestamptz not null
@@ -153,7 +178,7 @@ create table haive.messages (
   output_tokens haive_private.token_count,
   model haive_private.name,
   cost haive_private.money,
-  created_at timestamptz not null default now(),
+  created_at haive_private.moment not null default now(),
   constraint messages_pkey primary key (tenant_id, conversation_id, seq),
   -- id first: see the note on indexes at haive.conversations.
   constraint messages_id_key unique (id, tenant_id),

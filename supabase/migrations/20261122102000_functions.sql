@@ -131,6 +131,10 @@ begin
       actor := null;
     end if;
   end if;
+  if p_write and current_setting('lock_timeout') = '0' then
+    -- A row that somebody holds must not hold up a statement that others share for ever.
+    perform set_config('lock_timeout', '10s', true);
+  end if;
   perform set_config('persistence.tenant', tenant, true);
 end;
 $$;
@@ -686,14 +690,13 @@ begin
   from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
 
   if exists (
-    select from jsonb_to_recordset(v_given) as g (user_id text, participants text[])
-    where coalesce(g.user_id, v_user) <> v_caller.actor
-      and v_caller.actor <> all(coalesce(g.participants, '{}'))
+    select from jsonb_to_recordset(v_given) as g (user_id text)
+    where g.user_id <> v_caller.actor
   ) then
     raise exception using
       errcode = 'PT403',
-      message = 'a member begins only conversations to take part in',
-      hint = 'Leave out user_id, or be among the participants.';
+      message = 'a member begins conversations of their own',
+      hint = 'Leave out user_id; name others as participants.';
   end if;
 
   with fresh as (
@@ -975,6 +978,9 @@ declare
   v_cursor_keys text;
   v_cursor text[];
   v_where text := 'c.tenant_id = $1';
+  v_tags text[];
+  v_any_tags text[];
+  v_participants text[];
   v_rows haive.conversations[];
   v_size int;
   v_docs json;
@@ -994,10 +1000,10 @@ begin
     v_fragment := case v_filter.key
       when 'user_id' then 'c.user_id = $2 ->> ''user_id'''
       when 'agent_id' then 'c.agent_id = $2 ->> ''agent_id'''
-      when 'tags' then 'c.tags @> array(select jsonb_array_elements_text($2 -> ''tags''))'
-      when 'any_tags' then 'c.tags && array(select jsonb_array_elements_text($2 -> ''any_tags''))'
+      when 'tags' then 'c.tags @> $5'
+      when 'any_tags' then 'c.tags && $6'
       when 'participants'
-        then 'c.participants @> array(select jsonb_array_elements_text($2 -> ''participants''))'
+        then 'c.participants @> $7'
       when 'context' then 'c.context @> ($2 -> ''context'')'
       when 'title' then 'strpos(lower(c.title), lower($2 ->> ''title'')) > 0'
       when 'text' then $f$(
@@ -1036,6 +1042,15 @@ begin
     elsif v_filter.key like '%\_after' or v_filter.key like '%\_before' then
       -- A time is a string that is one: the cast says so where it is not.
       perform (v_filter.value #>> '{}')::timestamptz;
+    elsif v_kind = 'array' then
+      case v_filter.key
+        when 'tags' then
+          v_tags := array(select jsonb_array_elements_text(v_filter.value));
+        when 'any_tags' then
+          v_any_tags := array(select jsonb_array_elements_text(v_filter.value));
+        else
+          v_participants := array(select jsonb_array_elements_text(v_filter.value));
+      end case;
     end if;
     v_where := v_where || ' and ' || v_fragment;
   end loop;
@@ -1093,7 +1108,11 @@ begin
     v_where, v_keys
   )
   into v_rows
-  using v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size;
+  using
+    v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size,
+    -- Known to the planner: of an array made in the statement it expects few rows, and reads all
+    -- that have a tag (1.5 against 0.2 ms at 50,000 conversations).
+    v_tags, v_any_tags, v_participants;
 
   v_size := least(cardinality(v_rows), query_conversations.page_size);
   if query_conversations.message_limit > 0 then

@@ -139,7 +139,7 @@ CREATE TABLE haive.conversations (
     input_tokens bigint DEFAULT 0 NOT NULL,
     output_tokens bigint DEFAULT 0 NOT NULL,
     cost numeric DEFAULT 0 NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_at haive_private.moment DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     last_message_at timestamp with time zone DEFAULT now() NOT NULL,
     active_hour timestamp with time zone GENERATED ALWAYS AS (date_bin('01:00:00'::interval, last_message_at, '2000-01-01 00:00:00+00'::timestamp with time zone)) STORED NOT NULL
@@ -513,7 +513,7 @@ CREATE TABLE haive.messages (
     output_tokens haive_private.token_count,
     model haive_private.name,
     cost haive_private.money,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_at haive_private.moment DEFAULT now() NOT NULL,
     CONSTRAINT messages_usage_is_whole CHECK ((num_nulls(input_tokens, output_tokens) <> 1))
 );
 
@@ -576,6 +576,9 @@ declare
   v_cursor_keys text;
   v_cursor text[];
   v_where text := 'c.tenant_id = $1';
+  v_tags text[];
+  v_any_tags text[];
+  v_participants text[];
   v_rows haive.conversations[];
   v_size int;
   v_docs json;
@@ -595,10 +598,10 @@ begin
     v_fragment := case v_filter.key
       when 'user_id' then 'c.user_id = $2 ->> ''user_id'''
       when 'agent_id' then 'c.agent_id = $2 ->> ''agent_id'''
-      when 'tags' then 'c.tags @> array(select jsonb_array_elements_text($2 -> ''tags''))'
-      when 'any_tags' then 'c.tags && array(select jsonb_array_elements_text($2 -> ''any_tags''))'
+      when 'tags' then 'c.tags @> $5'
+      when 'any_tags' then 'c.tags && $6'
       when 'participants'
-        then 'c.participants @> array(select jsonb_array_elements_text($2 -> ''participants''))'
+        then 'c.participants @> $7'
       when 'context' then 'c.context @> ($2 -> ''context'')'
       when 'title' then 'strpos(lower(c.title), lower($2 ->> ''title'')) > 0'
       when 'text' then $f$(
@@ -637,6 +640,15 @@ begin
     elsif v_filter.key like '%\_after' or v_filter.key like '%\_before' then
       -- A time is a string that is one: the cast says so where it is not.
       perform (v_filter.value #>> '{}')::timestamptz;
+    elsif v_kind = 'array' then
+      case v_filter.key
+        when 'tags' then
+          v_tags := array(select jsonb_array_elements_text(v_filter.value));
+        when 'any_tags' then
+          v_any_tags := array(select jsonb_array_elements_text(v_filter.value));
+        else
+          v_participants := array(select jsonb_array_elements_text(v_filter.value));
+      end case;
     end if;
     v_where := v_where || ' and ' || v_fragment;
   end loop;
@@ -694,7 +706,11 @@ begin
     v_where, v_keys
   )
   into v_rows
-  using v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size;
+  using
+    v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size,
+    -- Known to the planner: of an array made in the statement it expects few rows, and reads all
+    -- that have a tag (1.5 against 0.2 ms at 50,000 conversations).
+    v_tags, v_any_tags, v_participants;
 
   v_size := least(cardinality(v_rows), query_conversations.page_size);
   if query_conversations.message_limit > 0 then
@@ -1014,14 +1030,13 @@ begin
   from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
 
   if exists (
-    select from jsonb_to_recordset(v_given) as g (user_id text, participants text[])
-    where coalesce(g.user_id, v_user) <> v_caller.actor
-      and v_caller.actor <> all(coalesce(g.participants, '{}'))
+    select from jsonb_to_recordset(v_given) as g (user_id text)
+    where g.user_id <> v_caller.actor
   ) then
     raise exception using
       errcode = 'PT403',
-      message = 'a member begins only conversations to take part in',
-      hint = 'Leave out user_id, or be among the participants.';
+      message = 'a member begins conversations of their own',
+      hint = 'Leave out user_id; name others as participants.';
   end if;
 
   with fresh as (
@@ -1175,6 +1190,10 @@ begin
       actor := null;
     end if;
   end if;
+  if p_write and current_setting('lock_timeout') = '0' then
+    -- A row that somebody holds must not hold up a statement that others share for ever.
+    perform set_config('lock_timeout', '10s', true);
+  end if;
   perform set_config('persistence.tenant', tenant, true);
 end;
 $$;
@@ -1312,11 +1331,12 @@ $$;
 ALTER FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) OWNER TO postgres;
 
 -- COMMENT DOMAIN message_parts
-COMMENT ON DOMAIN haive_private.message_parts IS 'A list of parts, at most 32 MiB.';
+COMMENT ON DOMAIN haive_private.message_parts IS 'A list of parts (text, image, tool_call, tool_result), at most 32 MiB.';
 
 -- DOMAIN message_parts
 CREATE DOMAIN haive_private.message_parts AS jsonb
-	CONSTRAINT message_parts_are_bounded CHECK (((jsonb_typeof(VALUE) = 'array'::text) AND (pg_column_size(VALUE) <= 33554432)));
+	CONSTRAINT message_parts_are_bounded CHECK (((jsonb_typeof(VALUE) = 'array'::text) AND (pg_column_size(VALUE) <= 33554432)))
+	CONSTRAINT message_parts_are_known CHECK ((NOT jsonb_path_exists(VALUE, '$[*]?(!(((@."type" == "text" && @."text".type() == "string" || @."type" == "image" && (@."url".type() == "string" || @."data".type() == "string")) || ((@."type" == "tool_call" && @."id".type() == "string") && @."name".type() == "string") && (!(exists (@."arguments")) || @."arguments".type() == "object")) || (@."type" == "tool_result" && @."tool_call_id".type() == "string") && (!(exists (@."is_error")) || @."is_error".type() == "boolean")))'::jsonpath)));
 
 
 ALTER DOMAIN haive_private.message_parts OWNER TO postgres;
@@ -1368,6 +1388,16 @@ CREATE POLICY "everybody who may call reads the version" ON haive_private.migrat
 -- CONSTRAINT migrations migrations_pkey
 ALTER TABLE ONLY haive_private.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (version);
+
+-- COMMENT DOMAIN moment
+COMMENT ON DOMAIN haive_private.moment IS 'A time that every client can hold: no infinity, no year beyond 9999.';
+
+-- DOMAIN moment
+CREATE DOMAIN haive_private.moment AS timestamp with time zone
+	CONSTRAINT moment_is_of_this_calendar CHECK (((VALUE >= '0001-01-02 00:00:00+00'::timestamp with time zone) AND (VALUE <= '9999-12-31 00:00:00+00'::timestamp with time zone)));
+
+
+ALTER DOMAIN haive_private.moment OWNER TO postgres;
 
 -- COMMENT DOMAIN money
 COMMENT ON DOMAIN haive_private.money IS 'In the currency of the price list, with up to 12 places: never a float.';

@@ -11,7 +11,11 @@ from collections import deque
 from copy import copy
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.errors import PersistenceError, UnavailableError
+from haive.core.persistence.errors import (
+    OperationTimeoutError,
+    PersistenceError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 _FLIGHTS = 2
 # A statement of 128 rows costs little more a row than one of 256; 64 costs a fifth more.
 _SMALLEST, _LARGEST = 32, 256
+# Bytes after which a statement takes no more rows: Postgres takes messages of 1 GiB at most.
+_HEAVIEST = 16 * 1024 * 1024
 
 
 class GroupCommit:
@@ -102,14 +108,26 @@ class GroupCommit:
     def _take(self) -> list[Waiting]:
         size = min(_LARGEST, max(_SMALLEST, -(-self._outstanding // _FLIGHTS)))
         batch: list[Waiting] = []
-        while self._ready and len(batch) < size:
+        weight = 0
+        while self._ready and len(batch) < size and weight < _HEAVIEST:
             stream = self._ready.popleft()
             queue = self._waiting[stream]
-            while queue and len(batch) < size:
-                batch.append(queue.popleft())
+            taken = len(batch)
+            while queue and len(batch) < size and weight < _HEAVIEST:
+                row, future = queue.popleft()
+                if future.done():  # its caller was cancelled before anything was sent
+                    self._outstanding -= 1
+                    continue
+                batch.append((row, future))
+                weight += row.weight
             if not queue:
                 del self._waiting[stream]
-            self._busy.add(stream)
+            if len(batch) > taken:
+                self._busy.add(stream)
+            elif queue:
+                self._ready.append(stream)
+        if not self._outstanding:
+            self._quiet.set()
         return batch
 
     async def _fly(self, batch: list[Waiting]) -> None:
@@ -141,12 +159,30 @@ class GroupCommit:
                 future.set_result(outcome)
 
     async def _write(self, rows: Sequence[MessageRow]) -> Sequence[Outcome]:
-        """Write the rows; when the statement is refused, each alone, so that the good ones pass."""
+        """Write the rows; when the statement is refused, in parts, so that the good ones pass."""
         try:
             return await self._append(rows)
         except PersistenceError as error:
             if len(rows) == 1 or isinstance(error, UnavailableError):
                 raise
+        # By conversation first: a locked one costs its wait once, and not for each of its rows.
+        streams: dict[int, list[int]] = {}
+        for place, row in enumerate(rows):
+            streams.setdefault(row.conversation_id.int, []).append(place)
+        outcomes: list[Outcome] = [PersistenceError()] * len(rows)
+        for places in streams.values():
+            part = [rows[place] for place in places]
+            for place, outcome in zip(places, await self._write_stream(part), strict=True):
+                outcomes[place] = outcome
+        return outcomes
+
+    async def _write_stream(self, rows: Sequence[MessageRow]) -> Sequence[Outcome]:
+        """Write rows of one conversation; when they are refused, each alone."""
+        try:
+            return await self._append(rows)
+        except PersistenceError as error:
+            if len(rows) == 1 or isinstance(error, UnavailableError | OperationTimeoutError):
+                return [copy(error) for _ in rows]
         outcomes: list[Outcome] = []
         for row in rows:
             try:

@@ -52,10 +52,15 @@ def translated_error(error: BaseException) -> PersistenceError:
     return ConnectionLostError()
 
 
+def cause_of(error: BaseException) -> BaseException | None:
+    """What a traceback may show beneath an error of ours: the server's words can quote rows."""
+    return error if isinstance(error, OSError) else None
+
+
 @asynccontextmanager
 async def translated() -> AsyncIterator[None]:
     """Raise errors of ours in place of asyncpg's."""
     try:
         yield
     except FOREIGN as error:
-        raise translated_error(error) from error
+        raise translated_error(error) from cause_of(error)

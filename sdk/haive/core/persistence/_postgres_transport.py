@@ -10,15 +10,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import asyncpg
 
+from haive.core.persistence._decoding import decode
 from haive.core.persistence._postgres_errors import FOREIGN as _FOREIGN
-from haive.core.persistence._postgres_errors import translated, translated_error
+from haive.core.persistence._postgres_errors import cause_of, translated, translated_error
 from haive.core.persistence._retry import retrying
 from haive.core.persistence.errors import (
+    AccessDeniedError,
     ConfigurationError,
     ConflictError,
+    DatabaseError,
     NotFoundError,
     PersistenceError,
     PoolTimeoutError,
+    SchemaMissingError,
     error_class,
 )
 
@@ -70,10 +74,11 @@ class PostgresTransport:
         self._idle: list[Connection] = []
         self._waiting = 0
         self._closing = False
+        self._may_copy = not config.through_transaction_pooler
 
     @classmethod
     async def connect(cls, config: PersistenceConfig) -> Self:
-        """Open the pool with its first connection."""
+        """Open the pool with its ``pool_size`` connections."""
         self = cls(config)
         pooled = config.through_transaction_pooler
         if pooled and config.session_settings:
@@ -105,15 +110,21 @@ class PostgresTransport:
                 list(settings),
                 list(settings.values()),
             )
-            await connection.execute(f"set role {_ROLE}")
         except (asyncpg.InvalidParameterValueError, asyncpg.CantChangeRuntimeParamError) as error:
             raise ConfigurationError(
                 f"The server does not take a setting: {error.args[0]}"
             ) from error
+        try:
+            await connection.execute(f"set role {_ROLE}")
         except asyncpg.InsufficientPrivilegeError as error:
             raise ConfigurationError(
                 "The database user may not act as haive_client.",
                 hint="Run as its owner: grant haive_client to <user>.",
+            ) from error
+        except asyncpg.InvalidParameterValueError as error:
+            raise SchemaMissingError(
+                "The kit was never installed on this server.",
+                hint=f"Run `haive migrate --schema {self.schema}`, or `supabase db push`.",
             ) from error
 
     @asynccontextmanager
@@ -126,12 +137,16 @@ class PostgresTransport:
         connection = await self._take()
         try:
             yield connection
-        except _FOREIGN as error:
+        except BaseException as error:
+            # Not kept at hand: it may be in a transaction, or have an answer on its way. The pool
+            # waits for a cancelled statement and rolls back.
             if isinstance(error, asyncpg.InternalClientError):
                 connection.terminate()
-            raise translated_error(error) from error
-        finally:
-            await self._give_back(connection)
+            await self._pool.release(connection)
+            if isinstance(error, _FOREIGN):
+                raise translated_error(error) from cause_of(error)
+            raise
+        await self._give_back(connection)
 
     async def _take(self) -> Connection:
         while self._idle:
@@ -145,7 +160,7 @@ class PostgresTransport:
         except TimeoutError as error:
             raise PoolTimeoutError from error
         except _FOREIGN as error:
-            raise translated_error(error) from error
+            raise translated_error(error) from cause_of(error)
         finally:
             self._waiting -= 1
 
@@ -178,9 +193,7 @@ class PostgresTransport:
                 return await self._fetchval(connection, statement, *arguments.values(), self.tenant)
 
         answer = await retrying(once, self._config.retry_timeout if safe else 0)
-        if isinstance(answer, str) and answer:
-            return returns.validate_json(answer)
-        return returns.validate_python(answer)
+        return decode(returns, answer)
 
     async def schema_version(self) -> str | None:
         """The newest migration of the installation; None where there is none."""
@@ -231,13 +244,15 @@ class PostgresTransport:
 
     async def append_many(self, rows: Sequence[MessageRow]) -> list[Message]:
         """Write many messages, all or none; see `Transport.append_many`."""
-        by_copy = len(rows) >= _COPY_FROM and not self._config.through_transaction_pooler
-        if by_copy:
+        if self._may_copy and len(rows) >= _COPY_FROM:
             try:
                 return await retrying(lambda: self._copy(rows), self._config.retry_timeout)
             except ConflictError:
                 # Some are there already: the function tells a retry from a conflict.
                 pass
+            except AccessDeniedError:
+                # A login of its own that is no owner: it writes by the function alone.
+                self._may_copy = False
         return await retrying(lambda: self._append_all_or_none(rows), self._config.retry_timeout)
 
     async def _append_all_or_none(self, rows: Sequence[MessageRow]) -> list[Message]:
@@ -298,13 +313,31 @@ class PostgresTransport:
         async with self.connection() as connection:
             if self._config.echo_sql:
                 _log.info("%s", sql)
-            await connection.execute("reset role")
             try:
-                return [dict(row) for row in await connection.fetch(sql, *arguments)]
-            finally:
-                if not _is_gone(connection):
-                    await connection.reset()
-                    await self._prepare_session(connection)
+                if self._config.through_transaction_pooler:
+                    return [dict(row) for row in await connection.fetch(sql, *arguments)]
+                return await self._execute_as_owner(connection, sql, arguments)
+            except asyncpg.PostgresError as error:
+                # The statement is the caller's own: the server's words on it help them.
+                cls = error_class(error.sqlstate)
+                if str(error.sqlstate).startswith(("23", "42")):
+                    cls = DatabaseError
+                raise cls(error.args[0], sqlstate=error.sqlstate) from None
+
+    async def _execute_as_owner(
+        self, connection: Connection, sql: str, arguments: Sequence[object]
+    ) -> list[dict[str, object]]:
+        ready = False
+        try:
+            await connection.execute("reset role")
+            rows = await connection.fetch(sql, *arguments)
+            await connection.reset()
+            await self._prepare_session(connection)
+            ready = True
+        finally:
+            if not ready:  # a session that is still the owner's does not go back
+                connection.terminate()
+        return [dict(row) for row in rows]
 
     async def aclose(self) -> None:
         """Close the pool, waiting for what is under way."""

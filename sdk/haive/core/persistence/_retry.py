@@ -7,7 +7,12 @@ import random
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from haive.core.persistence.errors import PersistenceError
+from haive.core.persistence.errors import (
+    DeadlockError,
+    PersistenceError,
+    PoolTimeoutError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,8 +25,9 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 2.0
 async def retrying(operation: Callable[[], Awaitable[T]], timeout: float) -> T:  # noqa: ASYNC109 - bounds the tries, not the call
     """Run an operation that is safe to repeat until it succeeds or ``timeout`` seconds are over.
 
-    Only errors that say so (`PersistenceError.retryable`) are tried again, with growing and
-    scattered pauses, so that many clients do not return in step.
+    Only what a server that is away or restarts brings about, and deadlocks, are tried again, with
+    growing and scattered pauses, so that many clients do not return in step. Timeouts are not:
+    they are limits that somebody set.
     """
     end = monotonic() + timeout
     delay = _FIRST_DELAY
@@ -29,7 +35,8 @@ async def retrying(operation: Callable[[], Awaitable[T]], timeout: float) -> T: 
         try:
             return await operation()
         except PersistenceError as error:
-            if not error.retryable or monotonic() >= end:
+            away = isinstance(error, UnavailableError | DeadlockError)
+            if not away or isinstance(error, PoolTimeoutError) or monotonic() >= end:
                 raise
         await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # no secret # noqa: S311 # nosec B311
         delay = min(delay * 2, _LONGEST_DELAY)

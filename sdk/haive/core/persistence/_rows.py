@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -32,7 +33,6 @@ from haive.core.persistence.models import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from uuid import UUID
 
 _set = object.__setattr__
@@ -53,6 +53,11 @@ class MessageRow:
     metadata: str | None
     usage: TokenUsage | None
     created_at: datetime | None
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it takes on the way."""
+        return len(self.text) + len(self.parts or "") + len(self.metadata or "")
 
     def stored(self, seq: int, created_at: datetime) -> Message:
         """The message as it now is in the database."""
@@ -113,7 +118,10 @@ def message_row(  # noqa: PLR0917 - one call for each message: keywords cost 0.3
         InvalidInputError: Something in it cannot be stored.
         ContentTooLargeError: Something in it is over its limit.
     """
-    known = _ROLES.get(role)
+    try:
+        known = _ROLES.get(role)
+    except TypeError:  # a list, a dict: nothing that could be looked up
+        known = None
     if known is None:
         raise InvalidInputError(f"role is one of {', '.join(MessageRole)}.")
     parts = None
@@ -134,10 +142,18 @@ def message_row(  # noqa: PLR0917 - one call for each message: keywords cost 0.3
         text=check_text(text_of(content), "content", MAX_CONTENT_BYTES),
         content=content,
         parts=parts,
-        metadata=object_to_json(metadata, "metadata") if metadata else None,
+        metadata=None if metadata in ({}, None) else object_to_json(metadata, "metadata"),
         usage=token_usage,
-        created_at=None if created_at is None else aware(created_at),
+        created_at=_moment(created_at),
     )
+
+
+def _moment(value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, datetime):
+        raise InvalidInputError("created_at is no datetime.")
+    return aware(value)
 
 
 def row_of(message: NewMessage) -> MessageRow:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from uuid import UUID
 
 import httpx
 from postgrest import APIError
+from pydantic import BaseModel, TypeAdapter
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
+from haive.core.persistence._decoding import decode
 from haive.core.persistence._encoding import Document
 from haive.core.persistence._retry import retrying
 from haive.core.persistence.errors import (
+    AccessDeniedError,
     ConnectionLostError,
     PersistenceError,
     StatementTimeoutError,
+    UnavailableError,
     UnsupportedOperationError,
     database_error,
 )
@@ -24,12 +28,18 @@ from haive.core.persistence.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pydantic import TypeAdapter
-
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.models import Message
 
 T = TypeVar("T")
+
+
+class _Place(BaseModel):
+    seq: int
+    created_at: datetime
+
+
+_PLACES = TypeAdapter(list[_Place])
 
 # Seconds: a little more than the longest statement that the API lets run.
 _TIMEOUT = httpx.Timeout(70.0, connect=10.0)
@@ -59,7 +69,9 @@ class SupabaseTransport:
 
     async def _connected(self) -> AsyncClient:
         if self._client is None:
-            self._http = httpx.AsyncClient(timeout=_TIMEOUT, http2=True)
+            self._http = httpx.AsyncClient(
+                timeout=_TIMEOUT, http2=True, event_hooks={"response": [_name_gateway_errors]}
+            )
             self._client = await acreate_client(
                 self._url,
                 self._key,
@@ -79,7 +91,8 @@ class SupabaseTransport:
         try:
             answer = await client.postgrest.rpc(function, arguments).execute()
         except APIError as error:
-            raise _translated(error) from error
+            # Nothing beneath it: details of the server can quote rows.
+            raise database_error(error.code, message=error.message, hint=error.hint) from None
         except httpx.TimeoutException as error:
             raise StatementTimeoutError("The API did not answer in time.") from error
         except httpx.TransportError as error:
@@ -99,7 +112,7 @@ class SupabaseTransport:
         answer = await retrying(
             lambda: self._rpc(function, body), self._retry_timeout if safe else 0
         )
-        return returns.validate_python(answer)
+        return decode(returns, answer)
 
     async def schema_version(self) -> str | None:
         """The newest migration of the installation."""
@@ -117,10 +130,11 @@ class SupabaseTransport:
         body: dict[str, Any] = {"messages": [row.document() for row in rows]}
         if self.tenant is not None:
             body["tenant"] = self.tenant
-        written = await retrying(lambda: self._rpc("add_messages", body), self._retry_timeout)
+        answer = await retrying(lambda: self._rpc("add_messages", body), self._retry_timeout)
+        written = decode(_PLACES, answer)
         return [
-            row.stored(one["seq"], datetime.fromisoformat(one["created_at"]))
-            for row, one in zip(rows, written, strict=True)
+            row.stored(place.seq, place.created_at)
+            for row, place in zip(rows, written, strict=True)
         ]
 
     async def execute(self, sql: str, arguments: Sequence[object]) -> NoReturn:
@@ -145,5 +159,20 @@ def _jsonable(value: object) -> object:
     return value
 
 
-def _translated(error: APIError) -> PersistenceError:
-    return database_error(error.code, message=error.message, hint=error.hint)
+async def _name_gateway_errors(response: httpx.Response) -> None:
+    """Raise for answers that no database gave: those have no code of Postgres or PostgREST."""
+    if response.is_success:
+        return
+    await response.aread()
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    told = body if isinstance(body, dict) else {}
+    if isinstance(told.get("code"), str):
+        return
+    status = response.status_code
+    if status in {401, 403}:
+        raise AccessDeniedError(f"The API refuses the key: {told.get('message', status)}")
+    if status in {408, 429} or status >= 500:
+        raise UnavailableError(f"The API cannot answer now ({status}).")

@@ -70,8 +70,10 @@ class PersistenceConfig(BaseModel):
     """Seconds to wait for a free connection, and for a new one to be made."""
     retry_timeout: float = Field(default=30.0, ge=0)
     """Seconds to go on trying when the server is away or restarts; 0 tries once."""
+    transaction_pooler: bool | None = None
+    """Whether a pooler shares sessions between statements; told by port 6543 if not given."""
     echo_sql: bool = False
-    """Log each statement, without its arguments, to ``haive.core.persistence.sql`` at INFO."""
+    """Log each call, without its arguments, to ``haive.core.persistence.sql`` at INFO."""
 
     statement_timeout: Duration | None = None
     lock_timeout: Duration | None = None
@@ -93,8 +95,11 @@ class PersistenceConfig(BaseModel):
                 "No database is named.",
                 hint="Pass connection_string or set DATABASE_URL; `haive local env` prints one.",
             )
-        if urlsplit(text).scheme not in {"postgresql", "postgres"}:
+        parts = urlsplit(text)
+        if parts.scheme not in {"postgresql", "postgres"}:
             raise ConfigurationError("A connection string begins with postgresql://.")
+        if "@" in f"{parts.path}{parts.query}{parts.fragment}" and "@" not in parts.netloc:
+            raise ConfigurationError("Percent-encode / ? and # in the password.")
         return SecretStr(text)
 
     @field_validator("schema_name", mode="after")
@@ -111,8 +116,10 @@ class PersistenceConfig(BaseModel):
 
     @property
     def through_transaction_pooler(self) -> bool:
-        """Whether sessions are shared from statement to statement (port 6543, as on Supabase)."""
-        return urlsplit(self.dsn).port == 6543
+        """Whether sessions are shared from statement to statement."""
+        if self.transaction_pooler is not None:
+            return self.transaction_pooler
+        return re.search(r":6543(,|$)", urlsplit(self.dsn).netloc) is not None
 
     @property
     def session_settings(self) -> dict[str, str]:

@@ -101,14 +101,20 @@ class TokenUsage(_Value):
         return self
 
 
-class TextPart(_Value):
+class _Part(_Value):
+    """A piece of content. What a provider adds to it (cache hints, annotations) is kept."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class TextPart(_Part):
     """Text."""
 
     type: Literal["text"] = "text"
     text: str
 
 
-class ImagePart(_Value):
+class ImagePart(_Part):
     """An image, by its address or as base64."""
 
     type: Literal["image"] = "image"
@@ -117,13 +123,13 @@ class ImagePart(_Value):
     media_type: str | None = None
 
     @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.url is None) == (self.data is None):
-            raise ValueError("an image has either a url or data")
+    def _a_source(self) -> Self:
+        if self.url is None and self.data is None:
+            raise ValueError("an image has a url or data")
         return self
 
 
-class ToolCallPart(_Value):
+class ToolCallPart(_Part):
     """A model calls a tool."""
 
     type: Literal["tool_call"] = "tool_call"
@@ -132,7 +138,7 @@ class ToolCallPart(_Value):
     arguments: Json = Field(default_factory=dict)
 
 
-class ToolResultPart(_Value):
+class ToolResultPart(_Part):
     """What a tool answered."""
 
     type: Literal["tool_result"] = "tool_result"
@@ -211,7 +217,7 @@ class Conversation(_Value):
     message_count: int
     input_tokens: int
     output_tokens: int
-    cost: Money
+    cost: Decimal
     """The sum of the messages' costs."""
     created_at: datetime
     updated_at: datetime

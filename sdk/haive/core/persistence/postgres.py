@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Self
 
 import asyncpg
@@ -30,6 +31,7 @@ class PostgresStore(Store):
         super().__init__()
         self.config = config or PersistenceConfig()
         self._open: PostgresTransport | None = None
+        self._opening = asyncio.Lock()
 
     @property
     def _transport(self) -> Transport:
@@ -72,8 +74,9 @@ class PostgresStore(Store):
             behind = bool(installed) and max(installed) < _schema.required_version()
             if (create_schema and not installed) or (run_migrations and behind):
                 await _schema.migrate(self.config.dsn, schema=name)
-        if self._open is None:
-            self._open = await PostgresTransport.connect(self.config)
+        async with self._opening:
+            if self._open is None:
+                self._open = await PostgresTransport.connect(self.config)
         if check_version:
             try:
                 _schema.check_version(name, await self._open.schema_version())

@@ -14,6 +14,7 @@ import asyncpg
 from haive.core.persistence._postgres_errors import translated
 from haive.core.persistence.errors import (
     InvalidInputError,
+    SchemaError,
     SchemaMissingError,
     SchemaVersionError,
 )
@@ -28,6 +29,8 @@ DEFAULT_SCHEMA = "haive"
 # The two identifiers of the SQL files; roles such as haive_client belong to the server and stay.
 _IDENTIFIER = re.compile(r"(?<![\w-])haive(?=(?:_private)?(?![\w-]))")
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,54}")
+# Grants without SET came with it.
+_OLDEST_POSTGRES = 16
 # One lock for all installations of a database: they share its roles.
 _LOCK = 0x68616976
 
@@ -118,6 +121,8 @@ async def migrate(
 
 
 async def _migrate(connection: Connection, schema: str, *, dry_run: bool) -> MigrationReport:
+    if connection.get_server_version().major < _OLDEST_POSTGRES:
+        raise SchemaError(f"Postgres {_OLDEST_POSTGRES} or newer is needed.")
     reserved = await connection.fetchval("select pg_catalog.quote_ident($1) <> $1", schema)
     if reserved:
         raise InvalidInputError(f"{schema!r} is a word of SQL: choose another schema name.")
@@ -143,8 +148,13 @@ async def _migrate(connection: Connection, schema: str, *, dry_run: bool) -> Mig
 async def installed_versions(connection: Connection, schema: str) -> frozenset[str]:
     """The versions of the migrations that an installation has; empty where there is none."""
     check_schema_name(schema)
+    # A select and not to_regclass, which looks into the session's cache of the catalogue and does
+    # not see what another process installed while this one waited for the lock.
     if not await connection.fetchval(
-        "select pg_catalog.to_regclass($1) is not null", f"{schema}_private.migrations"
+        "select exists (select from pg_catalog.pg_class as c "
+        "join pg_catalog.pg_namespace as n on n.oid = c.relnamespace "
+        "where n.nspname = $1 and c.relname = 'migrations')",
+        f"{schema}_private",
     ):
         return frozenset()
     # The name was checked above: no other text reaches the statement.

@@ -25,11 +25,12 @@ from haive.core.persistence.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
     from datetime import datetime
     from types import TracebackType
     from uuid import UUID
 
+    from haive.core.persistence._rows import MessageRow
     from haive.core.persistence._transport import Transport
 
 Order = Literal["last_message_at", "created_at", "updated_at", "message_count"]
@@ -48,8 +49,8 @@ class _PageDocument(BaseModel):
 
 _PAGE = TypeAdapter(_PageDocument)
 
-# Most rows of one all-or-nothing write, and of one page when iterating.
-_CHUNK = 5_000
+# Most rows and bytes of one all-or-nothing write, and most rows of one page when iterating.
+_CHUNK, _HEAVIEST = 5_000, 16 * 1024 * 1024
 _PAGE_SIZE = 500
 
 
@@ -276,6 +277,8 @@ class Store:
         for field in changes.keys() & {"context", "settings"}:
             object_to_json(changes[field], field)
         if agent_id is not None:
+            if not isinstance(agent_id, str):
+                raise InvalidInputError("agent_id is no text.")
             changes["agent_id"] = agent_id
         return await self._transport.call(
             "update_conversation",
@@ -284,7 +287,7 @@ class Store:
                 "changes": to_json(changes, "changes", 4 * 1024 * 1024),
             },
             _CONVERSATION,
-            safe=True,
+            safe=False,  # repeated late, it would undo what somebody changed meanwhile
         )
 
     async def delete_conversation(self, conversation_id: UUID | str) -> int:
@@ -317,7 +320,9 @@ class Store:
         """Add a message to a conversation, and return it when it is durable.
 
         Messages that are added at the same time, by many tasks of a process, share statements;
-        each has its own outcome, and those of one conversation keep their order.
+        each has its own outcome, and those of one conversation keep their order. A call that is
+        cancelled may have stored its message all the same, once it was on its way: give an id to
+        be able to repeat it.
 
         Args:
             conversation_id: Which conversation.
@@ -341,7 +346,7 @@ class Store:
     async def add_messages(self, messages: Sequence[NewMessage]) -> list[Message]:
         """Add many messages, of any conversations, in the order given.
 
-        Up to 5,000 are written all or none; more go in several such writes.
+        Up to 5,000 messages and 16 MiB are written all or none; more go in several such writes.
 
         Raises:
             NotFoundError: There is no such conversation, or none that the caller may write to.
@@ -350,8 +355,8 @@ class Store:
         """
         rows = [row_of(message) for message in messages]
         written: list[Message] = []
-        for start in range(0, len(rows), _CHUNK):
-            written += await self._transport.append_many(rows[start : start + _CHUNK])
+        for chunk in _chunks(rows):
+            written += await self._transport.append_many(chunk)
         return written
 
     async def get_messages(
@@ -429,3 +434,14 @@ class Store:
             UnsupportedOperationError: The store has no direct connection.
         """
         return await self._transport.execute(sql, arguments)
+
+
+def _chunks(rows: Sequence[MessageRow]) -> Iterator[Sequence[MessageRow]]:
+    start = weight = 0
+    for place, row in enumerate(rows):
+        if place > start and (place - start == _CHUNK or weight + row.weight > _HEAVIEST):
+            yield rows[start:place]
+            start, weight = place, 0
+        weight += row.weight
+    if rows:
+        yield rows[start:]

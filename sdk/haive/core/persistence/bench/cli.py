@@ -24,6 +24,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 _out = Console()
+# Figures are never shortened: a narrower terminal wraps the lines.
+_out.width = max(_out.width, 100)
 _err = Console(stderr=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -54,7 +56,12 @@ def messages(
 
         return await bench.measure(server, rounds=rounds, seconds=seconds, progress=progress)
 
-    _run(_with_server(database_url, measure), check=check, as_json=as_json)
+    _run(
+        _with_server(database_url, measure),
+        check=check,
+        as_json=as_json,
+        needs_stack=database_url is None,
+    )
 
 
 @app.command()
@@ -82,7 +89,12 @@ def queries(
             progress=progress,
         )
 
-    _run(_with_server(database_url, measure), check=check, as_json=as_json)
+    _run(
+        _with_server(database_url, measure),
+        check=check,
+        as_json=as_json,
+        needs_stack=database_url is None,
+    )
 
 
 @app.command()
@@ -134,7 +146,12 @@ def import_(
             progress=progress,
         )
 
-    _run(_with_server(database_url, measure), check=check, as_json=as_json)
+    _run(
+        _with_server(database_url, measure),
+        check=check,
+        as_json=as_json,
+        needs_stack=database_url is None,
+    )
 
 
 def _with_server(
@@ -155,7 +172,7 @@ def _run(
     *,
     check: bool,
     as_json: bool,
-    needs_stack: bool = True,
+    needs_stack: bool,
 ) -> None:
     if needs_stack:
         check_machine()

@@ -105,7 +105,7 @@ def hardware() -> dict[str, Any]:
     """What the client runs on; with a local stack the server too."""
     return {
         "cpu": _field(Path("/proc/cpuinfo"), "model name") or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": os.cpu_count(),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
         "python": platform.python_version(),
     }
