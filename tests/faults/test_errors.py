@@ -80,7 +80,7 @@ async def test_a_full_pool_is_a_pool_timeout(database, open_store):
 
 
 async def test_a_pool_that_comes_free_is_waited_for(open_store):
-    store = await open_store(pool_size=1, max_overflow=0, pool_timeout=0.2, retry_timeout=5)
+    store = await open_store(pool_size=1, max_overflow=0, pool_timeout=5, retry_timeout=0)
     busy = asyncio.create_task(store.execute("select pg_sleep(0.5)"))
     await asyncio.sleep(0.05)
 
@@ -111,7 +111,7 @@ async def test_a_lock_that_does_not_come_free_is_a_lock_timeout(
 
 
 async def test_a_lock_that_comes_free_is_waited_for(database, open_store):
-    store = await open_store(lock_timeout="50ms", retry_timeout=5)
+    store = await open_store(lock_timeout="5s", retry_timeout=0)
     conversation = await store.create_conversation("agent")
     other = await asyncpg.connect(database)
     await other.execute("begin; lock table haive.conversations")

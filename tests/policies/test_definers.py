@@ -28,23 +28,18 @@ def _refused(sqlstate):
     return pytest.raises(asyncpg.PostgresError, check=lambda error: error.sqlstate == sqlstate)
 
 
-@pytest.mark.parametrize("extra", [{}, {"participants": ["member"]}])
+@pytest.mark.parametrize("extra", [{}, {"participants": ["member"]}, {"user_id": "member"}])
 async def test_creating_at_the_id_of_anothers_conversation_shows_nothing_of_it(
     as_persona, targets, extra
 ):
     guess = {"id": str(targets["other"]), "agent_id": "agent", "user_id": "somebody", **extra}
-    with _refused("PT409" if extra else "PT403"):
+    with _refused("PT409" if "user_id" in extra else "PT403"):
         async with as_persona("member") as connection:
             await connection.fetchval("select haive.create_conversations($1)", json.dumps([guess]))
 
 
-async def test_creating_again_what_one_takes_part_in_is_answered(as_persona, targets):
-    again = {
-        "id": str(targets["shared"]),
-        "agent_id": "agent",
-        "user_id": "somebody",
-        "participants": ["member"],
-    }
+async def test_creating_again_what_is_ones_own_is_answered(as_persona, targets):
+    again = {"id": str(targets["own"]), "agent_id": "agent", "user_id": "member"}
     async with as_persona("member") as connection:
         answer = await connection.fetchval(
             "select haive.create_conversations($1)", json.dumps([again])

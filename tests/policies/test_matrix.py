@@ -24,7 +24,7 @@ _EXPECTED = """
 | messages | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
 | events | select | no | no | no | no | no | no | no | all | tenant | none |
 | events | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
-| create_conversations | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| create_conversations | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | get_conversation | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | add_messages | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
 | get_messages | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |

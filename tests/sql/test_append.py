@@ -25,7 +25,10 @@ _drafts = st.fixed_dictionaries(
         "number": st.integers(1, 6),
         "role": st.sampled_from(["system", "user", "assistant", "tool"]),
         "content": _text,
-        "parts": st.none() | st.lists(_json, max_size=3).map(json.dumps),
+        "parts": st.none()
+        | st.lists(_json.map(lambda x: {"type": "text", "text": "", "x": x}), max_size=3).map(
+            json.dumps
+        ),
         "metadata": st.none() | st.dictionaries(_text, _json, max_size=3).map(json.dumps),
         "tokens": _tokens,
         "model": st.none() | st.text("ab/-", min_size=1, max_size=9),

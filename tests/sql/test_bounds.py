@@ -22,7 +22,10 @@ _CONVERSATIONS = {
 _MESSAGES = {
     "role": (["system", "user", "assistant", "tool"], ["", "User", "developer"]),
     "content": (["", "x" * (8 * _MIB)], ["x" * (8 * _MIB + 1), "ä" * (4 * _MIB + 1)]),
-    "parts": (["[]", '[{"type": "text"}]'], ["{}", '"text"']),
+    "parts": (
+        ["[]", '[{"type": "text", "text": ""}]', '[{"type": "image", "url": "x", "more": 1}]'],
+        ["{}", '"text"', "[5]", "[null]", '[{"type": "text"}]', '[{"type": "image_url"}]'],
+    ),
     "metadata": (["{}"], ["[]", "1", json.dumps({"a": "x" * _MIB})]),
     "model": (["m" * 200], ["", "m" * 201]),
     "cost": (

@@ -317,12 +317,9 @@ class PostgresTransport:
                 if self._config.through_transaction_pooler:
                     return [dict(row) for row in await connection.fetch(sql, *arguments)]
                 return await self._execute_as_owner(connection, sql, arguments)
-            except asyncpg.PostgresError as error:
-                # The statement is the caller's own: the server's words on it help them.
-                cls = error_class(error.sqlstate)
-                if str(error.sqlstate).startswith(("23", "42")):
-                    cls = DatabaseError
-                raise cls(error.args[0], sqlstate=error.sqlstate) from None
+            except asyncpg.SyntaxOrAccessError as error:
+                # The statement is the caller's own: what is wrong with it names no values.
+                raise DatabaseError(error.args[0], sqlstate=error.sqlstate) from None
 
     async def _execute_as_owner(
         self, connection: Connection, sql: str, arguments: Sequence[object]
