@@ -25,7 +25,7 @@ from haive.core.persistence.models import Message, MessageRole, NewMessage
 STACKS, KILLS_A_STACK = 4, 5
 CONVERSATIONS, WRITERS = 40, 64
 # All by one statement, and all by COPY.
-BATCHES = (50, 50, 50, 1_200)
+BATCHES = (50, 50, 50, 4_200)
 # What asyncpg raises when the server is killed under it.
 LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 

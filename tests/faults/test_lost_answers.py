@@ -81,7 +81,7 @@ async def test_each_message_of_a_group_whose_answer_is_lost_is_written_once(thro
     await healthy(messages)
 
 
-@pytest.mark.parametrize("size", [50, 1_500])
+@pytest.mark.parametrize("size", [50, 4_500])
 async def test_messages_written_all_or_none_whose_answer_is_lost_are_written_once(
     through_proxy, healthy, size
 ):

@@ -33,9 +33,9 @@ class SupabaseStore(Store):
         url: The project's address; ``stack.url`` of a local stack.
         key: A publishable or secret key, or an older anon or service_role one.
         schema: The name that the kit is installed under; the API must expose it.
-        enable_realtime: Join channels for changes. The names are checked now and joined when
-            something subscribes; with False a subscription is refused.
-        realtime_channels: Which: ``conversations``, ``agent_states``.
+        enable_realtime: Whether ``realtime_channels`` may be given. This release checks the names
+            and joins nothing: subscriptions are not in it yet.
+        realtime_channels: Any of ``conversations`` and ``agent_states``.
         enable_rls: Refuse a key that row level security does not bind.
         auth_header: The header in which ``access_token`` travels, for gateways that keep
             ``Authorization`` for themselves.
