@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -43,8 +43,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("haive.core.persistence.sql")
 
-# From here on COPY is ahead of arrays (at 5,000 rows 64,000 against 59,000 messages a second); below,
-# its three more round trips cost more than it saves (at 2,000 rows 59,000 against 65,000).
+# From here on COPY is ahead of arrays (at 5,000 rows 64,000 against 59,000 messages a second);
+# below, three more round trips cost more than it saves (at 2,000 rows 59,000 against 65,000).
 _COPY_FROM = 4_000
 # The role that a session takes: it reads under row level security and writes by functions alone.
 _ROLE = "haive_client"
@@ -139,11 +139,7 @@ class PostgresTransport:
         try:
             yield connection
         except BaseException as error:
-            # Not kept at hand: it may be in a transaction, or have an answer on its way. The pool
-            # waits for a cancelled statement and rolls back.
-            if isinstance(error, asyncpg.InternalClientError):
-                connection.terminate()
-            await self._pool.release(connection)
+            await self._give_up(connection, error)
             if isinstance(error, _FOREIGN):
                 raise translated_error(error) from cause_of(error)
             raise
@@ -164,6 +160,16 @@ class PostgresTransport:
             raise translated_error(error) from cause_of(error)
         finally:
             self._waiting -= 1
+
+    async def _give_up(self, connection: Connection, error: BaseException) -> None:
+        # Not kept at hand: it may be in a transaction, or have an answer on its way. The pool waits
+        # for a cancelled statement and rolls back.
+        confused = isinstance(error, asyncpg.InternalClientError | asyncpg.InterfaceError)
+        # Where this fails the session is at its end; the caller hears what went wrong first.
+        with suppress(*_FOREIGN):
+            if confused and not isinstance(error, ValueError) and not _is_gone(connection):
+                connection.terminate()
+            await self._pool.release(connection)
 
     async def _give_back(self, connection: Connection) -> None:
         # Kept at hand where nobody waits: the pool's release and acquire are three turns of the
@@ -333,8 +339,8 @@ class PostgresTransport:
             await self._prepare_session(connection)
             ready = True
         finally:
-            if not ready:  # a session that is still the owner's does not go back
-                connection.terminate()
+            if not ready and not _is_gone(connection):
+                connection.terminate()  # a session that is still the owner's does not go back
         return [dict(row) for row in rows]
 
     async def aclose(self) -> None:
