@@ -153,7 +153,12 @@ async def bring(stack: LocalStack, file: Path) -> None:
     """Import the user's own file and show the newest conversation of it."""
     async with PostgresStore(PersistenceConfig(connection_string=stack.database_url)) as store:
         report = await import_file(file, store, user=USER)
-        console.print(report.summary())
+        console.print(
+            f"{report.conversations} conversations and {report.messages} messages imported "
+            f"in {report.seconds:.1f} s"
+        )
+        for skipped in report.skipped:
+            console.print(f"  left out {skipped.count} × {skipped.what}: {skipped.reason}")
         page = await store.query_conversations(limit=1, include_messages=True)
         if not page:
             sys.exit("There was no conversation in it; `haive import --help` names the formats.")
