@@ -158,7 +158,7 @@ async def bring(stack: LocalStack, file: Path) -> None:
             f"in {report.seconds:.1f} s"
         )
         for skipped in report.skipped:
-            console.print(f"  left out {skipped.count} × {skipped.what}: {skipped.reason}")
+            console.print(f"  left out {skipped.count} {skipped.what}: {skipped.reason}")
         page = await store.query_conversations(limit=1, include_messages=True)
         if not page:
             sys.exit("There was no conversation in it; `haive import --help` names the formats.")

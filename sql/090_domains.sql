@@ -20,8 +20,15 @@ comment on domain haive_private.labels is 'At most 1,000 texts, together 200,000
 create domain haive_private.json_object as jsonb
 constraint json_object_is_bounded check (
   jsonb_typeof(value) = 'object' and pg_column_size(value) <= 1048576
+)
+-- What one member writes all must be able to read: parsers end at some depth and size of number.
+constraint json_object_is_readable check (
+  not jsonb_path_exists(value, 'strict $.**{100}')
+  and not jsonb_path_exists(
+    value, 'strict $.** ? (@.type() == "number" && (@ > 1e400 || @ < -1e400))'
+  )
 );
-comment on domain haive_private.json_object is 'A JSON object of at most 1 MiB.';
+comment on domain haive_private.json_object is 'A JSON object of at most 1 MiB and less than 100 levels.';
 
 create domain haive_private.message_role as text collate "C"
 constraint message_role_is_known check (value in ('system', 'user', 'assistant', 'tool'));
@@ -35,19 +42,36 @@ create domain haive_private.message_parts as jsonb
 constraint message_parts_are_bounded check (
   jsonb_typeof(value) = 'array' and pg_column_size(value) <= 33554432
 )
--- What one writes all must be able to read: the four kinds of parts, with what makes them one.
+constraint message_parts_are_readable check (
+  not jsonb_path_exists(value, 'strict $.**{100}')
+  and not jsonb_path_exists(
+    value, 'strict $.** ? (@.type() == "number" && (@ > 1e400 || @ < -1e400))'
+  )
+)
+-- The four kinds of parts, with what makes them one and in the types that a client expects.
 constraint message_parts_are_known check (
-  not jsonb_path_exists(value, $p$
+  not jsonb_path_exists(value, 'strict $[*] ? (@.type() != "object")', '{}', true)
+  and not jsonb_path_exists(value, $p$
     $[*] ? (!(
-      (@.type == "text" && @.text.type() == "string")
-      || (@.type == "image" && (@.url.type() == "string" || @.data.type() == "string"))
-      || (
-        @.type == "tool_call" && @.id.type() == "string" && @.name.type() == "string"
-        && (!exists(@.arguments) || @.arguments.type() == "object")
-      )
-      || (
-        @.type == "tool_result" && @.tool_call_id.type() == "string"
-        && (!exists(@.is_error) || @.is_error.type() == "boolean")
+      @.type.type() == "string" && (
+        (@.type == "text" && @.text.type() == "string")
+        || (
+          @.type == "image" && (@.url.type() == "string" || @.data.type() == "string")
+          && (!exists(@.url) || @.url.type() == "string" || @.url.type() == "null")
+          && (!exists(@.data) || @.data.type() == "string" || @.data.type() == "null")
+          && (
+            !exists(@.media_type) || @.media_type.type() == "string"
+            || @.media_type.type() == "null"
+          )
+        )
+        || (
+          @.type == "tool_call" && @.id.type() == "string" && @.name.type() == "string"
+          && (!exists(@.arguments) || @.arguments.type() == "object")
+        )
+        || (
+          @.type == "tool_result" && @.tool_call_id.type() == "string"
+          && (!exists(@.is_error) || @.is_error.type() == "boolean")
+        )
       )
     ))
   $p$)

@@ -44,7 +44,8 @@ create index conversations_active_idx on haive.conversations (active_hour);
 create index conversations_created_idx on haive.conversations (created_at);
 -- Serves: the conversations of an agent.
 create index conversations_agent_idx on haive.conversations (agent_id, tenant_id, active_hour);
--- Serves: filters by tags.
+-- Serves: filters by tags of callers that row level security does not bind (service_role). For the
+-- others a filter runs after the policy, since its operator is not leakproof, and an index cannot.
 create index conversations_tags_idx on haive.conversations using gin (tags);
--- Serves: filters by participants, and the policy by which a participant may read.
+-- Serves: the policy by which a participant may read; filters as above.
 create index conversations_participants_idx on haive.conversations using gin (participants);

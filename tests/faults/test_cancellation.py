@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
-from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence import PersistenceConfig, PostgresStore, _postgres_transport
 from haive.core.persistence.errors import LockTimeoutError
 from haive.core.persistence.models import Message, MessageRole, NewConversation, NewMessage
 
@@ -23,6 +23,13 @@ OTHERS = """
     where datname = current_database() and pid <> pg_backend_pid()
         and backend_type = 'client backend'
 """
+
+
+@pytest.fixture(autouse=True)
+def copy_from_a_thousand(monkeypatch):
+    """Let COPY begin where a test need not write many rows to see it."""
+    monkeypatch.setattr(_postgres_transport, "_COPY_FROM", 1_000)
+
 
 Call = Callable[[PostgresStore, UUID], Awaitable[object]]
 
@@ -105,7 +112,7 @@ async def test_a_statement_of_the_owner_that_ran_out_of_time_leaves_no_role_of_t
             assert not connection.is_in_transaction()
 
 
-@pytest.mark.parametrize("statement", ["begin", "set role postgres", "reset all", "discard all"])
+@pytest.mark.parametrize("statement", ["begin", "set role postgres", "reset all"])
 async def test_what_a_statement_of_the_owner_does_to_its_session_ends_with_it(
     postgres, open_store, statement
 ):

@@ -847,7 +847,7 @@ $$;
 ALTER FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) OWNER TO postgres;
 
 -- COMMENT DOMAIN "json_object"
-COMMENT ON DOMAIN haive_private."json_object" IS 'A JSON object of at most 1 MiB.';
+COMMENT ON DOMAIN haive_private."json_object" IS 'A JSON object of at most 1 MiB and less than 100 levels.';
 
 -- ACL FUNCTION append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text)
 GRANT ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) TO authenticated;
@@ -1265,7 +1265,8 @@ ALTER FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conv
 
 -- DOMAIN json_object
 CREATE DOMAIN haive_private."json_object" AS jsonb
-	CONSTRAINT json_object_is_bounded CHECK (((jsonb_typeof(VALUE) = 'object'::text) AND (pg_column_size(VALUE) <= 1048576)));
+	CONSTRAINT json_object_is_bounded CHECK (((jsonb_typeof(VALUE) = 'object'::text) AND (pg_column_size(VALUE) <= 1048576)))
+	CONSTRAINT json_object_is_readable CHECK (((NOT jsonb_path_exists(VALUE, 'strict $.**{100}'::jsonpath)) AND (NOT jsonb_path_exists(VALUE, 'strict $.**?(@.type() == "number" && (@ > 10000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -10000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000))'::jsonpath))));
 
 
 ALTER DOMAIN haive_private."json_object" OWNER TO postgres;
@@ -1336,7 +1337,8 @@ COMMENT ON DOMAIN haive_private.message_parts IS 'A list of parts (text, image, 
 -- DOMAIN message_parts
 CREATE DOMAIN haive_private.message_parts AS jsonb
 	CONSTRAINT message_parts_are_bounded CHECK (((jsonb_typeof(VALUE) = 'array'::text) AND (pg_column_size(VALUE) <= 33554432)))
-	CONSTRAINT message_parts_are_known CHECK ((NOT jsonb_path_exists(VALUE, '$[*]?(!(((@."type" == "text" && @."text".type() == "string" || @."type" == "image" && (@."url".type() == "string" || @."data".type() == "string")) || ((@."type" == "tool_call" && @."id".type() == "string") && @."name".type() == "string") && (!(exists (@."arguments")) || @."arguments".type() == "object")) || (@."type" == "tool_result" && @."tool_call_id".type() == "string") && (!(exists (@."is_error")) || @."is_error".type() == "boolean")))'::jsonpath)));
+	CONSTRAINT message_parts_are_known CHECK (((NOT jsonb_path_exists(VALUE, 'strict $[*]?(@.type() != "object")'::jsonpath, '{}'::jsonb, true)) AND (NOT jsonb_path_exists(VALUE, '$[*]?(!(@."type".type() == "string" && (((@."type" == "text" && @."text".type() == "string" || (((@."type" == "image" && (@."url".type() == "string" || @."data".type() == "string")) && ((!(exists (@."url")) || @."url".type() == "string") || @."url".type() == "null")) && ((!(exists (@."data")) || @."data".type() == "string") || @."data".type() == "null")) && ((!(exists (@."media_type")) || @."media_type".type() == "string") || @."media_type".type() == "null")) || ((@."type" == "tool_call" && @."id".type() == "string") && @."name".type() == "string") && (!(exists (@."arguments")) || @."arguments".type() == "object")) || (@."type" == "tool_result" && @."tool_call_id".type() == "string") && (!(exists (@."is_error")) || @."is_error".type() == "boolean"))))'::jsonpath))))
+	CONSTRAINT message_parts_are_readable CHECK (((NOT jsonb_path_exists(VALUE, 'strict $.**{100}'::jsonpath)) AND (NOT jsonb_path_exists(VALUE, 'strict $.**?(@.type() == "number" && (@ > 10000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000 || @ < -10000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000000))'::jsonpath))));
 
 
 ALTER DOMAIN haive_private.message_parts OWNER TO postgres;

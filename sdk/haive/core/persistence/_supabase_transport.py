@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
 import httpx
 from postgrest import APIError
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from haive.core.persistence._decoding import decode
@@ -18,6 +18,7 @@ from haive.core.persistence._retry import retrying
 from haive.core.persistence.errors import (
     AccessDeniedError,
     ConnectionLostError,
+    DatabaseError,
     PersistenceError,
     StatementTimeoutError,
     UnavailableError,
@@ -40,6 +41,7 @@ class _Place(BaseModel):
 
 
 _PLACES = TypeAdapter(list[_Place])
+_VERSION: TypeAdapter[str | None] = TypeAdapter(Annotated[str, Field(pattern=r"^\d+$")] | None)
 
 # Seconds: a little more than the longest statement that the API lets run.
 _TIMEOUT = httpx.Timeout(70.0, connect=10.0)
@@ -99,6 +101,8 @@ class SupabaseTransport:
             raise ConnectionLostError(
                 f"The API cannot be reached ({type(error).__name__})."
             ) from error
+        except ValueError:
+            raise DatabaseError("The answer of the API cannot be read.") from None
         return answer.data
 
     async def call(
@@ -116,10 +120,8 @@ class SupabaseTransport:
 
     async def schema_version(self) -> str | None:
         """The newest migration of the installation."""
-        version: str | None = await retrying(
-            lambda: self._rpc("schema_version", {}), self._retry_timeout
-        )
-        return version
+        answer = await retrying(lambda: self._rpc("schema_version", {}), self._retry_timeout)
+        return decode(_VERSION, answer)
 
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
         """Write messages in one request; see `Transport.append`."""
@@ -132,6 +134,8 @@ class SupabaseTransport:
             body["tenant"] = self.tenant
         answer = await retrying(lambda: self._rpc("add_messages", body), self._retry_timeout)
         written = decode(_PLACES, answer)
+        if len(written) != len(rows):
+            raise DatabaseError("The answer of the API cannot be read.")
         return [
             row.stored(place.seq, place.created_at)
             for row, place in zip(rows, written, strict=True)

@@ -39,6 +39,7 @@ Role = Literal["owner", "admin", "member", "reader"]
 _CONVERSATION = TypeAdapter(Conversation)
 _CONVERSATIONS = TypeAdapter(list[Conversation])
 _MESSAGES = TypeAdapter(list[Message])
+_COUNT = TypeAdapter(int)
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -296,13 +297,12 @@ class Store:
         Raises:
             NotFoundError: There is none, or none that the caller may delete.
         """
-        deleted: int = await self._transport.call(
+        return await self._transport.call(
             "delete_conversation",
             {"conversation_id": as_uuid(conversation_id, "conversation_id")},
-            _ANYTHING,
+            _COUNT,
             safe=False,
         )
-        return deleted
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -427,7 +427,7 @@ class Store:
         """Run a statement of your own as the owner of the schema, and return its rows.
 
         Args:
-            sql: One statement, or several without arguments.
+            sql: One statement.
             arguments: For ``$1``, ``$2``, … in it.
 
         Raises:
