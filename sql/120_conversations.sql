@@ -44,8 +44,9 @@ create index conversations_active_idx on haive.conversations (active_hour);
 create index conversations_created_idx on haive.conversations (created_at);
 -- Serves: the conversations of an agent.
 create index conversations_agent_idx on haive.conversations (agent_id, tenant_id, active_hour);
--- Serves: filters by tags of callers that row level security does not bind (service_role). For the
--- others a filter runs after the policy, since its operator is not leakproof, and an index cannot.
+-- Filters by lists use an index only for callers that row level security does not bind: for the
+-- others they run after the policy, since their operators are not leakproof.
+-- Serves: filters by tags with a service key.
 create index conversations_tags_idx on haive.conversations using gin (tags);
--- Serves: the policy by which a participant may read; filters as above.
+-- Serves: the policy by which a participant may read, and filters by them with a service key.
 create index conversations_participants_idx on haive.conversations using gin (participants);
