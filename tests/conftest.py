@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -16,6 +17,16 @@ from haive.core.persistence.schema import migrate
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
 _TEMPLATE = "haive_template"
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C even where a shell started the tests in its background.
+
+    Such a shell has its children ignore the signal, and they hand that on to theirs: to the
+    programs that tests interrupt.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
