@@ -1,5 +1,5 @@
 -- Reserves places and writes the messages into them. Rows come and go as arrays of columns, all of
--- one length (or null where no row has the column): a third cheaper than jsonb at 256 rows.
+-- one length (or null where no row has the column): 8 to 16 % cheaper than jsonb at 256 rows.
 create or replace function haive_private.insert_messages(
   p_tenant text,
   p_actor text,

@@ -1,5 +1,5 @@
 -- A conversation as JSON. Money is text: JSON numbers become floats on the way.
--- plpgsql, whose single expression costs a third of an SQL function that cannot be inlined.
+-- plpgsql, whose single expression costs less than an SQL function that cannot be inlined.
 create or replace function haive_private.conversation_doc(
   p_row haive.conversations, p_messages json default null
 )

@@ -249,7 +249,7 @@ comment on function haive_private.reserve_messages(
 ) is 'Gives places (seq) to messages that are about to be written in the same transaction.';
 
 -- Reserves places and writes the messages into them. Rows come and go as arrays of columns, all of
--- one length (or null where no row has the column): a third cheaper than jsonb at 256 rows.
+-- one length (or null where no row has the column): 8 to 16 % cheaper than jsonb at 256 rows.
 create or replace function haive_private.insert_messages(
   p_tenant text,
   p_actor text,
@@ -421,7 +421,7 @@ comment on function haive_private.replay_messages(
   timestamptz[]
 ) is 'Writes those messages that are not there yet and answers for all.';
 
--- One message, the statements of insert_messages for a single row: 0.2 ms less than by arrays,
+-- One message, the statements of insert_messages for a single row: 0.1 ms less than by arrays,
 -- which is what a lone caller waits for.
 create or replace function haive_private.append_message(
   p_tenant text,
@@ -567,7 +567,7 @@ comment on function haive_private.append_messages(
 ) is 'Writes messages of any conversations; those that exist already are answered as they are.';
 
 -- A conversation as JSON. Money is text: JSON numbers become floats on the way.
--- plpgsql, whose single expression costs a third of an SQL function that cannot be inlined.
+-- plpgsql, whose single expression costs less than an SQL function that cannot be inlined.
 create or replace function haive_private.conversation_doc(
   p_row haive.conversations, p_messages json default null
 )
