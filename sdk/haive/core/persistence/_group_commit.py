@@ -122,10 +122,8 @@ class GroupCommit:
                 weight += row.weight
             if not queue:
                 del self._waiting[stream]
-            if len(batch) > taken:
+            if len(batch) > taken:  # else all of its callers were cancelled
                 self._busy.add(stream)
-            elif queue:
-                self._ready.append(stream)
         if not self._outstanding:
             self._quiet.set()
         return batch
