@@ -32,3 +32,20 @@ begin
   end if;
 end;
 $$;
+
+create table haive_private.migrations (
+  version text collate "C" not null,
+  name text not null,
+  applied_at timestamptz not null default now(),
+  constraint migrations_pkey primary key (version)
+);
+
+comment on table haive_private.migrations is
+'Which migrations this installation has, whoever applied them.';
+
+-- Closed until the policies open it.
+alter table haive_private.migrations enable row level security;
+
+insert into haive_private.migrations (version, name) values
+  ('20261122100000', 'schemas_and_roles')
+on conflict do nothing;

@@ -241,25 +241,13 @@ comment on column haive.events.xid is
 'row that commits late is not skipped. Of one conversation, id is the order: a transaction has its '
 'number before it waits for the row.';
 
-create table haive_private.migrations (
-  version text collate "C" not null,
-  name text not null,
-  applied_at timestamptz not null default now(),
-  constraint migrations_pkey primary key (version)
-);
-
-comment on table haive_private.migrations is
-'Which migrations this installation has, whoever applied them.';
-
 -- Closed until the policies open them.
 alter table haive.conversations enable row level security;
 alter table haive.events enable row level security;
 alter table haive.members enable row level security;
 alter table haive.messages enable row level security;
-alter table haive_private.migrations enable row level security;
 alter table haive.tenants enable row level security;
 
 insert into haive_private.migrations (version, name) values
-  ('20261122100000', 'schemas_and_roles'),
   ('20261122101000', 'tables')
 on conflict do nothing;

@@ -93,6 +93,19 @@ async def test_twenty_processes_at_once_apply_each_migration_once(new_database, 
     assert dump(dsn) == dump(database)
 
 
+async def test_each_migration_records_itself(new_database, connect, monkeypatch):
+    # Else a process that comes between two migrations finds the first one not done, and repeats it.
+    dsn = await new_database()
+    connection: asyncpg.Connection = await connect(dsn=dsn)
+    every = schema.migrations()
+    for count in range(1, len(every) + 1):
+        monkeypatch.setattr(schema, "migrations", lambda count=count: every[:count])
+        report = await schema.migrate(dsn)
+        assert report.applied == tuple(f"{m.version}_{m.name}" for m in every[count - 1 : count])
+        done = await schema.installed_versions(connection, "haive")
+        assert done == {m.version for m in every[:count]}
+
+
 async def test_a_failing_migration_leaves_nothing_of_itself(database, dump, monkeypatch):
     before = dump(database)
     broken = replace(
