@@ -18,10 +18,15 @@ language plpgsql
 volatile
 security definer
 set search_path = ''
+-- One plan for all calls: planning each time is 1.5 of 25 µs a message, at 128 rows. The tables may
+-- be empty when it is made, and it stays: without the other scans the key is what is left to it.
+-- (Before 17, a plan made for an empty table reads the tenant's keys until autovacuum sees rows.)
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
+  v_ids uuid[]; -- as conversation_ids, a name that columns have
   v_inputs bigint[];
   v_outputs bigint[];
   v_costs numeric[];
@@ -30,7 +35,7 @@ begin
   select
     array_agg(g.conversation_id), array_agg(g.n), array_agg(g.input_tokens),
     array_agg(g.output_tokens), array_agg(g.cost), array_agg(g.latest)
-  into conversation_ids, counts, v_inputs, v_outputs, v_costs, v_latest
+  into v_ids, counts, v_inputs, v_outputs, v_costs, v_latest
   from (
     select
       u.conversation_id,
@@ -45,7 +50,7 @@ begin
     order by u.conversation_id
   ) as g;
 
-  if cardinality(conversation_ids) = 1 then
+  if cardinality(v_ids) = 1 then
     update haive.conversations as c
     set
       message_count = c.message_count + counts[1],
@@ -54,42 +59,38 @@ begin
       cost = c.cost + v_costs[1],
       last_message_at = greatest(c.last_message_at, v_latest[1])
     where
-      c.tenant_id = p_tenant and c.id = conversation_ids[1]
+      c.tenant_id = p_tenant and c.id = v_ids[1]
       and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
     returning array[c.message_count] into last_seqs;
     if not found then
       last_seqs := array[null::bigint];
     end if;
   else
-    -- Planned anew each time, for a plan made while the table was empty reads all of it for ever.
-    -- Its index scan finds the rows in the order of their ids, so two writers never wait for each
-    -- other in a circle; width_bucket is the binary search for a row's place in the sorted array.
-    execute $q$
-      with grown as (
-        update haive.conversations as c
-        set
-          message_count = c.message_count + $4[width_bucket(c.id, $3)],
-          input_tokens = c.input_tokens + $5[width_bucket(c.id, $3)],
-          output_tokens = c.output_tokens + $6[width_bucket(c.id, $3)],
-          cost = c.cost + $7[width_bucket(c.id, $3)],
-          last_message_at = greatest(c.last_message_at, $8[width_bucket(c.id, $3)])
-        where
-          c.tenant_id = $1 and c.id = any($3)
-          and ($2 is null or c.user_id = $2 or $2 = any(c.participants))
-        returning c.id, c.message_count
-      )
-      select array_agg(g.message_count order by u.id)
-      from unnest($3) as u (id)
-      left join grown as g on g.id = u.id
-    $q$
-    into last_seqs
-    using p_tenant, p_actor, conversation_ids, counts, v_inputs, v_outputs, v_costs, v_latest;
+    -- The scan of the key finds the rows in the order of their ids, so two writers never wait for
+    -- each other in a circle; width_bucket is the binary search for a row's place in the array.
+    with grown as (
+      update haive.conversations as c
+      set
+        message_count = c.message_count + counts[width_bucket(c.id, v_ids)],
+        input_tokens = c.input_tokens + v_inputs[width_bucket(c.id, v_ids)],
+        output_tokens = c.output_tokens + v_outputs[width_bucket(c.id, v_ids)],
+        cost = c.cost + v_costs[width_bucket(c.id, v_ids)],
+        last_message_at = greatest(c.last_message_at, v_latest[width_bucket(c.id, v_ids)])
+      where
+        c.tenant_id = p_tenant and c.id = any(v_ids)
+        and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
+      returning c.id, c.message_count
+    )
+    select array_agg(g.message_count order by u.id) into last_seqs
+    from unnest(v_ids) as u (id)
+    left join grown as g on g.id = u.id;
   end if;
 
   insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
   select p_tenant, 'messages.added', u.id, u.last_seq - u.n + 1, u.last_seq
-  from unnest(conversation_ids, last_seqs, counts) as u (id, last_seq, n)
+  from unnest(v_ids, last_seqs, counts) as u (id, last_seq, n)
   where u.last_seq is not null;
+  conversation_ids := v_ids;
 end;
 $$;
 

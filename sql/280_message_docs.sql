@@ -1,6 +1,6 @@
 -- The messages of some conversations as JSON, a list for each, always in the order of seq. A page
 -- is a range of seq, which has no gaps: it is known without reading what lies before it.
--- The casts take the domains off: to_json looks a domain up for every value (a tenth of the time).
+-- The casts take the domains off: to_json looks a domain up for every value (a fifth of the time).
 create or replace function haive_private.message_docs(
   p_tenant text,
   p_conversation_ids uuid[],
@@ -24,14 +24,14 @@ begin
           m.metadata::jsonb,
           case
             when m.input_tokens is not null then json_build_object(
-              'input_tokens', m.input_tokens,
-              'output_tokens', m.output_tokens,
+              'input_tokens', m.input_tokens::int,
+              'output_tokens', m.output_tokens::int,
               'total_tokens', m.input_tokens + m.output_tokens,
-              'model', m.model,
+              'model', m.model::text,
               'cost', m.cost::text
             )
           end as token_usage,
-          m.created_at
+          m.created_at::timestamptz
         from haive.messages as m
         where
           m.tenant_id = p_tenant and m.conversation_id = w.conversation_id

@@ -19,6 +19,7 @@ async def explained(stack, database, connect):
     connection = await connect(dsn=superuser)
     await connection.execute(
         "load 'auto_explain'; set auto_explain.log_min_duration = 0;"
+        "set auto_explain.log_analyze = on;"
         "set auto_explain.log_nested_statements = on; set auto_explain.log_format = json;"
         "set client_min_messages = log; set role haive_client;"
     )
@@ -28,20 +29,30 @@ async def explained(stack, database, connect):
     async def run(query, *arguments):
         plans.clear()
         await connection.fetch(query, *arguments)
-        found = set()
-        for plan in plans:
-            document = json.loads(plan[plan.index("{") :])
-            found |= set(_scans(document["Plan"]))
-        return found
+        return {
+            (scan["Relation Name"], scan["Node Type"], scan.get("Index Name"))
+            for table in _TABLES
+            for scan in scans(table)
+        }
+
+    def scans(table):
+        documents = [json.loads(plan[plan.index("{") :]) for plan in plans]
+        return [
+            scan
+            for document in documents
+            for scan in _scans(document["Plan"])
+            if scan["Relation Name"] == table
+        ]
 
     run.connection = connection
+    run.scans = scans
     yield run
     await connection.execute("reset client_min_messages")
 
 
 def _scans(node):
     if node.get("Relation Name") in _TABLES and node["Node Type"].endswith("Scan"):
-        yield node["Relation Name"], node["Node Type"], node.get("Index Name")
+        yield node
     for child in node.get("Plans", ()):
         yield from _scans(child)
 
@@ -59,6 +70,10 @@ _CALLS = {
     "get messages": ("select haive.get_messages($1)", {"conversations", "messages"}),
     "update": (_CHANGE, {"conversations"}),
 }
+_UNKNOWN = """
+    select * from haive_private.append_messages(
+      null, array[gen_random_uuid(), gen_random_uuid()],
+      array[gen_random_uuid(), gen_random_uuid()], array['user', 'user'], array['a', 'b'])"""
 _PRIMARY = {("conversations", "conversations_pkey"), ("messages", "messages_pkey")}
 
 
@@ -87,6 +102,21 @@ async def test_a_row_is_found_by_its_key_before_anything_was_analysed(
     found |= await explained(query, first)
     assert {(table, index) for table, _, index in found} <= _PRIMARY
     assert {table for table, _, _ in found} == tables
+
+
+async def test_a_plan_made_for_an_empty_table_looks_up_the_rows_of_a_batch(explained, postgres):
+    by_key = {("conversations", "Index Scan", "conversations_pkey")}
+    for _ in range(7):
+        assert await explained(_UNKNOWN) == by_key
+    await postgres.execute(
+        "alter table haive.conversations set (autovacuum_enabled = off);"
+        "insert into haive.conversations (tenant_id, id, agent_id, user_id)"
+        " select 'default', gen_random_uuid(), 'a', 'u' from generate_series(1, 3000)"
+    )
+    assert await explained(_UNKNOWN) == by_key
+    (scan,) = explained.scans("conversations")
+    assert "id = ANY" in scan["Index Cond"]
+    assert scan["Rows Removed by Filter"] == 0
 
 
 async def test_a_user_finds_a_row_by_its_key_too(explained, postgres):

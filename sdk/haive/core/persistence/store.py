@@ -354,7 +354,11 @@ class Store:
             InvalidInputError: Something cannot be stored; then nothing is.
         """
         rows = [row_of(message) for message in messages]
-        written: list[Message] = []
+        places = await self._write(rows)
+        return [row.stored(seq, at) for row, (seq, at) in zip(rows, places, strict=True)]
+
+    async def _write(self, rows: Sequence[MessageRow]) -> list[tuple[int, datetime]]:
+        written: list[tuple[int, datetime]] = []
         for chunk in _chunks(rows):
             written += await self._transport.append_many(chunk)
         return written

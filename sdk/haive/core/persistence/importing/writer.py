@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from haive.core.persistence._rows import row_of
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
 from haive.core.persistence.importing.prepare import reason
 from haive.core.persistence.importing.records import Skipped, What
@@ -77,7 +78,8 @@ class Writer:
         return list(zip(batch, stored, strict=True))
 
     async def _store_messages(self, messages: Sequence[NewMessage]) -> list[object]:
-        return [*await self._store.add_messages(messages)]
+        # What add_messages does, but that nobody reads the messages.
+        return [*await self._store._write([row_of(message) for message in messages])]
 
     def _missing(
         self, prepared: Prepared, stored: Conversation, there: int | None
