@@ -98,7 +98,9 @@ comment on domain haive_private.money is
 create domain haive_private.event_kind as text collate "C"
 constraint event_kind_is_known check (
   value in (
-    'conversation.created', 'conversation.updated', 'conversation.deleted', 'messages.added'
+    'conversation.created', 'conversation.updated', 'conversation.deleted', 'messages.added',
+    'checkpoint.saved', 'checkpoint.changed', 'checkpoints.pruned', 'branch.created',
+    'thread.copied', 'thread.deleted'
   )
 );
 comment on domain haive_private.event_kind is 'What happened.';

@@ -7,6 +7,8 @@ create table haive.events (
   first_seq bigint,
   last_seq bigint,
   created_at timestamptz not null default now(),
+  thread_key uuid,
+  checkpoint_id uuid,
   constraint events_pkey primary key (tenant_id, xid, id)
 );
 

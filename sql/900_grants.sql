@@ -11,6 +11,7 @@ from public, anon, authenticated, service_role, haive_client, haive_writer;
 revoke all on function
 haive.error_catalogue(),
 haive.current_actor(),
+haive.current_tenant(text),
 haive.schema_version(),
 haive.create_conversations(jsonb, text),
 haive.get_conversation(uuid, int, text),
@@ -40,6 +41,7 @@ grant select on haive_private.migrations to authenticated, service_role, haive_c
 grant execute on function
 haive.error_catalogue(),
 haive.current_actor(),
+haive.current_tenant(text),
 haive.schema_version(),
 haive.create_conversations(jsonb, text),
 haive.get_conversation(uuid, int, text),

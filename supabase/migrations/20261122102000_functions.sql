@@ -145,6 +145,19 @@ comment on function haive_private.enter_tenant(text, boolean) is
 'Resolves and checks the tenant of an operation: argument, header, session setting, the caller''s '
 'only membership; "default" for trusted callers.';
 
+create or replace function haive.current_tenant(tenant text default null)
+returns json
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select json_build_object('tenant', e.tenant) from haive_private.enter_tenant(current_tenant.tenant, false) as e
+$$;
+
+comment on function haive.current_tenant(text) is
+'The tenant that a call with this argument works in, as {tenant}: keys are made for one.';
+
 -- Takes the next places of the conversations that messages go to: locks each conversation's row,
 -- moves its counters and writes its event, in one statement each however many messages come.
 -- Messages of a conversation that is unknown, or closed to the caller, get no place.
@@ -165,10 +178,15 @@ language plpgsql
 volatile
 security definer
 set search_path = ''
+-- One plan for all calls: planning each time is 1.5 of 25 µs a message, at 128 rows. The tables may
+-- be empty when it is made, and it stays: without the other scans the key is what is left to it.
+-- (Before 17, a plan made for an empty table reads the tenant's keys until autovacuum sees rows.)
+set plan_cache_mode = force_generic_plan
 set enable_seqscan = off
 set enable_bitmapscan = off
 as $$
 declare
+  v_ids uuid[]; -- as conversation_ids, a name that columns have
   v_inputs bigint[];
   v_outputs bigint[];
   v_costs numeric[];
@@ -177,7 +195,7 @@ begin
   select
     array_agg(g.conversation_id), array_agg(g.n), array_agg(g.input_tokens),
     array_agg(g.output_tokens), array_agg(g.cost), array_agg(g.latest)
-  into conversation_ids, counts, v_inputs, v_outputs, v_costs, v_latest
+  into v_ids, counts, v_inputs, v_outputs, v_costs, v_latest
   from (
     select
       u.conversation_id,
@@ -192,7 +210,7 @@ begin
     order by u.conversation_id
   ) as g;
 
-  if cardinality(conversation_ids) = 1 then
+  if cardinality(v_ids) = 1 then
     update haive.conversations as c
     set
       message_count = c.message_count + counts[1],
@@ -201,42 +219,38 @@ begin
       cost = c.cost + v_costs[1],
       last_message_at = greatest(c.last_message_at, v_latest[1])
     where
-      c.tenant_id = p_tenant and c.id = conversation_ids[1]
+      c.tenant_id = p_tenant and c.id = v_ids[1]
       and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
     returning array[c.message_count] into last_seqs;
     if not found then
       last_seqs := array[null::bigint];
     end if;
   else
-    -- Planned anew each time, for a plan made while the table was empty reads all of it for ever.
-    -- Its index scan finds the rows in the order of their ids, so two writers never wait for each
-    -- other in a circle; width_bucket is the binary search for a row's place in the sorted array.
-    execute $q$
-      with grown as (
-        update haive.conversations as c
-        set
-          message_count = c.message_count + $4[width_bucket(c.id, $3)],
-          input_tokens = c.input_tokens + $5[width_bucket(c.id, $3)],
-          output_tokens = c.output_tokens + $6[width_bucket(c.id, $3)],
-          cost = c.cost + $7[width_bucket(c.id, $3)],
-          last_message_at = greatest(c.last_message_at, $8[width_bucket(c.id, $3)])
-        where
-          c.tenant_id = $1 and c.id = any($3)
-          and ($2 is null or c.user_id = $2 or $2 = any(c.participants))
-        returning c.id, c.message_count
-      )
-      select array_agg(g.message_count order by u.id)
-      from unnest($3) as u (id)
-      left join grown as g on g.id = u.id
-    $q$
-    into last_seqs
-    using p_tenant, p_actor, conversation_ids, counts, v_inputs, v_outputs, v_costs, v_latest;
+    -- The scan of the key finds the rows in the order of their ids, so two writers never wait for
+    -- each other in a circle; width_bucket is the binary search for a row's place in the array.
+    with grown as (
+      update haive.conversations as c
+      set
+        message_count = c.message_count + counts[width_bucket(c.id, v_ids)],
+        input_tokens = c.input_tokens + v_inputs[width_bucket(c.id, v_ids)],
+        output_tokens = c.output_tokens + v_outputs[width_bucket(c.id, v_ids)],
+        cost = c.cost + v_costs[width_bucket(c.id, v_ids)],
+        last_message_at = greatest(c.last_message_at, v_latest[width_bucket(c.id, v_ids)])
+      where
+        c.tenant_id = p_tenant and c.id = any(v_ids)
+        and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
+      returning c.id, c.message_count
+    )
+    select array_agg(g.message_count order by u.id) into last_seqs
+    from unnest(v_ids) as u (id)
+    left join grown as g on g.id = u.id;
   end if;
 
   insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
   select p_tenant, 'messages.added', u.id, u.last_seq - u.n + 1, u.last_seq
-  from unnest(conversation_ids, last_seqs, counts) as u (id, last_seq, n)
+  from unnest(v_ids, last_seqs, counts) as u (id, last_seq, n)
   where u.last_seq is not null;
+  conversation_ids := v_ids;
 end;
 $$;
 
@@ -568,6 +582,7 @@ comment on function haive_private.append_messages(
 
 -- A conversation as JSON. Money is text: JSON numbers become floats on the way.
 -- plpgsql, whose single expression costs less than an SQL function that cannot be inlined.
+-- The casts take the domains off, as in message_docs.
 create or replace function haive_private.conversation_doc(
   p_row haive.conversations, p_messages json default null
 )
@@ -581,20 +596,20 @@ begin
   return json_build_object(
     'id', p_row.id,
     'tenant_id', p_row.tenant_id,
-    'agent_id', p_row.agent_id,
-    'user_id', p_row.user_id,
+    'agent_id', p_row.agent_id::text,
+    'user_id', p_row.user_id::text,
     'metadata', json_build_object(
-      'title', p_row.title,
-      'tags', p_row.tags,
-      'context', p_row.context,
-      'participants', p_row.participants,
-      'settings', p_row.settings
+      'title', p_row.title::text,
+      'tags', p_row.tags::text[],
+      'context', p_row.context::jsonb,
+      'participants', p_row.participants::text[],
+      'settings', p_row.settings::jsonb
     ),
     'message_count', p_row.message_count,
     'input_tokens', p_row.input_tokens,
     'output_tokens', p_row.output_tokens,
     'cost', p_row.cost::text,
-    'created_at', p_row.created_at,
+    'created_at', p_row.created_at::timestamptz,
     'updated_at', p_row.updated_at,
     'last_message_at', p_row.last_message_at,
     'messages', p_messages
@@ -607,7 +622,7 @@ comment on function haive_private.conversation_doc(haive.conversations, json) is
 
 -- The messages of some conversations as JSON, a list for each, always in the order of seq. A page
 -- is a range of seq, which has no gaps: it is known without reading what lies before it.
--- The casts take the domains off: to_json looks a domain up for every value (a tenth of the time).
+-- The casts take the domains off: to_json looks a domain up for every value (a fifth of the time).
 create or replace function haive_private.message_docs(
   p_tenant text,
   p_conversation_ids uuid[],
@@ -631,14 +646,14 @@ begin
           m.metadata::jsonb,
           case
             when m.input_tokens is not null then json_build_object(
-              'input_tokens', m.input_tokens,
-              'output_tokens', m.output_tokens,
+              'input_tokens', m.input_tokens::int,
+              'output_tokens', m.output_tokens::int,
               'total_tokens', m.input_tokens + m.output_tokens,
-              'model', m.model,
+              'model', m.model::text,
               'cost', m.cost::text
             )
           end as token_usage,
-          m.created_at
+          m.created_at::timestamptz
         from haive.messages as m
         where
           m.tenant_id = p_tenant and m.conversation_id = w.conversation_id

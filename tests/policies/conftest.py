@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 #: A user's conversation, one they take part in, one of others in their tenant, and one elsewhere.
+#: As many threads, named `thread own` and so on, with the same ids for all that is in them.
 TARGETS = {
     "own": UUID("019aaaaa-0000-7000-8000-000000000001"),
     "shared": UUID("019aaaaa-0000-7000-8000-000000000002"),
@@ -80,6 +81,31 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
         )
         await connection.execute(
             "select haive_private.append_message($1, $2, $2, 'user', 'hello')", tenant, target
+        )
+    for name, (tenant, target, user_id, _) in zip(TARGETS, rows, strict=True):
+        await connection.execute(
+            """
+            with thread as (
+              insert into haive.threads (tenant_id, thread_key, thread_id, user_id)
+              values ($1, $2, $3, $4)
+            ), branch as (
+              insert into haive.branches (tenant_id, branch_id, thread_key, name, head_id)
+              values ($1, $2, $2, 'main', $2)
+            ), schema as (
+              insert into haive.checkpoint_schemas (tenant_id, hash, payload)
+              values ($1, uuid_send($2), '{}')
+            ), write as (
+              insert into haive.checkpoint_writes (
+                tenant_id, thread_key, checkpoint_id, task_id, idx, channel, size, codec, payload
+              )
+              values ($1, $2, $2, $2, 0, 'c', 0, 0, '')
+            )
+            insert into haive.checkpoints (
+              tenant_id, branch_id, thread_key, id, size, codec, depth, payload
+            )
+            values ($1, $2, $2, $2, 0, 0, 0, '')
+            """,
+            *(tenant, target, f"thread {name}", user_id),
         )
 
 

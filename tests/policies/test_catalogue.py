@@ -12,19 +12,28 @@ _ROOT = Path(__file__).parents[2]
 
 # What callers run in the private schema; the rest is for the definer functions themselves.
 _CALLED = {
+    "annotate_checkpoint",
     "append_message",
     "append_messages",
+    "checkpoint_frames",
+    "checkpoint_write_docs",
     "conversation_doc",
+    "copy_thread",
+    "create_branch",
     "create_conversations",
     "delete_conversation",
+    "delete_thread",
     "enter_tenant",
     "message_docs",
     "my_admin_tenants",
     "my_tenants",
+    "put_checkpoint_writes",
+    "rewrite_checkpoints",
+    "save_checkpoint",
     "set_member",
     "update_conversation",
 }
-_INTERNAL = {"insert_messages", "replay_messages", "reserve_messages"}
+_INTERNAL = {"insert_messages", "open_branch", "open_thread", "replay_messages", "reserve_messages"}
 
 _TABLES = f"pg_class where relnamespace in {_SCHEMAS} and relkind in ('r', 'p', 'v', 'm', 'f')"
 _FUNCTIONS = f"pg_proc where pronamespace in {_SCHEMAS}"

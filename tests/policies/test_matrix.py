@@ -24,6 +24,16 @@ _EXPECTED = """
 | messages | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
 | events | select | no | no | no | no | no | no | no | all | tenant | none |
 | events | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| threads | select | no | none | none | own | own | tenant | tenant | all | tenant | none |
+| threads | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| branches | select | no | none | none | own | own | tenant | tenant | all | tenant | none |
+| branches | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| checkpoints | select | no | none | none | own | own | tenant | tenant | all | tenant | none |
+| checkpoints | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| checkpoint_writes | select | no | none | none | own | own | tenant | tenant | all | tenant | none |
+| checkpoint_writes | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| checkpoint_schemas | select | no | none | theirs | tenant | tenant | tenant | tenant | all | tenant | none |
+| checkpoint_schemas | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
 | create_conversations | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | get_conversation | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | add_messages | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
@@ -32,6 +42,19 @@ _EXPECTED = """
 | update_conversation | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
 | delete_conversation | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | set_member | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| save_checkpoint | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| find_checkpoints | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| put_checkpoint_writes | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| list_checkpoint_writes | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| create_branch | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| list_branches | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| list_threads | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| annotate_checkpoint | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| rewrite_checkpoints | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| copy_thread | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| delete_thread | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| get_checkpoint_schema | call | no | none | none | tenant | tenant | tenant | tenant | tenant | tenant | none |
+| current_tenant | call | no | none | none | tenant | tenant | tenant | tenant | tenant | tenant | none |
 | current_actor | call | no | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 | error_catalogue | call | no | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 | schema_version | call | no | yes | yes | yes | yes | yes | yes | yes | yes | yes |
@@ -46,6 +69,7 @@ _SCOPES = {
     frozenset({"foreign"}): "theirs",
 }
 _READING = '"members read what they take part in, administrators all"'
+_OWN = '"members read their own, administrators all"'
 _DENIED = asyncpg.InsufficientPrivilegeError
 
 # What a caller gets who is refused by us: no such user, not allowed, no such row.
@@ -83,7 +107,12 @@ class Probe:
         return f"may {verb}"
 
     async def _select(self, name):
-        key = {"conversations": "id::text", "tenants": "tenant_id", "members": "user_id"}
+        key = {
+            "conversations": "id::text", "tenants": "tenant_id", "members": "user_id",
+            "threads": "thread_key::text", "branches": "thread_key::text",
+            "checkpoints": "id::text", "checkpoint_writes": "checkpoint_id::text",
+            "checkpoint_schemas": "encode(hash, 'hex')::uuid::text",
+        }  # fmt: skip
         rows = await self._as_persona(
             "fetch", f"select distinct {key.get(name, 'conversation_id::text')} from haive.{name}"
         )
@@ -184,6 +213,73 @@ class Probe:
             look=f"select user_id from haive.members where tenant_id = '{tenant}' order by 1",
         )
 
+    # -- threads: each with one checkpoint, of the target's id -------------------------------------
+
+    async def _save_checkpoint(self, target):
+        key = self._targets[target]
+        query = (
+            "select haive.save_checkpoint(thread_id => $1, id => $2, payload => '', size => 0,"
+            " parent_id => $3)"
+        )
+        return await self._as_persona(
+            *("fetchval", query, f"thread {target}", uuid4(), key),
+            look=f"select id from haive.checkpoints where thread_key = '{key}' order by seq",
+        )
+
+    async def _find_checkpoints(self, target):
+        query = "select haive.find_checkpoints(checkpoint_id => $1, states => true)"
+        answer = await self._as_persona("fetchval", query, self._targets[target])
+        return json.loads(answer)["checkpoints"]
+
+    async def _put_checkpoint_writes(self, target):
+        key = self._targets[target]
+        write = {"idx": 1, "channel": "c", "size": 0, "codec": 0, "payload": ""}
+        query = "select haive.put_checkpoint_writes($1, $2, $2, $3)"
+        return await self._as_persona(
+            *("fetchval", query, f"thread {target}", key, json.dumps([write])),
+            look=f"select idx from haive.checkpoint_writes where thread_key = '{key}' order by 1",
+        )
+
+    async def _create_branch(self, target):
+        query = "select haive.create_branch($1, 'b')"
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _list_checkpoint_writes(self, target):
+        query = "select haive.list_checkpoint_writes($1)"
+        return json.loads(await self._as_persona("fetchval", query, f"thread {target}"))
+
+    async def _list_branches(self, target):
+        query = "select haive.list_branches($1)"
+        return json.loads(await self._as_persona("fetchval", query, f"thread {target}"))
+
+    async def _list_threads(self, target):
+        answer = await self._as_persona("fetchval", "select haive.list_threads()")
+        return f"thread {target}" in {row["thread_id"] for row in json.loads(answer)}
+
+    async def _annotate_checkpoint(self, target):
+        query = "select haive.annotate_checkpoint($1, failed => true)"
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _rewrite_checkpoints(self, target):
+        query = "select haive.rewrite_checkpoints($1)"
+        return await self._as_persona("fetchval", query, f"thread {target}")
+
+    async def _copy_thread(self, target):
+        query = "select haive.copy_thread($1, 'copy')"
+        return await self._as_persona("fetchval", query, f"thread {target}")
+
+    async def _delete_thread(self, target):
+        query = "select haive.delete_thread($1)"
+        return await self._as_persona("fetchval", query, f"thread {target}")
+
+    async def _get_checkpoint_schema(self, target):
+        query = "select haive.get_checkpoint_schema($1)"
+        return await self._as_persona("fetchval", query, self._targets[target].bytes)
+
+    async def _current_tenant(self, target):
+        answer = await self._as_persona("fetchval", "select haive.current_tenant()")
+        return json.loads(answer)["tenant"] == ("blue" if target == "foreign" else "red")
+
 
 def _scope(reached):
     reached = frozenset(reached)
@@ -249,6 +345,13 @@ async def test_the_database_answers_as_the_matrix_says(measured):
         ("alter table haive.events disable row level security", "events"),
         (f"alter policy {_READING} on haive.conversations using (false)", "get_conversation"),
         ("create policy o on haive.messages for select to authenticated using (true)", "messages"),
+        ("alter table haive.threads disable row level security", "threads"),
+        ("alter table haive.branches disable row level security", "branches"),
+        ("alter table haive.checkpoints disable row level security", "checkpoints"),
+        ("alter table haive.checkpoint_writes disable row level security", "checkpoint_writes"),
+        ("alter table haive.checkpoint_schemas disable row level security", "checkpoint_schemas"),
+        (f"alter policy {_OWN} on haive.threads using (false)", "list_branches"),
+        ("grant update on haive.checkpoints to service_role", "checkpoints"),
         ("grant select on haive.events to authenticated", "events"),
         ("grant delete on haive.messages to service_role", "messages"),
         (
