@@ -1,0 +1,242 @@
+"""Packed states in as few bytes as they take: whole, or as what changed since the parent.
+
+A frame is one frame of zstd without its header, which follows from the sizes: so nothing stored
+states how much memory to take. Its checksum finds a delta that is applied to another parent. The
+dictionary of a delta is the parent's packed state. The parameters are fitted to the sizes; with
+those of a level, a delta of 4.4 MB is a third of it, as zstd does not look back that far.
+
+Measured on two cores, messages of 750 bytes, one of them new:
+
+| state   | delta | delta, level 3 | full    | encode  | decode  |
+|---------|-------|----------------|---------|---------|---------|
+| 8 KB    |   457 |            465 |   4,761 | 0.04 ms | 0.02 ms |
+| 38 KB   |   403 |            428 |  19,084 | 0.10 ms | 0.02 ms |
+| 150 KB  |   349 |            377 |  65,169 | 0.44 ms | 0.03 ms |
+| 4.4 MB  |   802 |      1,707,766 | 1.7 MB  |   18 ms |  1.2 ms |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import zstandard
+
+from haive.core.persistence.checkpointer._codec import MAX_STATE_BYTES
+from haive.core.persistence.errors import CorruptCheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: The codes of a row: not compressed (behind a CRC-32), compressed, compressed against the parent.
+PLAIN, FULL, DELTA = range(3)
+
+#: The longest chain: 32 deltas of a 150 KB state are decoded in 1.4 ms, about what a query takes.
+MAX_DEPTH = 32
+
+_FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
+_MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
+# A descriptor (a checksum, and neither a size nor the id of a dictionary) and the window.
+_HEADER_BYTES = 2
+# A level above 3 takes twice as long for one part in forty.
+_FULL_LEVEL = 3
+# Up to 512 KB with the parent, the lazy search is 15 % smaller and takes the same time; above,
+# the fast one is as small in a third of the time.
+_LAZY_WINDOW_LOG = 19
+
+
+def encode(plain: bytes, parent: bytes | None, *, compress: bool = True) -> tuple[int, bytes]:
+    """The smallest frame of a packed state.
+
+    No full frame is made to compare with a delta of less than a sixteenth of the state: what
+    could be saved is less than that, and text alone is compressed to a third, so such a delta has
+    used its parent.
+
+    Args:
+        plain: The packed state.
+        parent: The packed state of the parent, if a delta against it may be returned.
+        compress: Whether to compress at all.
+
+    Returns:
+        A code and the bytes of the frame.
+    """
+    if not compress or not plain:
+        return _as_it_is(plain)
+    delta = None
+    if parent is not None:
+        window_log = _window_log(len(parent) + len(plain))
+        compressor = zstandard.ZstdCompressor(
+            dict_data=_dictionary(parent), compression_params=_delta_parameters(window_log)
+        )
+        delta = compressor.compress(plain)[_HEADER_BYTES:]
+        if len(delta) * 16 <= len(plain):
+            return DELTA, delta
+    parameters = _full_parameters(_window_log(len(plain)))
+    full = zstandard.ZstdCompressor(compression_params=parameters).compress(plain)[_HEADER_BYTES:]
+    best = _as_it_is(plain)
+    if delta is not None and len(delta) < len(best[1]):
+        best = (DELTA, delta)
+    return (FULL, full) if len(full) <= len(best[1]) else best
+
+
+def _as_it_is(plain: bytes) -> tuple[int, bytes]:
+    return PLAIN, crc32(plain).to_bytes(4, "big") + plain
+
+
+def decode(code: int, payload: bytes, parent: bytes | None, *, size: int) -> bytes:
+    """The packed state of a frame, of exactly ``size`` bytes.
+
+    Nothing in the frame decides how much memory is taken: that is ``size`` for what comes out, and
+    at most twice ``size`` and the parent for zstd's window.
+
+    Raises:
+        CorruptCheckpointError: The frame is damaged, or of another size, or of another parent.
+    """
+    if not 0 <= size <= MAX_STATE_BYTES:
+        raise CorruptCheckpointError(f"A state has no {size:,} bytes.")
+    if code == PLAIN:
+        plain = payload[4:]
+        if len(plain) != size or payload[:4] != crc32(plain).to_bytes(4, "big"):
+            raise CorruptCheckpointError
+        return plain
+    if code == FULL:
+        parent = b""
+    elif code != DELTA:
+        raise CorruptCheckpointError(f"No frame has the code {code}.")
+    elif parent is None:
+        raise CorruptCheckpointError("The parent of a delta is missing.")
+    decompressor = zstandard.ZstdDecompressor(
+        dict_data=_dictionary(parent) if code == DELTA else None
+    )
+    try:
+        plain = decompressor.decompress(
+            _whole_frame(payload, len(parent), size), allow_extra_data=False
+        )
+    except zstandard.ZstdError:
+        raise CorruptCheckpointError from None
+    if len(plain) != size:
+        raise CorruptCheckpointError
+    return plain
+
+
+def decode_line(line: Sequence[tuple[int, bytes, int]], parent: bytes | None) -> bytes:
+    """The packed state at the end of a line of frames, each after the one before.
+
+    The states between are not made into objects: 31 deltas of a 160 KB state take 0.7 ms, where
+    `decode` for each of them takes 1.5.
+
+    Args:
+        line: Code, payload and size of each frame.
+        parent: What the first one is a delta against, if it is one.
+
+    Raises:
+        CorruptCheckpointError: As `decode` does.
+    """
+    *before, (code, payload, size) = line
+    if len(before) > 1 and [code for code, _, _ in before] == [FULL, *[DELTA] * (len(before) - 1)]:
+        sizes = [0, *(size for _, _, size in before)]
+        frames: list[bytes | bytearray | memoryview] = [
+            _whole_frame(payload, parent_size, size)
+            for parent_size, (_, payload, size) in zip(sizes, before, strict=False)
+        ]
+        try:
+            parent = zstandard.ZstdDecompressor().decompress_content_dict_chain(frames)
+        except zstandard.ZstdError:
+            raise CorruptCheckpointError from None
+    else:
+        for each in before:
+            parent = decode(each[0], each[1], parent, size=each[2])
+    return decode(code, payload, parent, size=size)
+
+
+def _whole_frame(payload: bytes, parent_size: int, size: int) -> bytes:
+    """A frame with its header; as that states the size, zstd needs no window beside the result."""
+    if not 0 < size <= MAX_STATE_BYTES:
+        raise CorruptCheckpointError(f"No frame has a state of {size:,} bytes.")
+    window = _window_log(parent_size + size) - zstandard.WINDOWLOG_MIN << 3
+    return b"".join((_MAGIC, bytes((0x84, window)), size.to_bytes(4, "little"), payload))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chain:
+    """What has to be read to have a state: a keyframe, and the deltas since then.
+
+    Attributes:
+        depth: How many deltas.
+        delta_bytes: What they take together, in bytes.
+        key_bytes: What the keyframe takes, in bytes; 0 while there is none.
+    """
+
+    depth: int = 0
+    delta_bytes: int = 0
+    key_bytes: int = 0
+
+    def wants_keyframe(self, next_delta: int) -> bool:
+        """Whether a full frame is better than one more delta of so many bytes.
+
+        It is when reading the deltas costs more than the keyframe, so that a chain is never more
+        than twice its keyframe, and when they are too many.
+        """
+        return self.depth >= MAX_DEPTH or self.delta_bytes + next_delta > self.key_bytes
+
+    def after(self, code: int, nbytes: int) -> Chain:
+        """The chain that a frame of so many bytes ends."""
+        if code != DELTA:
+            return Chain(key_bytes=nbytes)
+        return Chain(
+            depth=self.depth + 1,
+            delta_bytes=self.delta_bytes + nbytes,
+            key_bytes=self.key_bytes,
+        )
+
+
+def _dictionary(parent: bytes) -> zstandard.ZstdCompressionDict:
+    return zstandard.ZstdCompressionDict(parent, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+
+
+def _window_log(size: int) -> int:
+    """The smallest window, as a power of two, through which all of so many bytes is seen."""
+    return max(zstandard.WINDOWLOG_MIN, size.bit_length())
+
+
+@lru_cache
+def _delta_parameters(window_log: int) -> zstandard.ZstdCompressionParameters:
+    if window_log <= _LAZY_WINDOW_LOG:
+        table_log = max(window_log - 2, 8)
+        return zstandard.ZstdCompressionParameters(
+            format=_FORMAT,
+            window_log=window_log,
+            hash_log=table_log,
+            chain_log=table_log,
+            min_match=5,
+            search_log=5,
+            strategy=zstandard.STRATEGY_LAZY,
+            write_content_size=False,
+            write_checksum=True,
+            write_dict_id=False,
+        )
+    return zstandard.ZstdCompressionParameters(
+        format=_FORMAT,
+        window_log=window_log,
+        hash_log=window_log - 4,
+        min_match=6,
+        strategy=zstandard.STRATEGY_FAST,
+        write_content_size=False,
+        write_checksum=True,
+        write_dict_id=False,
+    )
+
+
+@lru_cache
+def _full_parameters(window_log: int) -> zstandard.ZstdCompressionParameters:
+    return zstandard.ZstdCompressionParameters.from_level(
+        _FULL_LEVEL,
+        source_size=1 << window_log,
+        format=_FORMAT,
+        window_log=window_log,
+        write_content_size=False,
+        write_checksum=True,
+        write_dict_id=False,
+    )
