@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from uuid import UUID, uuid4
 
 import pytest
 
 from haive.core.persistence import PersistenceConfig, PostgresStore, Store, SupabaseStore
+from haive.core.persistence.checkpointer import (
+    Checkpointer,
+    CheckpointStrategy,
+    Difference,
+    KeyRing,
+)
+from haive.core.persistence.errors import BranchConflict
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.models import MessageRole
 
@@ -95,3 +103,83 @@ async def test_the_conversation_snippet_stores_and_finds(
             500,
             Decimal("0.0195"),
         )
+
+
+@pytest.mark.parametrize("sealed", [False, True], ids=["plain", "sealed"])
+@pytest.mark.parametrize("kind", ["postgres", "supabase"])
+async def test_the_checkpoint_snippet_saves_finds_restores_branches_and_compares(
+    environment: None, stack: LocalStack, kind: str, sealed: bool, run, monkeypatch
+) -> None:
+    if sealed:
+        monkeypatch.setenv("CHECKPOINT_KEY", KeyRing.generate())
+    store: Store
+    if kind == "postgres":
+        store = PostgresStore(PersistenceConfig())
+    else:
+        store = SupabaseStore(stack.url, stack.secret_key, tenant="default")
+    source = (SNIPPETS / "checkpoints.py").read_text()
+    configure, save = source.split("# Checkpoint workflow state\n")
+    state = {"status": "completed", "messages": ["hello"], "round": {"number": 3}}
+    async with store:
+        names = await run(configure, {"os": os, "postgres_store": store})
+        checkpointer = names["checkpointer"]
+        assert isinstance(checkpointer, Checkpointer)
+        assert checkpointer.strategy is CheckpointStrategy.ADAPTIVE
+        config = checkpointer.config
+        assert (config.encryption_key is not None) == sealed
+        assert (config.checkpoint_interval, config.max_checkpoints_per_thread) == (5, 50)
+        assert (config.retention_days, config.keep_minimum) == (30, 10)
+
+        await checkpointer.delete_thread("workflow-123")
+        first = await checkpointer.save("workflow-123", {"status": "running", "messages": []})
+        parent = await checkpointer.save("workflow-123", {**state, "messages": []})
+        names |= {
+            "current_state": state,
+            "parent_id": parent,
+            "cutoff_time": datetime.now(UTC) + timedelta(minutes=5),
+            "checkpoint_id_1": first,
+            "checkpoint_id_2": parent,
+        }
+        await run(save, names)
+
+        checkpoint_id = names["checkpoint_id"]
+        assert isinstance(checkpoint_id, UUID)
+        history = names["history"]
+        assert [c.id for c in history] == [checkpoint_id, parent, first]
+        assert [c.parent_id for c in history] == [parent, first, None]
+        assert history[0].tags == ("milestone", "validated")
+        assert history[0].metadata == {
+            "node": "analysis",
+            "iteration": 3,
+            "confidence": 0.85,
+            "parent_checkpoint": str(parent),
+        }
+        assert all(c.state is None and c.encrypted == sealed for c in history)
+
+        assert names["checkpoint"].id == checkpoint_id
+        assert names["restored_state"] == state
+
+        (_, branch) = await checkpointer.list_branches("workflow-123")
+        assert (branch.id, branch.name) == (names["branch_id"], "experiment-1")
+        assert branch.metadata == {"purpose": "testing new approach"}
+        assert branch.root_id == branch.head_id == checkpoint_id
+
+        diff = names["diff"]
+        assert isinstance(diff, Difference)
+        assert (diff.a, diff.b) == (first, parent)
+        assert {change.path for change in diff.changes} == {"$.status", "$.round"}
+
+        # What the snippet relies on without saying so.
+        with pytest.raises(BranchConflict) as conflict:
+            await checkpointer.save("workflow-123", {}, {"parent_checkpoint": parent})
+        assert conflict.value.winner == checkpoint_id
+        on_branch = await checkpointer.save("workflow-123", {"n": 1}, branch=branch.id)
+        assert (await checkpointer.get(on_branch)).branch == "experiment-1"
+        assert (
+            await checkpointer.find_checkpoint(
+                "workflow-123", tags=["milestone"], with_state_matching={"status": "running"}
+            )
+            is None
+        )
+        assert await checkpointer.find_checkpoint(str(uuid4()), tags=["milestone"]) is None
+        await checkpointer.delete_thread("workflow-123")

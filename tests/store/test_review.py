@@ -318,3 +318,7 @@ async def test_a_value_that_is_refused_is_not_told(store, argument):
         await store.query_conversations(**WRONG[argument])
     told = (str(raised.value), repr(raised.value), *traceback.format_exception(raised.value))
     assert CANARY not in "\n".join(told)
+
+
+async def test_a_store_opens_on_the_schema_of_its_own_version(store):
+    await store.initialize(create_schema=False, run_migrations=False, check_version=True)

@@ -7,6 +7,14 @@ from typing import assert_type
 from uuid import UUID
 
 from haive.core.persistence import PersistenceConfig, PostgresStore, Store, SupabaseStore
+from haive.core.persistence.checkpointer import (
+    Checkpoint,
+    CheckpointConfig,
+    Checkpointer,
+    CheckpointStrategy,
+    Difference,
+    RecoveryPolicy,
+)
 from haive.core.persistence.models import (
     Conversation,
     ConversationMetadata,
@@ -59,3 +67,19 @@ async def messages(store: Store, conversation: Conversation) -> None:
     assert_type(await store.add_messages([new]), list[Message])
     assert_type([m async for m in store.iter_messages(conversation.id)], list[Message])
     await store.query_conversations(order_by="nonsense")  # type: ignore[arg-type]
+
+
+async def checkpoints(store: Store) -> None:
+    checkpointer = Checkpointer(
+        store=store,
+        config=CheckpointConfig(encryption_key=None, retention_days=30),
+        strategy=CheckpointStrategy.ADAPTIVE,
+    )
+    saved = await checkpointer.save("t", {"a": 1}, metadata={"node": "n"}, tags=["x"])
+    assert_type(saved, UUID)
+    assert_type(await checkpointer.on_node("t", "n", {"a": 2}), UUID | None)
+    assert_type(await checkpointer.get_history("t"), list[Checkpoint])
+    assert_type(await checkpointer.find_checkpoint("t", tags=["x"]), Checkpoint | None)
+    assert_type(await checkpointer.recover("t", RecoveryPolicy.LATEST), Checkpoint)
+    assert_type(await checkpointer.create_branch(saved, "b"), UUID)
+    assert_type(await checkpointer.compare(saved, saved), Difference)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from decimal import Decimal
@@ -11,7 +12,16 @@ import pytest
 
 import haive.core
 import haive.core.persistence
-from haive.core.persistence import config, errors, models, postgres, schema, store, supabase
+from haive.core.persistence import (
+    checkpointer,
+    config,
+    errors,
+    models,
+    postgres,
+    schema,
+    store,
+    supabase,
+)
 
 
 def test_the_public_names() -> None:
@@ -27,6 +37,34 @@ def test_the_public_names() -> None:
         haive.core.persistence.nonsense  # noqa: B018
 
 
+def test_the_public_names_of_checkpoints() -> None:
+    assert checkpointer.__all__ == [
+        "Branch", "Change", "ChangeKind", "Checkpoint", "CheckpointConfig", "CheckpointStrategy",
+        "Checkpointer", "Difference", "KeyRing", "Pruned", "RecoveryPolicy", "Thread",
+    ]  # fmt: skip
+    for name in checkpointer.__all__:
+        assert inspect.getdoc(getattr(checkpointer, name)), name
+    methods = {name for name in dir(checkpointer.Checkpointer) if not name.startswith("_")}
+    assert methods == {
+        "compare", "copy_thread", "create_branch", "delete_thread", "find_checkpoint", "get",
+        "get_history", "get_thread", "list_branches", "list_threads", "mark_failed",
+        "on_node", "prune",
+        "recover", "replay", "restore", "rotate_keys", "save", "tag", "untag",
+    }  # fmt: skip
+    for name in methods:
+        assert inspect.getdoc(getattr(checkpointer.Checkpointer, name)), name
+
+
+def test_checkpoints_are_imported_without_what_only_some_states_need() -> None:
+    code = (
+        "import sys, haive.core.persistence.checkpointer;"
+        "print(*sorted({'numpy', 'langchain_core', 'langgraph', 'jsonschema', 'supabase'}"
+        " & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
 def test_both_stores_have_one_api() -> None:
     def public(cls: type) -> set[str]:
         return {name for name in dir(cls) if not name.startswith("_")}
@@ -36,12 +74,16 @@ def test_both_stores_have_one_api() -> None:
 
 
 def test_importing_the_package_imports_no_client() -> None:
+    heavy = (
+        "{'asyncpg', 'supabase', 'aiohttp', 'httpx', 'pydantic', 'cryptography', 'zstandard',"
+        " 'ormsgpack', 'jsonschema', 'numpy', 'langchain_core', 'langgraph'}"
+    )
     code = (
         "import sys, haive.core.persistence.cli, haive.core.persistence.local;"
-        "print(*sorted({'asyncpg', 'supabase', 'aiohttp', 'httpx', 'pydantic'} & set(sys.modules)))"
+        f"print(*sorted({heavy} & set(sys.modules)))"
     )
-    heavy = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert heavy.stdout.split() == []
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
 
 
 def test_haive_and_haive_core_stay_namespace_packages() -> None:

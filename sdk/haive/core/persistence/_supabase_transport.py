@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
+from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
@@ -27,7 +28,7 @@ from haive.core.persistence.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.models import Message
@@ -121,13 +122,15 @@ class SupabaseTransport:
     async def schema_version(self) -> str | None:
         """The newest migration of the installation."""
         answer = await retrying(lambda: self._rpc("schema_version", {}), self._retry_timeout)
-        return decode(_VERSION, answer)
+        # As JSON once more: a text is taken for JSON, and a version for a number.
+        return decode(_VERSION, json.dumps(answer))
 
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
         """Write messages in one request; see `Transport.append`."""
-        return await self.append_many(rows)
+        places = await self.append_many(rows)
+        return [row.stored(seq, at) for row, (seq, at) in zip(rows, places, strict=True)]
 
-    async def append_many(self, rows: Sequence[MessageRow]) -> list[Message]:
+    async def append_many(self, rows: Sequence[MessageRow]) -> list[tuple[int, datetime]]:
         """Write many messages, all or none; see `Transport.append_many`."""
         body: dict[str, Any] = {"messages": [row.document() for row in rows]}
         if self.tenant is not None:
@@ -136,10 +139,12 @@ class SupabaseTransport:
         written = decode(_PLACES, answer)
         if len(written) != len(rows):
             raise DatabaseError("The answer of the API cannot be read.")
-        return [
-            row.stored(place.seq, place.created_at)
-            for row, place in zip(rows, written, strict=True)
-        ]
+        return [(place.seq, place.created_at) for place in written]
+
+    @asynccontextmanager
+    async def alone(self, job: str) -> AsyncIterator[bool]:
+        """Nothing: there is no session here; see `Transport.alone`."""
+        yield True
 
     async def execute(self, sql: str, arguments: Sequence[object]) -> NoReturn:
         """Refuse: the REST API runs no SQL."""
@@ -157,6 +162,12 @@ class SupabaseTransport:
 def _jsonable(value: object) -> object:
     if isinstance(value, UUID):
         return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
+    if isinstance(value, list | tuple):
+        return [_jsonable(item) for item in value]
     # Documents come as JSON text that was checked; the client encodes the body as a whole.
     if isinstance(value, Document):
         return json.loads(value)

@@ -2,9 +2,15 @@
 
     PersistenceError
     ├── InvalidInputError            an argument is wrong; nothing was stored
-    │   └── ContentTooLargeError
+    │   ├── ContentTooLargeError
+    │   └── StateError               a state holds what cannot be stored; `path` says where
     ├── NotFoundError                no such row, or none that the caller may see
     ├── ConflictError                the id is taken by other content
+    │   └── BranchConflict           another checkpoint follows the parent already: `winner`
+    ├── CheckpointError
+    │   ├── CorruptCheckpointError   what is stored is damaged, or was put there by somebody else
+    │   ├── CheckpointKeyError       no key of the ring opens it
+    │   └── StateMismatchError       the state does not fit its model any more: `paths`
     ├── AccessDeniedError            the caller may not
     │   └── TokenExpiredError
     ├── SchemaError                  the database has not what this version needs
@@ -29,7 +35,11 @@ Errors of the database are told apart by SQLSTATE (or PostgREST's code), never b
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
 
 
 class PersistenceError(Exception):
@@ -62,12 +72,55 @@ class ContentTooLargeError(InvalidInputError):
     """Something is over its limit; store the bulk elsewhere and its address here."""
 
 
+class StateError(InvalidInputError):
+    """A state holds something that cannot be stored."""
+
+    def __init__(self, message: str | None = None, *, path: str = "$", hint: str | None = None):
+        super().__init__(message, hint=hint)
+        #: Where it is, as a JSON path.
+        self.path = path
+
+
 class NotFoundError(PersistenceError, LookupError):
     """There is no such row, or none that the caller may see."""
 
 
 class ConflictError(PersistenceError):
     """The id is taken by other content; repeat a call only with the same content."""
+
+
+class BranchConflict(ConflictError):  # noqa: N818 - the documented name
+    """Another checkpoint follows the parent already; restore it, or save to a branch."""
+
+    def __init__(
+        self, message: str | None = None, *, winner: UUID | None = None, hint: str | None = None
+    ):
+        super().__init__(message, hint=hint)
+        #: The checkpoint that is the head of the branch now.
+        self.winner = winner
+
+
+class CheckpointError(PersistenceError):
+    """A checkpoint cannot be read."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """What is stored of a checkpoint is damaged or forged; nothing of it was used."""
+
+
+class CheckpointKeyError(CheckpointError):
+    """No key of the ring opens the checkpoint; add the key that it was saved with."""
+
+
+class StateMismatchError(CheckpointError):
+    """The state does not fit its model; add an upcaster, or restore without validation."""
+
+    def __init__(
+        self, message: str | None = None, *, paths: Sequence[str] = (), hint: str | None = None
+    ):
+        super().__init__(message, hint=hint)
+        #: Where it does not fit, as JSON paths.
+        self.paths = tuple(paths)
 
 
 class AccessDeniedError(PersistenceError):

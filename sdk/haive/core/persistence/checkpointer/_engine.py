@@ -1,0 +1,546 @@
+"""Packs states, calls the database, and unpacks what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from haive.core.persistence._encoding import check_text, object_to_json, to_json
+from haive.core.persistence.checkpointer import _frames
+from haive.core.persistence.checkpointer._arguments import check_arguments
+from haive.core.persistence.checkpointer._bytes import to_base64
+from haive.core.persistence.checkpointer._cache import Known, StateCache
+from haive.core.persistence.checkpointer._codec import Codec
+from haive.core.persistence.checkpointer._documents import COUNT, FOUND, SAVED, TENANT
+from haive.core.persistence.checkpointer._frames import Chain
+from haive.core.persistence.checkpointer._sealing import Sealer, state_place
+from haive.core.persistence.checkpointer._search import MAX_SEARCH_BYTES, blind_terms
+from haive.core.persistence.errors import (
+    BranchConflict,
+    CorruptCheckpointError,
+    InvalidInputError,
+    NotFoundError,
+    StateError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from pydantic import TypeAdapter
+
+    from haive.core.persistence.checkpointer._documents import Found, Frame, Row, Write
+    from haive.core.persistence.checkpointer._search import Terms
+    from haive.core.persistence.checkpointer.config import CheckpointConfig
+    from haive.core.persistence.store import Store
+
+T = TypeVar("T")
+
+#: Asks for any namespace, where the default is that of the main graph.
+ANY = object()
+
+# States from this size on are packed and unpacked in a thread: zstd lets go of the interpreter, and
+# the event loop has other things to do (256 KB take about a millisecond).
+_LARGE = 256 * 1024
+# Decoding is faster (4 MB a millisecond), and a thread of its own takes memory anew each time.
+_LARGE_CHAIN = 4 * 1024 * 1024
+# How often a save that names no parent follows a head that others keep moving.
+_ATTEMPTS = 20
+# The domain haive_private.labels.
+_TAGS = 1000
+# What one call may carry of pending writes, in base64.
+_MOST_WRITTEN = 128 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a checkpoint goes."""
+
+    thread_id: str
+    namespace: str = ""
+    branch: str = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a checkpoint went."""
+
+    id: UUID
+    branch: str
+    count: int | None
+    """How many the thread has now, where that is limited."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewCheckpoint:
+    """What is saved beside the packed state."""
+
+    id: UUID
+    plain: bytes
+    metadata: Mapping[str, Any]
+    tags: Sequence[str] = ()
+    terms: Terms = field(default_factory=dict)
+    failed: bool = False
+    schema_hash: bytes | None = None
+    schema: bytes | None = None
+
+
+class Engine:
+    """What `Checkpointer` and the adapters are made of."""
+
+    def __init__(self, store: Store, config: CheckpointConfig) -> None:
+        self.store = store
+        self.config = config
+        self.codec = Codec(config.types)
+        self.cache = StateCache(config.cache_bytes)
+        self._sealer: Sealer | None = None
+        # Whether a save answers how many checkpoints the thread has, and failed ones among them.
+        bounded = config.max_checkpoints_per_thread is not None
+        self._count_failed = not config.keep_failed_states if bounded else None
+
+    async def call(
+        self,
+        function: str,
+        arguments: dict[str, Any],
+        returns: TypeAdapter[T],
+        *,
+        safe: bool,
+        null: Sequence[str] = (),
+    ) -> T:
+        """Call a function of the schema; arguments that are None are left to their defaults.
+
+        Args:
+            function: Which.
+            arguments: Those of the function, by name.
+            returns: What it answers.
+            safe: It may be repeated.
+            null: Names of arguments that are null, where the default is something else.
+        """
+        given = {name: value for name, value in arguments.items() if value is not None}
+        check_arguments(given)
+        given |= dict.fromkeys(null)
+        return await self.store._transport.call(function, given, returns, safe=safe)
+
+    async def sealer(self) -> Sealer:
+        """What seals for the tenant of the store; without a key nothing has to be asked for it."""
+        if self._sealer is None:
+            ring = self.config.encryption_key
+            if ring is None:
+                self._sealer = Sealer("", None)
+            else:
+                tenant = (await self.call("current_tenant", {}, TENANT, safe=True)).tenant
+                self._sealer = Sealer(tenant, ring.for_tenant(tenant))
+        return self._sealer
+
+    # -- saving ----------------------------------------------------------------------------------
+
+    def pack(self, state: object, beside: object = None) -> bytes:
+        """A state and what an adapter keeps beside it, packed.
+
+        Raises:
+            StateError: Something in it cannot be stored; ``path`` begins at the state.
+        """
+        try:
+            return self.codec.pack([state, beside])
+        except StateError as error:
+            if not error.path.startswith("$[0]"):
+                raise
+            path = error.path.replace("$[0]", "$", 1)
+            message = error.message.replace(error.path, path, 1)
+            raise StateError(message, path=path, hint=error.hint) from None
+
+    async def append(
+        self, place: Place, new: NewCheckpoint, *, skip_same: bool, user_id: str | None
+    ) -> Placed:
+        """Save after the head of the branch, whichever that is.
+
+        Args:
+            place: Where to.
+            new: What.
+            skip_same: Save nothing if the head has this state already.
+            user_id: Whose the thread is, if this begins it.
+        """
+        known = self.cache.head(place.thread_id, place.namespace, place.branch)
+        for _ in range(_ATTEMPTS):
+            fresh = known is None
+            known = known or await self.head(place)
+            if skip_same and known is not None and known.plain == new.plain:
+                # At hand may be a head that another process has moved on from since.
+                if fresh or await self.is_head(place, known.id):
+                    return Placed(known.id, place.branch, None)
+                known = None
+                continue
+            try:
+                return await self.save(place, new, parent=known, fork=None, user_id=user_id)
+            except BranchConflict:
+                known = None
+            except NotFoundError:
+                if fresh:
+                    raise
+                # Another process has deleted the thread: this begins it anew.
+                self.cache.forget_thread(place.thread_id)
+                known = None
+        raise BranchConflict(
+            "Others save to the branch all the time.",
+            hint="Save to branches of your own, or name the parent.",
+        )
+
+    async def save(
+        self,
+        place: Place,
+        new: NewCheckpoint,
+        *,
+        parent: Known | None,
+        fork: str | None,
+        user_id: str | None,
+    ) -> Placed:
+        """Save after a parent.
+
+        Raises:
+            BranchConflict: The parent is not the head of the branch, and no fork is named.
+        """
+        sealer = await self.sealer()
+        codec, packed = await self._pack(new.plain, parent)
+        parent_id = parent.id if parent else None
+        chain = (parent.chain if parent else Chain()).after(codec, len(packed))
+        bound = state_place(place.thread_id, place.namespace, new.id, parent_id, codec)
+        payload = sealer.seal(packed, "state", *bound)
+        saved = await self.call(
+            "save_checkpoint",
+            {
+                "thread_id": place.thread_id,
+                "id": new.id,
+                "payload": payload,
+                "size": len(new.plain),
+                "namespace": place.namespace,
+                "branch": place.branch,
+                "fork": fork,
+                "parent_id": parent_id,
+                "codec": codec,
+                "depth": chain.depth,
+                **self.details(sealer, place, new),
+                "key_id": sealer.key_id,
+                "schema_hash": new.schema_hash,
+                "schema": new.schema,
+                "failed": new.failed or None,
+                "user_id": user_id,
+                "count_failed": self._count_failed,
+            },
+            SAVED,
+            safe=True,
+        )
+        if saved.conflict:
+            self.cache.move_head(place.thread_id, place.namespace, place.branch, None)
+            raise BranchConflict(
+                f"The branch {place.branch!r} has another head: {saved.head_id}.",
+                winner=saved.head_id,
+                hint="Restore it and go on from there, or save to a branch of your own.",
+            )
+        known = Known(new.id, new.plain, chain, saved.branch)
+        self.cache.put(place.thread_id, place.namespace, known)
+        self.cache.move_head(place.thread_id, place.namespace, saved.branch, new.id)
+        return Placed(new.id, saved.branch, saved.count)
+
+    async def _pack(self, plain: bytes, parent: Known | None) -> tuple[int, bytes]:
+        compress = self.config.compression == "zstd"
+        before = parent.plain if parent else None
+
+        def pack() -> tuple[int, bytes]:
+            codec, packed = _frames.encode(plain, before, compress=compress)
+            if parent and codec == _frames.DELTA and parent.chain.wants_keyframe(len(packed)):
+                codec, packed = _frames.encode(plain, None, compress=compress)
+            return codec, packed
+
+        return await (asyncio.to_thread(pack) if len(plain) > _LARGE else _ready(pack()))
+
+    def details(self, sealer: Sealer, place: Place, new: NewCheckpoint) -> dict[str, Any]:
+        """Metadata, tags and search terms as arguments: in plain, or sealed and hashed."""
+        metadata = object_to_json(new.metadata, "metadata")
+        tags = checked_tags(new.tags)
+        if sealer.keys is None:
+            return {
+                "metadata": metadata if new.metadata else None,
+                "tags": tags or None,
+                "search": to_json(new.terms, "search", MAX_SEARCH_BYTES) if new.terms else None,
+            }
+        kept = {"metadata": json.loads(metadata), "tags": tags, "terms": new.terms}
+        return {
+            "sealed": sealer.seal(
+                self.codec.pack(kept), "details", place.thread_id, place.namespace, new.id.bytes
+            ),
+            "search": to_json(blinded(sealer, kept)[0], "search"),
+        }
+
+    async def put_writes(
+        self,
+        place: Place,
+        checkpoint_id: UUID,
+        task_id: UUID,
+        task_path: str,
+        writes: Mapping[int, tuple[str, object]],
+        *,
+        user_id: str | None,
+    ) -> None:
+        """Keep what a task wrote after a checkpoint.
+
+        Args:
+            place: The thread and the namespace; the branch is that of the checkpoint.
+            checkpoint_id: It need not be saved yet.
+            task_id: The task.
+            task_path: What its writes are ordered by.
+            writes: Channel and value by place. Of the places below zero the last one stays, of
+                the others the first.
+            user_id: Whose the thread is, if this begins it.
+
+        Raises:
+            StateError: A value holds something that cannot be stored; ``path`` says where.
+        """
+        sealer = await self.sealer()
+        compress = self.config.compression == "zstd"
+        documents = []
+        for idx, (channel, value) in writes.items():
+            plain = self.codec.pack(value)
+            codec, packed = _frames.encode(plain, None, compress=compress)
+            bound = write_place(
+                place.thread_id, place.namespace, checkpoint_id, task_id, idx, channel, codec
+            )
+            documents.append({
+                "idx": idx, "channel": channel, "size": len(plain), "codec": codec,
+                "key_id": sealer.key_id, "payload": to_base64(sealer.seal(packed, "write", *bound)),
+            })  # fmt: skip
+        await self.call(
+            "put_checkpoint_writes",
+            {
+                "thread_id": place.thread_id,
+                "checkpoint_id": checkpoint_id,
+                "task_id": task_id,
+                "writes": to_json(documents, "writes", _MOST_WRITTEN),
+                "namespace": place.namespace,
+                "task_path": task_path,
+                "user_id": user_id,
+            },
+            COUNT,
+            safe=True,
+        )
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    async def find(self, **arguments: Any) -> Found:
+        """Call ``find_checkpoints``; the namespace may be `ANY`."""
+        null = [name for name, value in arguments.items() if value is ANY]
+        given = {name: value for name, value in arguments.items() if value is not ANY}
+        return await self.call("find_checkpoints", given, FOUND, safe=True, null=null)
+
+    async def head(self, place: Place) -> Known | None:
+        """The head of a branch with its state; None where the branch has none yet."""
+        found = await self.find(
+            thread_id=place.thread_id,
+            namespace=place.namespace,
+            branch=place.branch,
+            page_size=1,
+            states=True,
+        )
+        if not found.checkpoints:
+            return None
+        known = (await self.states(found))[found.checkpoints[0].id]
+        self.cache.move_head(place.thread_id, place.namespace, place.branch, known.id)
+        return known
+
+    async def is_head(self, place: Place, checkpoint_id: UUID) -> bool:
+        """Whether a branch has this head, by the database and not by what is at hand."""
+        found = await self.find(
+            thread_id=place.thread_id,
+            namespace=place.namespace,
+            branch=place.branch,
+            page_size=1,
+            details=False,
+        )
+        return bool(found.checkpoints) and found.checkpoints[0].id == checkpoint_id
+
+    async def known(self, place: Place, checkpoint_id: UUID) -> Known:
+        """A checkpoint of a thread as the parent of the next.
+
+        Raises:
+            NotFoundError: The thread has no such checkpoint.
+        """
+        known = self.cache.get(place.thread_id, place.namespace, checkpoint_id)
+        if known is None:
+            found = await self.find(
+                thread_id=place.thread_id,
+                namespace=place.namespace,
+                checkpoint_id=checkpoint_id,
+                states=True,
+            )
+            known = (await self.states(found)).get(checkpoint_id)
+        if known is None:
+            raise NotFoundError(
+                f"The thread has no checkpoint {checkpoint_id}.",
+                hint="A parent is of the same thread; it may have been pruned.",
+            )
+        return known
+
+    async def states(self, found: Found) -> dict[UUID, Known]:
+        """The packed states of what was found, within one thread.
+
+        Raises:
+            CorruptCheckpointError: A frame is damaged or missing.
+            CheckpointKeyError: No key opens one.
+        """
+        sealer = await self.sealer()
+        frames = found.frames or []
+        if not found.checkpoints:
+            return {}
+        row = found.checkpoints[0]
+        branches = {row.id: row.branch for row in found.checkpoints}
+
+        def unpack() -> dict[UUID, Known]:
+            return _unpacked(frames, branches, sealer, row.thread_id, row.namespace)
+
+        large = sum(frame.size for frame in frames) > _LARGE_CHAIN
+        known = await (asyncio.to_thread(unpack) if large else _ready(unpack()))
+        for state in reversed(known.values()):  # the newest shall stay the longest
+            self.cache.put(row.thread_id, row.namespace, state)
+        return known
+
+    def open_details(
+        self, sealer: Sealer, row: Row
+    ) -> tuple[dict[str, Any], tuple[str, ...], Terms]:
+        """Metadata, tags and search terms of a row."""
+        if row.key_id is None and sealer.keys is None:
+            return row.metadata or {}, tuple(row.tags or ()), {}
+        opened = sealer.open(
+            row.key_id, row.sealed or b"", "details", row.thread_id, row.namespace, row.id.bytes
+        )
+        kept = self.codec.unpack(opened)
+        if not isinstance(kept, dict) or kept.keys() != {"metadata", "tags", "terms"}:
+            raise CorruptCheckpointError("The sealed metadata of a checkpoint is none.")
+        return kept["metadata"], tuple(kept["tags"]), kept["terms"]
+
+    def open_write(self, sealer: Sealer, row: Row, write: Write) -> object:
+        """The value of a pending write."""
+        bound = place_of(row.thread_id, row.namespace, write)
+        packed = sealer.open(write.key_id, write.payload, "write", *bound)
+        return self.codec.unpack(_frames.decode(write.codec, packed, None, size=write.size))
+
+
+def write_place(  # noqa: PLR0917 - in the order in which they are bound
+    thread_id: str,
+    namespace: str,
+    checkpoint_id: UUID,
+    task_id: UUID,
+    idx: int,
+    channel: str,
+    codec: int,
+) -> tuple[str | bytes | int, ...]:
+    """What a pending write is bound to."""
+    return thread_id, namespace, checkpoint_id.bytes, task_id.bytes, idx, channel, codec
+
+
+def place_of(thread_id: str, namespace: str, write: Write) -> tuple[str | bytes | int, ...]:
+    """What a stored write is bound to."""
+    return write_place(
+        thread_id, namespace, write.checkpoint_id, write.task_id, write.idx, write.channel,
+        write.codec,
+    )  # fmt: skip
+
+
+def blinded(sealer: Sealer, kept: Mapping[str, Any]) -> list[list[str]]:
+    """The search tokens of sealed details, for each key of the ring."""
+    if sealer.keys is None:
+        raise ValueError("nothing is blinded without a key")
+    columns = [
+        blind_terms(sealer.keys, "state", kept["terms"]),
+        blind_terms(sealer.keys, "metadata", scalars(kept["metadata"])),
+        blind_terms(sealer.keys, "tag", dict.fromkeys(kept["tags"], True)),
+    ]
+    return [
+        sorted(token for column in columns if column for token in column[place])
+        for place in range(len(sealer.keys.key_ids))
+    ]
+
+
+def blinded_by(sealer: Sealer, key_id: str | None, kept: Mapping[str, Any]) -> list[str]:
+    """The search tokens of sealed details by the key that they are sealed with."""
+    columns = blinded(sealer, kept)
+    ids = sealer.keys.key_ids if sealer.keys else ()
+    return columns[ids.index(key_id)] if key_id in ids else columns[0]
+
+
+def scalars(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of metadata that can be searched when it is sealed."""
+    return {
+        key: value
+        for key, value in metadata.items()
+        if value is None or isinstance(value, str | int | float | bool)
+    }
+
+
+def checked_tags(tags: Iterable[object]) -> list[str]:
+    """Tags, each once.
+
+    Raises:
+        InvalidInputError: One is no text, empty or longer than 200 characters.
+    """
+    if isinstance(tags, str | bytes):
+        raise InvalidInputError("tags is a list of text.")
+    if not isinstance(tags, Iterable):
+        raise InvalidInputError("tags is a list of text.")
+    checked: dict[str, None] = {}
+    for tag in tags:
+        if not isinstance(tag, str) or not 0 < len(tag) <= 200:
+            raise InvalidInputError("A tag is text of 1 to 200 characters.")
+        checked[check_text(str(tag), "A tag", 800)] = None
+    if len(checked) > _TAGS:
+        raise InvalidInputError(f"There are {len(checked):,} tags; at most {_TAGS:,} are stored.")
+    return list(checked)
+
+
+def _unpacked(
+    frames: Sequence[Frame],
+    branches: Mapping[UUID, str],
+    sealer: Sealer,
+    thread_id: str,
+    namespace: str,
+) -> dict[UUID, Known]:
+    """Decode frames, each after what it is a delta against; those with a branch are answered."""
+    known: dict[UUID, Known] = {}
+    by_id = {frame.id: frame for frame in frames}
+    for target in frames:
+        if target.id not in branches:
+            continue
+        line = []
+        frame: Frame | None = target
+        while frame is not None and frame.id not in known:
+            line.append(frame)
+            if frame.codec != _frames.DELTA:
+                break
+            if len(line) > len(frames):
+                raise CorruptCheckpointError("A chain of deltas runs in a circle.")
+            frame = by_id.get(frame.parent_id) if frame.parent_id else None
+            if frame is None:
+                raise CorruptCheckpointError(f"The parent of checkpoint {line[-1].id} is missing.")
+        if not line:
+            continue
+        first = line[-1]
+        parent = known.get(first.parent_id) if first.parent_id else None
+        chain = parent.chain if parent else Chain()
+        packed_line = []
+        for frame in reversed(line):
+            packed = sealer.open(
+                frame.key_id,
+                frame.payload,
+                "state",
+                *state_place(thread_id, namespace, frame.id, frame.parent_id, frame.codec),
+            )
+            packed_line.append((frame.codec, packed, frame.size))
+            chain = chain.after(frame.codec, len(packed))
+        plain = _frames.decode_line(packed_line, parent.plain if parent else None)
+        known[target.id] = Known(target.id, plain, chain, branches[target.id])
+    return known
+
+
+async def _ready(value: T) -> T:
+    return value

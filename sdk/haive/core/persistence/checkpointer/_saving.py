@@ -1,0 +1,166 @@
+"""Saves states: where they go, what they follow, and what is kept beside them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from haive.core.persistence._encoding import as_uuid, new_id
+from haive.core.persistence.checkpointer import _schemas
+from haive.core.persistence.checkpointer._arguments import check_branch_name, check_place
+from haive.core.persistence.checkpointer._engine import NewCheckpoint, Place
+from haive.core.persistence.checkpointer._search import search_terms
+from haive.core.persistence.errors import InvalidInputError, PersistenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
+
+    from haive.core.persistence.checkpointer._branching import Branches
+    from haive.core.persistence.checkpointer._cache import Known
+    from haive.core.persistence.checkpointer._engine import Engine, Placed
+    from haive.core.persistence.checkpointer._rewriting import Rewriter
+    from haive.core.persistence.checkpointer._sealing import Sealer
+
+_log = logging.getLogger("haive.core.persistence.checkpointer")
+
+# The key in metadata that names the parent, as the documentation writes it.
+PARENT = "parent_checkpoint"
+# Most threads of which is known how many a prune had to leave.
+_REMEMBERED = 10_000
+
+
+class Saver:
+    """What `Checkpointer` saves with."""
+
+    def __init__(self, engine: Engine, rewriter: Rewriter, branches: Branches) -> None:
+        self._engine = engine
+        self._rewriter = rewriter
+        self._branches = branches
+        self._schemas: dict[type, tuple[bytes, bytes]] = {}
+        self._stored_schemas: set[bytes] = set()
+        # How many a prune had to leave, by thread and namespace, where that fills the bound: heads
+        # and what is replayed. Each save would prune again, in 3 to 7 calls, for next to nothing.
+        self._left: dict[tuple[str, str], int] = {}
+
+    async def save(
+        self,
+        thread_id: str,
+        state: object,
+        metadata: dict[str, Any],
+        tags: Sequence[str],
+        *,
+        parent: UUID | str | None = None,
+        branch: UUID | str | None = None,
+        fork: str | None = None,
+        namespace: str = "",
+        failed: bool = False,
+        user_id: str | None = None,
+        skip_same: bool,
+    ) -> tuple[UUID, bool]:
+        """Save as `Checkpointer.save` says; with ``skip_same`` not what is there already.
+
+        Returns:
+            The id of the checkpoint, and whether it is new.
+        """
+        check_place(thread_id, namespace, branch)
+        if fork is not None:
+            check_branch_name(fork, "fork")
+        parent_id = _parent(parent, metadata)
+        place, known = await self._place(thread_id, namespace, branch, parent_id)
+        sealer = await self._engine.sealer()
+        plain = self._engine.pack(state)
+        new = NewCheckpoint(
+            id=new_id(),
+            plain=plain,
+            metadata=metadata,
+            tags=tags,
+            terms=search_terms(state, self._engine.config.search_paths),
+            failed=failed,
+            **self._schema_of(state, sealer),
+        )
+        if known is None:
+            placed = await self._engine.append(place, new, skip_same=skip_same, user_id=user_id)
+        elif (
+            skip_same
+            and fork is None
+            and known.plain == plain
+            and await self._engine.is_head(place, known.id)
+        ):
+            return known.id, False
+        else:
+            placed = await self._engine.save(place, new, parent=known, fork=fork, user_id=user_id)
+        if new.schema_hash is not None and placed.id == new.id:
+            self._stored_schemas.add(new.schema_hash)
+        await self.keep_within(placed, thread_id, namespace)
+        return placed.id, placed.id == new.id
+
+    async def _place(
+        self, thread_id: str, namespace: str, branch: UUID | str | None, parent_id: UUID | None
+    ) -> tuple[Place, Known | None]:
+        name = (
+            None if branch is None else await self._branches.name_of(thread_id, namespace, branch)
+        )
+        place = Place(thread_id=thread_id, namespace=namespace, branch=name or "main")
+        if parent_id is None:
+            return place, None
+        known = await self._engine.known(place, parent_id)
+        if name is None:
+            place = Place(thread_id=thread_id, namespace=namespace, branch=known.branch)
+        return place, known
+
+    def _schema_of(self, state: object, sealer: Sealer) -> dict[str, bytes | None]:
+        """The hash of the state's JSON Schema, with the schema itself where it is new here."""
+        if not isinstance(state, BaseModel):
+            return {}
+        cls = type(state)
+        if cls not in self._schemas:
+            schema = _schemas.schema_of(cls)
+            # A plain hash of a schema that is sealed would tell which one it is.
+            hash_ = _schemas.hash_of(schema)
+            if sealer.keys is not None:
+                hash_ = sealer.keys.blind("schema", hash_).encode()
+            self._schemas[cls] = hash_, sealer.seal(schema, "schema", hash_)
+        hash_, sealed = self._schemas[cls]
+        return {
+            "schema_hash": hash_,
+            "schema": None if hash_ in self._stored_schemas else sealed,
+        }
+
+    async def keep_within(self, placed: Placed, thread_id: str, namespace: str) -> None:
+        """Prune when a thread has become too long: a tenth at once, so that it is seldom."""
+        config = self._engine.config
+        most, count = config.max_checkpoints_per_thread, placed.count
+        if most is None or count is None:
+            return
+        where = (thread_id, namespace)
+        left = self._left.pop(where, 0)
+        if left and left <= count <= left + max(1, left // 10):
+            self._left[where] = left
+            return
+        if count <= most:
+            return
+        fewer = max(most - most // 10, config.keep_minimum)
+        try:
+            removed, _ = await self._rewriter.prune(thread_id, namespace, most=fewer)
+        except PersistenceError as error:
+            # What was to be saved is; the next save prunes again.
+            _log.warning("A thread could not be pruned: %s", type(error).__name__)
+        else:
+            left = count - removed
+            if left > fewer and left >= most:
+                self._left[where] = left
+                if len(self._left) > _REMEMBERED:
+                    del self._left[next(iter(self._left))]
+
+
+def _parent(parent: UUID | str | None, metadata: Mapping[str, Any]) -> UUID | None:
+    """The parent that a call names, in either place."""
+    named = [
+        as_uuid(value, "parent") for value in (parent, metadata.get(PARENT)) if value is not None
+    ]
+    if len(set(named)) > 1:
+        raise InvalidInputError(f"parent and metadata[{PARENT!r}] name different checkpoints.")
+    return named[0] if named else None
