@@ -1,0 +1,125 @@
+"""The one way from code without ``await`` to the event loop that a store lives in."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from threading import Thread
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from haive.core.persistence.errors import InvalidInputError, PersistenceError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+
+class Bridge:
+    """Runs coroutines on one event loop, whoever calls.
+
+    Args:
+        loop: The loop that the store was opened in.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    @classmethod
+    def here(cls) -> Bridge:
+        """A bridge to the loop that is running.
+
+        Raises:
+            InvalidInputError: None is.
+        """
+        try:
+            return cls(asyncio.get_running_loop())
+        except RuntimeError:
+            raise InvalidInputError(
+                "No event loop is running.",
+                hint="Call from_store where the store was opened; a program without a loop takes"
+                " from_conn_string.",
+            ) from None
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await a coroutine on the loop of the store, from whichever loop."""
+        if asyncio.get_running_loop() is self._loop:
+            return await work
+        return await asyncio.wrap_future(self._submitted(work))
+
+    def check(self, instead: str) -> None:
+        """Refuse to wait where waiting would stop what is waited for.
+
+        Args:
+            instead: The name of the method to await.
+
+        Raises:
+            PersistenceError: The caller is on the loop of the store.
+        """
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if running is self._loop:
+            raise PersistenceError(
+                "This would block the event loop that it waits for.",
+                hint=f"Await {instead} instead, or call it from another thread.",
+            )
+
+    def wait(self, instead: str, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for a coroutine in a thread that does not run the loop of the store.
+
+        Args:
+            instead: The name of the method that does the same and is awaited.
+            work: What to run.
+
+        Raises:
+            PersistenceError: The caller is on the loop of the store.
+        """
+        try:
+            self.check(instead)
+        except PersistenceError:
+            work.close()
+            raise
+        future = self._submitted(work)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt shall not leave it behind
+            raise
+
+    def _submitted(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise PersistenceError(
+                "The event loop of the store is closed.", hint="Make a new saver, and a new store."
+            ) from None
+
+
+@contextmanager
+def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
+    """An event loop that runs in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, name="haive-saver", daemon=True)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        asyncio.run_coroutine_threadsafe(_wind_up(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _wind_up() -> None:
+    """Cancel what still runs on the loop, and wait for its end."""
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    await asyncio.gather(*rest, return_exceptions=True)
+    loop = asyncio.get_running_loop()
+    await loop.shutdown_asyncgens()
+    await loop.shutdown_default_executor()
