@@ -41,19 +41,33 @@ def bare_haive(tmp_path: Path) -> Run:
     return run
 
 
-@pytest.fixture(params=["postgres", "supabase"])
-async def haive(request: pytest.FixtureRequest, bare_haive: Run, stack: LocalStack) -> Run:
-    """Run `haive` on the stack, by each of the two ways."""
-    tenant = f"cli-{next(_tenants)}"
+@pytest.fixture
+async def tenant(stack: LocalStack) -> str:
+    """A new tenant."""
+    name = f"cli-{next(_tenants)}"
     connection = await asyncpg.connect(stack.database_url)
-    await connection.execute("insert into haive.tenants (tenant_id, name) values ($1, $1)", tenant)
+    await connection.execute("insert into haive.tenants (tenant_id, name) values ($1, $1)", name)
     await connection.close()
+    return name
+
+
+@pytest.fixture(params=["postgres", "supabase"])
+def way(request: pytest.FixtureRequest, stack: LocalStack, tenant: str) -> dict[str, str]:
+    """The environment that names the stack and the tenant, in each of the two ways."""
     if request.param == "postgres":
-        way = {"DATABASE_URL": stack.database_url}
-    else:
-        way = {"SUPABASE_URL": stack.url, "SUPABASE_SECRET_KEY": stack.secret_key}
+        return {"DATABASE_URL": stack.database_url, "HAIVE_TENANT": tenant}
+    return {
+        "SUPABASE_URL": stack.url,
+        "SUPABASE_SECRET_KEY": stack.secret_key,
+        "HAIVE_TENANT": tenant,
+    }
+
+
+@pytest.fixture
+def haive(bare_haive: Run, way: dict[str, str]) -> Run:
+    """Run `haive` on the stack, by each of the two ways."""
 
     def run(*arguments: str, stdin: str | None = None, **environment: str):
-        return bare_haive(*arguments, stdin=stdin, **way, HAIVE_TENANT=tenant, **environment)
+        return bare_haive(*arguments, stdin=stdin, **way, **environment)
 
     return run

@@ -34,6 +34,21 @@ def test_the_commands_are_these():
         "haive conversations list",
         "haive conversations show",
         "haive conversations export",
+        "haive checkpoints threads",
+        "haive checkpoints list",
+        "haive checkpoints tree",
+        "haive checkpoints show",
+        "haive checkpoints diff",
+        "haive checkpoints restore",
+        "haive checkpoints branch",
+        "haive checkpoints tag",
+        "haive checkpoints untag",
+        "haive checkpoints fail",
+        "haive checkpoints copy",
+        "haive checkpoints delete",
+        "haive checkpoints prune",
+        "haive checkpoints rotate",
+        "haive checkpoints key",
     } == _OWN
     assert "haive local start" in _ALL
 
@@ -62,7 +77,7 @@ def test_the_version_is_shown(bare_haive):
 
 
 def test_the_root_imports_nothing_heavy():
-    heavy = {"asyncpg", "pydantic", "supabase", "httpx", "ijson"}
+    heavy = {"asyncpg", "pydantic", "supabase", "httpx", "ijson", "cryptography", "ormsgpack"}
     program = "import sys; from haive.core.persistence.cli import app; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],

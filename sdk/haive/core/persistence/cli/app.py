@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from haive.core.persistence.cli.checkpoints import checkpoints
 from haive.core.persistence.cli.conversations import conversations
 from haive.core.persistence.cli.groups import RootGroup
 from haive.core.persistence.cli.import_command import import_command
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command(name="import")(import_command)
 app.add_typer(conversations)
+app.add_typer(checkpoints)
 app.command()(migrate)
 
 

@@ -186,11 +186,17 @@ def build_filters(
     return {name: value for name, value in filters.items() if value is not None}
 
 
+def parse_span(text: str) -> timedelta | None:
+    """How long: 90m, 12h, 7d; None for anything else."""
+    found = _SPAN.fullmatch(text)
+    return None if found is None else timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
 def parse_since(text: str) -> datetime:
     """A date, a time, or how long ago; dates and times without a zone are UTC."""
     try:
-        if span := _SPAN.fullmatch(text):
-            return datetime.now(UTC) - timedelta(**{_UNITS[span[2]]: int(span[1])})
+        if span := parse_span(text):
+            return datetime.now(UTC) - span
         moment = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise typer.BadParameter(

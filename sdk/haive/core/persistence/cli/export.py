@@ -58,7 +58,7 @@ def export_to(
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
     hidden = quiet or not err.is_terminal
     with (
-        _opened(output) as file,
+        opened(output) as file,
         Progress(*columns, console=err, transient=True, disable=hidden) as progress,
     ):
         task = progress.add_task("")
@@ -78,8 +78,12 @@ def export_to(
 
 
 @contextmanager
-def _opened(output: str) -> Iterator[IO[bytes]]:
-    """A file that takes its name when it is whole."""
+def opened(output: str) -> Iterator[IO[bytes]]:
+    """A file that takes its name when it is whole, or standard output for ``-``.
+
+    Raises:
+        InvalidInputError: It cannot be written.
+    """
     if output == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()

@@ -19,6 +19,8 @@ _LAZY = {
     "bench": "haive.core.persistence.bench",
     "local": "haive.core.persistence.local",
 }
+# Where a command says what its exit code is when it fails, if 1 means something else.
+EXIT_CODE = "haive.exit_code"
 
 
 class RootGroup(TyperGroup):
@@ -48,4 +50,4 @@ class RootGroup(TyperGroup):
             err.print(f"[red]Error:[/] {plain(error.message)}", highlight=False)
             if error.hint:
                 err.print(f"[red]{plain(error.hint)}[/]", highlight=False)
-            raise typer.Exit(1) from error
+            raise typer.Exit(ctx.meta.get(EXIT_CODE, 1)) from error

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+from haive.core.persistence.errors import InvalidInputError
 
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
@@ -26,6 +29,24 @@ def harmless(text: str) -> str:
 def plain(text: str) -> str:
     """Text of somebody's to stand in rich's markup."""
     return escape(harmless(text))
+
+
+def safe_json(value: Any) -> str:
+    """JSON for people and programs: whatever text is in it, a terminal only shows it.
+
+    Raises:
+        InvalidInputError: It holds a number that no reader of JSON takes.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    except ValueError:
+        raise InvalidInputError(
+            "It holds a number of more than 4,300 digits, which is no JSON.",
+            hint="Read it with Checkpointer.restore.",
+        ) from None
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def print_json(value: Any) -> None:
