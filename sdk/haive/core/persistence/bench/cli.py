@@ -154,6 +154,31 @@ def import_(
     )
 
 
+@app.command()
+def checkpoints(
+    *,
+    steps: Annotated[int, typer.Option(min=20, help="Of the workflow that is saved.")] = 200,
+    input_file: Annotated[
+        str | None,
+        typer.Option("--input", help="Dialogues to make states of, not made-up ones."),
+    ] = None,
+    rounds: Rounds = 3,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """What states of workflows take, in bytes and in time, beside LangGraph's own saver."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import checkpoints as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            server, steps=steps, rounds=rounds, input_file=input_file, progress=progress
+        )
+
+    # Always a stack of its own: what tables take is told exactly in empty databases alone.
+    _run(_with_server(None, measure), check=check, as_json=as_json, needs_stack=True)
+
+
 def _with_server(
     database_url: str | None, measure: Callable[[Server, Progress], Awaitable[Report]]
 ) -> Callable[[Progress], Awaitable[Report]]:

@@ -11,7 +11,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PLACES = {"ms": 3, "ratio": 2, "messages/s": 0}
+_PLACES = {"ms": 3, "ratio": 2, "messages/s": 0, "puts/s": 0, "bytes": 0, "round trips": 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Bar:
         return self.at_most is None or value <= self.at_most
 
     def __str__(self) -> str:
-        return f"≥ {self.at_least:g}" if self.at_least is not None else f"≤ {self.at_most:g}"
+        return f"≥ {self.at_least:,.9g}" if self.at_least is not None else f"≤ {self.at_most:,.9g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

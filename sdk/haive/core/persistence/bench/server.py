@@ -8,15 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 
 from haive.core.persistence.config import PersistenceConfig
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.postgres import PostgresStore
+from haive.core.persistence.schema import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -40,6 +42,31 @@ class Server:
     def store(self) -> PostgresStore:
         """A store as a user of the SDK makes it."""
         return PostgresStore(PersistenceConfig(connection_string=self.dsn, tenant=TENANT))
+
+    @asynccontextmanager
+    async def databases(self) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+        """Makes empty databases with the schema, and answers their connection strings.
+
+        What tables take can be told exactly where nothing was in them before.
+        """
+        admin = await asyncpg.connect(self.admin_dsn)
+        names = ["bench_template"]
+        try:
+            await admin.execute(f"create database {names[0]} owner postgres")
+            await migrate(_other(self.dsn, names[0]))
+
+            async def make() -> str:
+                names.append(f"bench_{len(names)}")
+                await admin.execute(
+                    f"create database {names[-1]} template {names[0]} owner postgres"
+                )
+                return _other(self.dsn, names[-1])
+
+            yield make
+        finally:
+            for name in names:
+                await admin.execute(f"drop database if exists {name} with (force)")
+            await admin.close()
 
     async def clear(self) -> None:
         """Remove what was written, and what is left of it in the tables."""
@@ -85,6 +112,10 @@ async def _server(dsn: str, admin_dsn: str) -> AsyncIterator[Server]:
         yield Server(dsn=dsn, admin_dsn=admin_dsn, owner=owner, machine=await machine(owner))
     finally:
         await owner.close()
+
+
+def _other(dsn: str, database: str) -> str:
+    return urlsplit(dsn)._replace(path=f"/{database}").geturl()
 
 
 async def machine(connection: Connection) -> dict[str, Any]:
