@@ -148,20 +148,25 @@ async def test_what_was_acknowledged_survives_the_kill_of_all_processes_and_writ
 
 
 async def test_the_same_check_finds_what_an_answer_before_the_commit_loses(find_faults, kill):
+    lost = "acknowledged messages are lost"
     async with durable_stack() as stack:
         config = PersistenceConfig(connection_string=stack.database_url)
-        async with PostgresStore(config) as store:
-            load = await begin(store)
-            async with answers_early(stack.database_url) as append:
-                store._transport.append = append
-                async with load.running():
-                    for _ in range(3):
+        # On a busy machine all kills may come when no answer is ahead of its commit: then again.
+        for _ in range(6):
+            async with PostgresStore(config) as store:
+                load = await begin(store)
+                async with answers_early(stack.database_url) as append:
+                    store._transport.append = append
+                    async with load.running():
+                        for _ in range(3):
+                            await load.goes_on()
+                            await asyncio.sleep(0.1)
+                            await kill(stack)
                         await load.goes_on()
-                        await asyncio.sleep(0.1)
-                        await kill(stack)
-                    await load.goes_on()
-        faults = await find_faults(stack.database_url, load.acknowledged, load.batches)
-    assert any(fault.startswith("acknowledged messages are lost") for fault in faults), faults
+            faults = await find_faults(stack.database_url, load.acknowledged, load.batches)
+            if any(fault.startswith(lost) for fault in faults):
+                return
+    pytest.fail(f"nothing was lost: {faults}")
 
 
 @asynccontextmanager

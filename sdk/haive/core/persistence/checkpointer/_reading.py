@@ -106,7 +106,7 @@ class Reader:
         answer: list[Checkpoint] = []
         while True:
             found = await self._engine.find(
-                **wanted, before_seq=before, page_size=limit - len(answer)
+                **wanted, before_seq=before, page_size=limit - len(answer) if answer else limit
             )
             answer += await self.checkpoints(found)
             before = found.next_seq
