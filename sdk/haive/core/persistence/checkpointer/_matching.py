@@ -5,7 +5,6 @@ from __future__ import annotations
 from math import isfinite
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.checkpointer._content import Contents
 from haive.core.persistence.checkpointer._paths import child, join, lookup
 from haive.core.persistence.checkpointer._view import view
 from haive.core.persistence.errors import InvalidInputError
@@ -76,29 +75,6 @@ def matching_terms(pattern: Mapping[str, object]) -> list[tuple[str, Scalar]]:
                 hint="Give text, a number, a boolean or None, at a path such as plan.stage.",
             )
     return terms
-
-
-def matches(tree: object, pattern: Mapping[str, object]) -> bool:
-    """Whether a tree contains a pattern.
-
-    A mapping is contained when each of its paths is; lists and scalars are equal or not, and True
-    is not 1.
-
-    Raises:
-        InvalidInputError: A key of the pattern is no path.
-    """
-    contents = Contents()
-    viewed = view(pattern)  # named, for `contents` knows its parts by their addresses
-    todo: list[tuple[object, object]] = [(tree, viewed)]
-    while todo:
-        part, wanted = todo.pop()
-        if isinstance(wanted, dict):
-            if not isinstance(part, dict) and not (wanted and isinstance(part, list)):
-                return False
-            todo += [(lookup(part, path, _MISSING), item) for path, item in wanted.items()]
-        elif contents.of(part) != contents.of(wanted):
-            return False
-    return True
 
 
 def _is_searchable(value: str | float) -> bool:
