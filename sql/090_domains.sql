@@ -100,7 +100,7 @@ constraint event_kind_is_known check (
   value in (
     'conversation.created', 'conversation.updated', 'conversation.deleted', 'messages.added',
     'checkpoint.saved', 'checkpoint.changed', 'checkpoints.pruned', 'branch.created',
-    'thread.copied', 'thread.deleted'
+    'thread.copied', 'thread.deleted', 'quota.warning'
   )
 );
 comment on domain haive_private.event_kind is 'What happened.';

@@ -17,9 +17,15 @@ create table haive.conversations (
   last_message_at timestamptz not null default now(),
   active_hour timestamptz not null
   generated always as (date_bin('1 hour', last_message_at, '2000-01-01 00:00:00+00')) stored,
+  sealed haive_private.sealed_content,
+  sealed_with haive_private.key_id,
   constraint conversations_pkey primary key (tenant_id, id),
   constraint conversations_tenant_fkey foreign key (tenant_id)
-  references haive.tenants (tenant_id) on delete cascade
+  references haive.tenants (tenant_id) on delete cascade,
+  constraint conversations_are_sealed_whole check (
+    num_nulls(sealed, sealed_with) <> 1
+    and (sealed is null or (title is null and context = '{}' and settings = '{}'))
+  )
 ) with (fillfactor = 70); -- every message rewrites its row: leave room to do it in place
 
 comment on table haive.conversations is
@@ -31,6 +37,12 @@ comment on column haive.conversations.last_message_at is
 comment on column haive.conversations.active_hour is
 'The hour of last_message_at. Indexed in its place, so that a message changes no indexed column '
 'and its update stays in place (40,000 against 33,000 messages a second).';
+comment on column haive.conversations.sealed is
+'Title, context and settings, sealed by the client: their own columns are empty then.';
+comment on column haive.conversations.sealed_with is 'The key that it was sealed with.';
+
+-- Compressed already.
+alter table haive.conversations alter column sealed set storage external;
 
 -- No index below begins with tenant_id: as long as the table is small or new, the planner takes
 -- such an index for as cheap as the key and reads the whole tenant to find one row

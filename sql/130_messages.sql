@@ -12,12 +12,18 @@ create table haive.messages (
   model haive_private.name,
   cost haive_private.money,
   created_at haive_private.moment not null default now(),
+  sealed haive_private.sealed_content,
+  sealed_with haive_private.key_id,
   constraint messages_pkey primary key (tenant_id, conversation_id, seq),
   -- id first: see the note on indexes at haive.conversations.
   constraint messages_id_key unique (id, tenant_id),
   constraint messages_conversation_fkey foreign key (tenant_id, conversation_id)
   references haive.conversations (tenant_id, id) on delete cascade,
-  constraint messages_usage_is_whole check (num_nulls(input_tokens, output_tokens) <> 1)
+  constraint messages_usage_is_whole check (num_nulls(input_tokens, output_tokens) <> 1),
+  constraint messages_are_sealed_whole check (
+    num_nulls(sealed, sealed_with) <> 1
+    and (sealed is null or (content = '' and parts is null and metadata = '{}'))
+  )
 );
 
 comment on table haive.messages is 'What was said, in the order that the database gave it.';
@@ -28,3 +34,9 @@ comment on column haive.messages.id is
 comment on column haive.messages.content is 'The text; of a message in parts, their text joined.';
 comment on column haive.messages.parts is
 'The list of parts (text, image, tool call, tool result), or null where the text is all.';
+comment on column haive.messages.sealed is
+'Content, parts and metadata, sealed by the client: their own columns are empty then.';
+comment on column haive.messages.sealed_with is 'The key that it was sealed with.';
+
+-- Compressed already.
+alter table haive.messages alter column sealed set storage external;

@@ -7,7 +7,8 @@ create or replace function haive_private.enter_tenant(
   p_write boolean,
   out tenant text,
   out actor text, -- null: all rows of the tenant; else: only where this user takes part
-  out trusted boolean -- a service key or a direct connection, and no user with a token
+  out trusted boolean, -- a service key or a direct connection, and no user with a token
+  out audit_reads boolean -- what is read goes on record
 )
 returns record
 language plpgsql
@@ -18,6 +19,8 @@ as $$
 declare
   v_role text;
   v_count bigint;
+  v_tenant haive.tenants;
+  v_done text;
 begin
   tenant := coalesce(
     p_tenant, nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-haive-tenant'
@@ -62,11 +65,62 @@ begin
       actor := null;
     end if;
   end if;
-  if p_write and current_setting('lock_timeout') = '0' then
-    -- A row that somebody holds must not hold up a statement that others share for ever.
-    perform set_config('lock_timeout', '10s', true);
+
+  if p_write then
+    if current_setting('lock_timeout') = '0' then
+      -- A row that somebody holds must not hold up a statement that others share for ever.
+      v_done := set_config('lock_timeout', '10s', true);
+    end if;
+    -- Shared by all who write; who counts the rows of the tenant, or begins to, is here alone.
+    if not pg_try_advisory_xact_lock_shared(hashtextextended('haive/writers/' || tenant, 0)) then
+      perform pg_advisory_xact_lock_shared(hashtextextended('haive/writers/' || tenant, 0));
+    end if;
   end if;
-  perform set_config('persistence.tenant', tenant, true);
+  select * into v_tenant from haive.tenants as t where t.tenant_id = enter_tenant.tenant;
+  if v_tenant.status = 'moving' and not p_write then
+    -- Until this call has ended, its rows are where they are now; the move waits for it.
+    perform pg_advisory_xact_lock_shared(hashtextextended('haive/readers/' || tenant, 0));
+    select * into v_tenant from haive.tenants as t where t.tenant_id = enter_tenant.tenant;
+  end if;
+  if v_tenant.status is null or v_tenant.status = 'deleted' then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(tenant, 63)),
+      hint = 'Create it with create_tenant.';
+  elsif v_tenant.status = 'suspended' then
+    raise exception using
+      errcode = 'PT423',
+      message = format('the tenant %s is suspended', tenant),
+      hint = 'An administrator of the platform opens it with resume_tenant.';
+  elsif v_tenant.isolation <> 'row' then
+    raise exception using
+      errcode = 'PT421',
+      message = format('the rows of tenant %s are in a %s of its own', tenant, v_tenant.isolation),
+      hint = 'Work in tenant_context, which knows where.';
+  elsif p_write and v_tenant.status = 'moving' then
+    raise exception using
+      errcode = 'PT503',
+      message = format('the tenant %s is being moved', tenant),
+      hint = 'Repeat the call in a second.';
+  end if;
+  -- Assigned and not performed, which is a query for each.
+  v_done := set_config('persistence.tenant', tenant, true);
+  if v_tenant.max_requests_per_minute is not null then
+    v_done := haive_private.take_request(tenant, v_tenant.max_requests_per_minute);
+  end if;
+  audit_reads := v_tenant.audit = 'all';
+  -- For those who would look the tenant up once more: m for metered, w for audited writes, s for
+  -- content that is sealed by the client.
+  v_done := set_config(
+    'persistence.watch',
+    case when v_tenant.metered then 'm' else '-' end
+    || case when v_tenant.audit <> 'off' then 'w' else '-' end
+    || case when v_tenant.encrypted then 's' else '-' end,
+    true
+  );
+  if p_write and v_tenant.metered then
+    v_done := set_config('persistence.meter', haive_private.meter_facts(v_tenant), true);
+  end if;
 end;
 $$;
 
@@ -74,4 +128,4 @@ alter function haive_private.enter_tenant(text, boolean) owner to haive_writer;
 
 comment on function haive_private.enter_tenant(text, boolean) is
 'Resolves and checks the tenant of an operation: argument, header, session setting, the caller''s '
-'only membership; "default" for trusted callers.';
+'only membership; "default" for trusted callers. Refuses one that is closed or elsewhere.';

@@ -9,6 +9,7 @@ create or replace function haive_private.reserve_messages(
   p_output_tokens int[],
   p_costs numeric[],
   p_created_at timestamptz[],
+  p_sealed boolean, -- all of them
   out conversation_ids uuid[], -- sorted, each once
   out last_seqs bigint[], -- of each, after the reservation
   out counts bigint[] -- of each, how many places were taken
@@ -32,6 +33,7 @@ declare
   v_costs numeric[];
   v_latest timestamptz[];
 begin
+  perform haive_private.check_sealed(p_sealed);
   select
     array_agg(g.conversation_id), array_agg(g.n), array_agg(g.input_tokens),
     array_agg(g.output_tokens), array_agg(g.cost), array_agg(g.latest)
@@ -95,9 +97,9 @@ end;
 $$;
 
 alter function haive_private.reserve_messages(
-  text, text, uuid[], int[], int[], numeric[], timestamptz[]
+  text, text, uuid[], int[], int[], numeric[], timestamptz[], boolean
 ) owner to haive_writer;
 
 comment on function haive_private.reserve_messages(
-  text, text, uuid[], int[], int[], numeric[], timestamptz[]
+  text, text, uuid[], int[], int[], numeric[], timestamptz[], boolean
 ) is 'Gives places (seq) to messages that are about to be written in the same transaction.';

@@ -14,6 +14,8 @@ create or replace function haive_private.insert_messages(
   p_models text[],
   p_costs numeric[],
   p_created_at timestamptz[],
+  p_sealed bytea[],
+  p_sealed_with text[],
   out seqs bigint[], -- in the order given; null: the conversation is not the caller's to write to
   out times timestamptz[]
 )
@@ -27,7 +29,8 @@ declare
   v_places record;
 begin
   v_places := haive_private.reserve_messages(
-    p_tenant, p_actor, p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at
+    p_tenant, p_actor, p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at,
+    p_sealed is not null and array_position(p_sealed, null) is null
   );
   with placed as materialized (
     select
@@ -37,21 +40,22 @@ begin
       + row_number() over (partition by u.conversation_id order by u.place) as seq
     from unnest(
       p_conversation_ids, p_ids, p_roles, p_contents, p_parts, p_metadata,
-      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at
+      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at, p_sealed,
+      p_sealed_with
     ) with ordinality as u (
       conversation_id, id, role, content, parts, metadata,
-      input_tokens, output_tokens, model, cost, created_at, place
+      input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with, place
     )
   ),
   written as (
     insert into haive.messages (
       tenant_id, conversation_id, seq, id, role, content, parts, metadata,
-      input_tokens, output_tokens, model, cost, created_at
+      input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with
     )
     select
       p_tenant, p.conversation_id, p.seq, p.id, p.role, p.content, p.parts,
       coalesce(p.metadata, '{}'), p.input_tokens, p.output_tokens, p.model, p.cost,
-      coalesce(p.created_at, now())
+      coalesce(p.created_at, now()), p.sealed, p.sealed_with
     from placed as p
     where p.seq is not null
   )
@@ -63,10 +67,10 @@ $$;
 
 alter function haive_private.insert_messages(
   text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 ) owner to haive_writer;
 
 comment on function haive_private.insert_messages(
   text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 ) is 'Writes new messages; an id that exists already is a unique violation.';

@@ -14,6 +14,8 @@ create or replace function haive_private.replay_messages(
   p_models text[],
   p_costs numeric[],
   p_created_at timestamptz[],
+  p_sealed bytea[],
+  p_sealed_with text[],
   out seqs bigint[],
   out times timestamptz[],
   out failures text[]
@@ -51,7 +53,9 @@ begin
     array(select p_output_tokens[i] from unnest(v_missing) as i),
     array(select p_models[i] from unnest(v_missing) as i),
     array(select p_costs[i] from unnest(v_missing) as i),
-    array(select p_created_at[i] from unnest(v_missing) as i)
+    array(select p_created_at[i] from unnest(v_missing) as i),
+    array(select p_sealed[i] from unnest(v_missing) as i),
+    array(select p_sealed_with[i] from unnest(v_missing) as i)
   )
   where cardinality(v_missing) > 0;
 
@@ -67,18 +71,20 @@ begin
         when c.id is null then 'PT404'
         when m.id is null or (
           m.conversation_id, m.role, m.content, m.parts, m.metadata,
-          m.input_tokens, m.output_tokens, m.model, m.cost, m.created_at
+          m.input_tokens, m.output_tokens, m.model, m.cost, m.created_at, m.sealed, m.sealed_with
         ) is distinct from (
           u.conversation_id, u.role, u.content, u.parts, coalesce(u.metadata, '{}'),
-          u.input_tokens, u.output_tokens, u.model, u.cost, coalesce(u.created_at, m.created_at)
+          u.input_tokens, u.output_tokens, u.model, u.cost, coalesce(u.created_at, m.created_at),
+          u.sealed, u.sealed_with
         ) then 'PT409'
       end as failure
     from unnest(
       p_conversation_ids, p_ids, p_roles, p_contents, p_parts, p_metadata,
-      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at
+      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at, p_sealed,
+      p_sealed_with
     ) with ordinality as u (
       conversation_id, id, role, content, parts, metadata,
-      input_tokens, output_tokens, model, cost, created_at, place
+      input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with, place
     )
     left join haive.conversations as c
       on c.tenant_id = p_tenant and c.id = u.conversation_id
@@ -90,10 +96,10 @@ $$;
 
 alter function haive_private.replay_messages(
   text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 ) owner to haive_writer;
 
 comment on function haive_private.replay_messages(
   text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 ) is 'Writes those messages that are not there yet and answers for all.';

@@ -13,6 +13,8 @@ create or replace function haive_private.append_message(
   p_model text default null,
   p_cost numeric default null,
   p_created_at timestamptz default null,
+  p_sealed bytea default null,
+  p_sealed_with text default null,
   out seq bigint,
   out created_at timestamptz,
   out failure text
@@ -28,6 +30,7 @@ declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_replay record;
 begin
+  perform haive_private.check_sealed(p_sealed is not null);
   created_at := coalesce(p_created_at, now());
   update haive.conversations as c
   set
@@ -49,12 +52,12 @@ begin
   end if;
   insert into haive.messages (
     tenant_id, conversation_id, seq, id, role, content, parts, metadata,
-    input_tokens, output_tokens, model, cost, created_at
+    input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with
   )
   values (
     v_caller.tenant, p_conversation_id, append_message.seq, p_id, p_role, p_content, p_parts,
     coalesce(p_metadata, '{}'), p_input_tokens, p_output_tokens, p_model, p_cost,
-    append_message.created_at
+    append_message.created_at, p_sealed, p_sealed_with
   );
   insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
   values (
@@ -65,7 +68,8 @@ exception
     v_replay := haive_private.replay_messages(
       v_caller.tenant, v_caller.actor, array[p_conversation_id], array[p_id], array[p_role],
       array[p_content], array[p_parts], array[p_metadata], array[p_input_tokens],
-      array[p_output_tokens], array[p_model], array[p_cost], array[p_created_at]
+      array[p_output_tokens], array[p_model], array[p_cost], array[p_created_at],
+      array[p_sealed], array[p_sealed_with]
     );
     seq := v_replay.seqs[1];
     created_at := v_replay.times[1];
@@ -74,9 +78,11 @@ end;
 $$;
 
 alter function haive_private.append_message(
-  text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz
+  text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz, bytea,
+  text
 ) owner to haive_writer;
 
 comment on function haive_private.append_message(
-  text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz
+  text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz, bytea,
+  text
 ) is 'What append_messages does, for one message.';

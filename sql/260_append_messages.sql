@@ -13,6 +13,8 @@ create or replace function haive_private.append_messages(
   p_models text[] default null,
   p_costs numeric[] default null,
   p_created_at timestamptz[] default null,
+  p_sealed bytea[] default null,
+  p_sealed_with text[] default null,
   out seqs bigint[],
   out times timestamptz[],
   out failures text[] -- null: all were written
@@ -30,7 +32,8 @@ begin
     select w.seqs, w.times into seqs, times
     from haive_private.insert_messages(
       v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
-      p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at
+      p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at,
+      p_sealed, p_sealed_with
     ) as w;
     if array_position(seqs, null) is not null then
       failures := array(
@@ -44,7 +47,8 @@ begin
       select w.seqs, w.times, w.failures into seqs, times, failures
       from haive_private.replay_messages(
         v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
-        p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at
+        p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at,
+        p_sealed, p_sealed_with
       ) as w;
   end;
 end;
@@ -52,10 +56,10 @@ $$;
 
 alter function haive_private.append_messages(
   text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 ) owner to haive_writer;
 
 comment on function haive_private.append_messages(
   text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 ) is 'Writes messages of any conversations; those that exist already are answered as they are.';

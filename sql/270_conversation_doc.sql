@@ -16,13 +16,23 @@ begin
     'tenant_id', p_row.tenant_id,
     'agent_id', p_row.agent_id::text,
     'user_id', p_row.user_id::text,
-    'metadata', json_build_object(
-      'title', p_row.title::text,
-      'tags', p_row.tags::text[],
-      'context', p_row.context::jsonb,
-      'participants', p_row.participants::text[],
-      'settings', p_row.settings::jsonb
-    ),
+    'metadata', case
+      when p_row.sealed is null then json_build_object(
+        'title', p_row.title::text,
+        'tags', p_row.tags::text[],
+        'context', p_row.context::jsonb,
+        'participants', p_row.participants::text[],
+        'settings', p_row.settings::jsonb
+      )
+      else json_build_object(
+        'tags', p_row.tags::text[],
+        'participants', p_row.participants::text[],
+        'sealed', json_build_object(
+          'sealed', replace(encode(p_row.sealed, 'base64'), e'\n', ''),
+          'sealed_with', p_row.sealed_with::text
+        )
+      )
+    end,
     'message_count', p_row.message_count,
     'input_tokens', p_row.input_tokens,
     'output_tokens', p_row.output_tokens,

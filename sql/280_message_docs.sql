@@ -20,7 +20,14 @@ begin
       from (
         select
           m.id, m.conversation_id, m.seq, m.role::text,
-          case when m.parts is null then to_json(m.content::text) else m.parts::json end as content,
+          case
+            when m.sealed is not null then json_build_object(
+              'sealed', replace(encode(m.sealed, 'base64'), e'\n', ''),
+              'sealed_with', m.sealed_with::text
+            )
+            when m.parts is null then to_json(m.content::text)
+            else m.parts::json
+          end as content,
           m.metadata::jsonb,
           case
             when m.input_tokens is not null then json_build_object(

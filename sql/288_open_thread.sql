@@ -29,7 +29,7 @@ begin
     where t.thread_id = p_thread_id and t.tenant_id = p_tenant
     limit 1;
     if not found then
-      v_owner := coalesce(p_actor, p_user_id);
+      v_owner := coalesce(p_actor, p_user_id, haive.current_actor());
     end if;
     insert into haive.threads (tenant_id, thread_id, namespace, user_id)
     values (p_tenant, p_thread_id, p_namespace, v_owner)

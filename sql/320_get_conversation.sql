@@ -1,4 +1,4 @@
-create or replace function haive.get_conversation(
+create or replace function haive_private.get_conversation(
   conversation_id uuid,
   message_limit int default 0,
   tenant text default null
@@ -28,6 +28,22 @@ begin
       message = format('no conversation %s', get_conversation.conversation_id),
       hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
   end if;
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'get_conversation',
+      jsonb_build_object(
+        v_row.id,
+        case
+          when least(get_conversation.message_limit, v_row.message_count) > 0
+            then jsonb_build_array(
+              greatest(v_row.message_count - get_conversation.message_limit + 1, 1),
+              v_row.message_count
+            )
+        end
+      ),
+      1
+    );
+  end if;
   return haive_private.conversation_doc(
     v_row,
     case
@@ -39,6 +55,29 @@ begin
         )
       )[1]
     end
+  );
+end;
+$$;
+
+comment on function haive_private.get_conversation(uuid, int, text) is
+'What haive.get_conversation does, in one snapshot.';
+
+-- Volatile, for a request is counted, and PostgREST lets no other function write; what it reads is read
+-- in one snapshot all the same.
+create or replace function haive.get_conversation(
+  conversation_id uuid,
+  message_limit int default 0,
+  tenant text default null
+)
+returns json
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return haive_private.get_conversation(
+    get_conversation.conversation_id, get_conversation.message_limit, get_conversation.tenant
   );
 end;
 $$;

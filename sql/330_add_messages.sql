@@ -23,6 +23,8 @@ begin
     array_agg(m.model order by m.place) as models,
     array_agg(m.cost order by m.place) as costs,
     array_agg(m.created_at order by m.place) as created_at,
+    array_agg(decode(m.sealed, 'base64') order by m.place) as sealed,
+    array_agg(m.sealed_with order by m.place) as sealed_with,
     bool_or(m.total_tokens <> m.input_tokens + m.output_tokens) as has_wrong_total
   into v_rows
   from (
@@ -31,7 +33,7 @@ begin
     cross join lateral jsonb_to_record(u.doc) as d (
       conversation_id uuid, id uuid, role text, content text, parts jsonb, metadata jsonb,
       input_tokens int, output_tokens int, total_tokens int, model text, cost numeric,
-      created_at timestamptz
+      created_at timestamptz, sealed text, sealed_with text
     )
   ) as m;
   if v_rows.conversation_ids is null then
@@ -47,7 +49,7 @@ begin
   v_result := haive_private.append_messages(
     add_messages.tenant, v_rows.conversation_ids, v_rows.ids, v_rows.roles, v_rows.contents,
     v_rows.parts, v_rows.metadata, v_rows.input_tokens, v_rows.output_tokens, v_rows.models,
-    v_rows.costs, v_rows.created_at
+    v_rows.costs, v_rows.created_at, v_rows.sealed, v_rows.sealed_with
   );
   select min(f.place) into v_failed
   from unnest(v_result.failures) with ordinality as f (code, place)
@@ -76,5 +78,5 @@ $$;
 
 comment on function haive.add_messages(jsonb, text) is
 'Adds messages, all or none: a list of {conversation_id, id, role, content, parts, metadata, '
-'input_tokens, output_tokens, model, cost, created_at}. Returns id, seq and created_at of each. '
+'input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with}. Returns id, seq and created_at of each. '
 'The same id with the same content is the same message.';

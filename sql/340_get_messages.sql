@@ -1,4 +1,4 @@
-create or replace function haive.get_messages(
+create or replace function haive_private.get_messages(
   conversation_id uuid,
   after bigint default 0,
   before bigint default null,
@@ -40,11 +40,48 @@ begin
   else
     v_to := least(v_to, v_from + get_messages.page_size - 1);
   end if;
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'get_messages',
+      jsonb_build_object(
+        get_messages.conversation_id,
+        case when v_from <= v_to then jsonb_build_array(v_from, v_to) end
+      ),
+      greatest(v_to - v_from + 1, 0)
+    );
+  end if;
   return (
     haive_private.message_docs(
       v_caller.tenant, array[get_messages.conversation_id], array[v_from], array[v_to]
     )
   )[1];
+end;
+$$;
+
+comment on function haive_private.get_messages(uuid, bigint, bigint, int, boolean, text) is
+'What haive.get_messages does, in one snapshot.';
+
+-- Volatile, for a request is counted, and PostgREST lets no other function write; what it reads is read
+-- in one snapshot all the same.
+create or replace function haive.get_messages(
+  conversation_id uuid,
+  after bigint default 0,
+  before bigint default null,
+  page_size int default 100,
+  last boolean default false,
+  tenant text default null
+)
+returns json
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return haive_private.get_messages(
+    get_messages.conversation_id, get_messages.after, get_messages.before,
+    get_messages.page_size, get_messages.last, get_messages.tenant
+  );
 end;
 $$;
 

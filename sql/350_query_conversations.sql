@@ -1,6 +1,6 @@
 -- The statement is put together from the fixed fragments below, one for each filter in use, and
 -- values go in as parameters: the planner sees only what is asked, and no text of the caller's.
-create or replace function haive.query_conversations(
+create or replace function haive_private.query_conversations(
   filters jsonb default '{}',
   order_by text default 'last_message_at',
   ascending boolean default false,
@@ -81,6 +81,14 @@ begin
         message = format('unknown filter: %s', left(v_filter.key, 200)),
         hint = 'Filters are user_id, agent_id, tags, any_tags, participants, context, title, text, '
           'min_messages, max_messages, and created_, updated_ and active_ with after and before.';
+    elsif
+      v_filter.key in ('context', 'title', 'text')
+      and current_setting('persistence.watch', true) like '%s%'
+    then
+      raise exception using
+        errcode = 'PT422',
+        message = format('filter %s: this tenant''s content is sealed by the client', v_filter.key),
+        hint = 'Filter by user_id, agent_id, tags, participants, counts and times.';
     elsif jsonb_typeof(v_filter.value) <> v_kind then
       raise exception using
         errcode = 'PT422',
@@ -180,6 +188,25 @@ begin
     select json_agg(haive_private.conversation_doc(v_rows[i]) order by i) into v_docs
     from generate_series(1, v_size) as i;
   end if;
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'query_conversations',
+      (
+        select jsonb_object_agg(
+          (v_rows[i]).id,
+          case
+            when least(query_conversations.message_limit, (v_rows[i]).message_count) > 0
+              then jsonb_build_array(
+                greatest((v_rows[i]).message_count - query_conversations.message_limit + 1, 1),
+                (v_rows[i]).message_count
+              )
+          end
+        )
+        from generate_series(1, v_size) as i
+      ),
+      v_size
+    );
+  end if;
   return json_build_object(
     'conversations', coalesce(v_docs, '[]'),
     'next_page', case
@@ -187,6 +214,35 @@ begin
         -- As JSON a time is ISO 8601, whatever the session's DateStyle.
         then (to_json(v_rows[v_size]) ->> query_conversations.order_by) || '/' || (v_rows[v_size]).id
     end
+  );
+end;
+$$;
+
+comment on function haive_private.query_conversations(jsonb, text, boolean, int, text, int, text) is
+'What haive.query_conversations does, in one snapshot.';
+
+-- Volatile, for a request is counted, and PostgREST lets no other function write; what it reads is read
+-- in one snapshot all the same.
+create or replace function haive.query_conversations(
+  filters jsonb default '{}',
+  order_by text default 'last_message_at',
+  ascending boolean default false,
+  page_size int default 10,
+  page_after text default null,
+  message_limit int default 0,
+  tenant text default null
+)
+returns json
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return haive_private.query_conversations(
+    query_conversations.filters, query_conversations.order_by, query_conversations.ascending,
+    query_conversations.page_size, query_conversations.page_after,
+    query_conversations.message_limit, query_conversations.tenant
   );
 end;
 $$;

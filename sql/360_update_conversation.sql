@@ -15,33 +15,62 @@ declare
 begin
   select string_agg(k, ', ' order by k) into v_unknown
   from jsonb_object_keys(p_changes) as k
-  where k not in ('agent_id', 'title', 'tags', 'context', 'participants', 'settings');
+  where k not in (
+    'agent_id', 'title', 'tags', 'context', 'participants', 'settings', 'sealed', 'sealed_with',
+    'was_updated_at'
+  );
   if v_unknown is not null then
     raise exception using
       errcode = 'PT422',
       message = format('cannot change: %s', left(v_unknown, 200)),
       hint = 'What changes is agent_id, title, tags, context, participants, settings.';
   end if;
+  if p_changes ?| array['title', 'context', 'settings'] then
+    perform haive_private.check_sealed(false);
+  end if;
   update haive.conversations as c
   set
     agent_id = case when p_changes ? 'agent_id' then g.agent_id else c.agent_id end,
-    title = case when p_changes ? 'title' then g.title else c.title end,
+    title = case
+      when p_changes ? 'title' then g.title
+      when g.sealed is null then c.title
+    end,
     tags = coalesce(g.tags, c.tags),
-    context = coalesce(g.context, c.context),
+    context = coalesce(g.context, case when g.sealed is null then c.context else '{}' end),
     participants = coalesce(g.participants, c.participants),
-    settings = coalesce(g.settings, c.settings),
+    settings = coalesce(g.settings, case when g.sealed is null then c.settings else '{}' end),
+    sealed = coalesce(decode(g.sealed, 'base64'), c.sealed),
+    sealed_with = coalesce(g.sealed_with, c.sealed_with),
     updated_at = now()
   from jsonb_to_record(p_changes) as g (
-    agent_id text, title text, tags text[], context jsonb, participants text[], settings jsonb
+    agent_id text, title text, tags text[], context jsonb, participants text[], settings jsonb,
+    sealed text, sealed_with text, was_updated_at timestamptz
   )
   where
     c.tenant_id = v_caller.tenant and c.id = p_conversation_id
+    -- What is sealed is changed as a whole, by who has read it.
+    and (g.was_updated_at is null or c.updated_at = g.was_updated_at)
     and (
       v_caller.actor is null or c.user_id = v_caller.actor
       or v_caller.actor = any(c.participants)
     )
   returning c.* into v_row;
-  if not found then
+  if
+    not found and p_changes ? 'was_updated_at' and exists (
+      select from haive.conversations as c
+      where
+        c.tenant_id = v_caller.tenant and c.id = p_conversation_id
+        and (
+          v_caller.actor is null or c.user_id = v_caller.actor
+          or v_caller.actor = any(c.participants)
+        )
+    )
+  then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the conversation was changed meanwhile',
+      hint = 'Read it again, and change what it says now.';
+  elsif v_row.id is null then
     raise exception using
       errcode = 'PT404',
       message = format('no conversation %s', p_conversation_id),
@@ -73,4 +102,5 @@ as $$
 $$;
 
 comment on function haive.update_conversation(uuid, jsonb, text) is
-'Replaces the given fields among agent_id, title, tags, context, participants and settings.';
+'Replaces the given fields among agent_id, title, tags, context, participants and settings. Those '
+'that a client seals come as {sealed, sealed_with, was_updated_at}, all at once.';

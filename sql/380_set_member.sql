@@ -32,6 +32,19 @@ begin
       message = 'only an administrator changes the members of a tenant',
       hint = 'Owners set every role; admins set member and reader.';
   end if;
+  if not v_caller.trusted and p_role is distinct from 'owner' then
+    perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
+  end if;
+  -- What somebody may no longer give, their open invitations do not give either.
+  update haive.invitations as i
+  set revoked_at = now()
+  where
+    i.tenant_id = v_caller.tenant and i.created_by = p_user_id
+    and i.accepted_at is null and i.revoked_at is null
+    and (
+      p_role is null or p_role in ('member', 'reader')
+      or (p_role = 'admin' and i.role in ('owner', 'admin'))
+    );
   if p_role is null then
     delete from haive.members as m where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
   else
@@ -58,4 +71,5 @@ as $$
 $$;
 
 comment on function haive.set_member(text, text, text) is
-'Makes a user owner, admin, member or reader of a tenant; a null role removes them.';
+'Makes a user owner, admin, member or reader of a tenant; a null role removes them. The last owner '
+'stays, unless a trusted caller takes them away.';

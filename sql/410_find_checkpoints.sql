@@ -1,6 +1,6 @@
 -- One function for history, search and states, so that each is one round trip. With states it also
 -- answers every frame that the found ones are decoded from, each once.
-create or replace function haive.find_checkpoints(
+create or replace function haive_private.find_checkpoints(
   thread_id text default null,
   namespace text default '',
   branch text default null,
@@ -241,6 +241,16 @@ begin
       or find_checkpoints.checkpoint_id is not null
     );
 
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'find_checkpoints',
+      (
+        select jsonb_object_agg(d.doc ->> 'id', d.doc ->> 'thread_key')
+        from json_array_elements(v_checkpoints) as d (doc)
+      ),
+      json_array_length(coalesce(v_checkpoints, '[]'))
+    );
+  end if;
   return json_build_object(
     'checkpoints', coalesce(v_checkpoints, '[]'),
     'now', now(),
@@ -253,6 +263,51 @@ begin
       when find_checkpoints.writes
         then haive_private.checkpoint_write_docs(v_caller.tenant, v_places, v_seqs)
     end
+  );
+end;
+$$;
+
+comment on function haive_private.find_checkpoints(
+  text, text, text, uuid, text[], boolean, timestamptz, timestamptz, jsonb, jsonb, uuid, bigint,
+  int, boolean, boolean, boolean, text
+) is
+'What haive.find_checkpoints does, in one snapshot.';
+
+-- Volatile, for a request is counted, and PostgREST lets no other function write; what it reads is read
+-- in one snapshot all the same.
+create or replace function haive.find_checkpoints(
+  thread_id text default null,
+  namespace text default '',
+  branch text default null,
+  checkpoint_id uuid default null,
+  tags text[] default null,
+  failed boolean default null,
+  created_after timestamptz default null,
+  created_before timestamptz default null,
+  metadata jsonb default null,
+  search jsonb default null,
+  before_id uuid default null,
+  before_seq bigint default null,
+  page_size int default 100,
+  details boolean default true,
+  states boolean default false,
+  writes boolean default false,
+  tenant text default null
+)
+returns json
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  return haive_private.find_checkpoints(
+    find_checkpoints.thread_id, find_checkpoints.namespace, find_checkpoints.branch,
+    find_checkpoints.checkpoint_id, find_checkpoints.tags, find_checkpoints.failed,
+    find_checkpoints.created_after, find_checkpoints.created_before, find_checkpoints.metadata,
+    find_checkpoints.search, find_checkpoints.before_id, find_checkpoints.before_seq,
+    find_checkpoints.page_size, find_checkpoints.details, find_checkpoints.states,
+    find_checkpoints.writes, find_checkpoints.tenant
   );
 end;
 $$;

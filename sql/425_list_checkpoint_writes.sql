@@ -10,7 +10,7 @@ create or replace function haive.list_checkpoint_writes(
 )
 returns json
 language plpgsql
-stable
+volatile
 security invoker
 set search_path = ''
 set enable_seqscan = off
@@ -21,6 +21,7 @@ as $$
 #variable_conflict use_column
 declare
   v_caller record := haive_private.enter_tenant(list_checkpoint_writes.tenant, false);
+  v_docs json;
 begin
   if (list_checkpoint_writes.page_size between 1 and 1000) is not true then
     raise exception using
@@ -28,7 +29,7 @@ begin
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on after the last one.';
   end if;
-  return (
+  v_docs := (
     select coalesce(
       json_agg(
         json_build_object(
@@ -71,6 +72,17 @@ begin
     ) as w
     where w.bytes_before < 33554432 -- as in find_checkpoints
   );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'list_checkpoint_writes',
+      (
+        select jsonb_object_agg(d.doc ->> 'checkpoint_id', d.doc -> 'thread_key')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
 end;
 $$;
 

@@ -3,14 +3,15 @@ create or replace function haive.list_branches(
 )
 returns json
 language plpgsql
-stable
+volatile
 security invoker
 set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(list_branches.tenant, false);
+  v_docs json;
 begin
-  return (
+  v_docs := (
     select coalesce(
       json_agg(
         json_build_object(
@@ -36,6 +37,17 @@ begin
       and t.tenant_id = v_caller.tenant
       and (v_caller.actor is null or t.user_id = v_caller.actor)
   );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'list_branches',
+      (
+        select jsonb_object_agg(d.doc ->> 'branch_id', null)
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
 end;
 $$;
 

@@ -7,12 +7,13 @@ create or replace function haive.list_threads(
 )
 returns json
 language plpgsql
-stable
+volatile
 security invoker
 set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(list_threads.tenant, false);
+  v_docs json;
 begin
   if (list_threads.page_size between 1 and 1000) is not true then
     raise exception using
@@ -20,7 +21,7 @@ begin
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the last thread_id.';
   end if;
-  return (
+  v_docs := (
     select coalesce(
       json_agg(
         json_build_object(
@@ -58,6 +59,17 @@ begin
       where b.tenant_id = v_caller.tenant and b.thread_key = any(p.keys)
     ) as s
   );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'list_threads',
+      (
+        select jsonb_object_agg(d.doc ->> 'thread_id', d.doc -> 'checkpoints')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
 end;
 $$;
 

@@ -1,13 +1,20 @@
 create or replace function haive.get_checkpoint_schema(hash bytea, tenant text default null)
 returns json
 language plpgsql
-stable
+volatile
 security invoker
 set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(get_checkpoint_schema.tenant, false);
 begin
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'get_checkpoint_schema',
+      jsonb_build_object(encode(get_checkpoint_schema.hash, 'hex'), null),
+      1
+    );
+  end if;
   return (
     select json_build_object('payload', encode(s.payload, 'base64'), 'key_id', s.key_id)
     from haive.checkpoint_schemas as s

@@ -57,11 +57,12 @@ haive_private.enter_tenant(text, boolean),
 haive_private.conversation_doc(haive.conversations, json),
 haive_private.message_docs(text, uuid[], bigint[], bigint[]),
 haive_private.append_message(
-  text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz
+  text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz, bytea,
+  text
 ),
 haive_private.append_messages(
   text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 ),
 haive_private.create_conversations(text, jsonb),
 haive_private.update_conversation(text, uuid, jsonb),
@@ -79,14 +80,14 @@ haive.current_actor(),
 haive_private.enter_tenant(text, boolean),
 haive_private.conversation_doc(haive.conversations, json),
 haive_private.reserve_messages(
-  text, text, uuid[], int[], int[], numeric[], timestamptz[]
+  text, text, uuid[], int[], int[], numeric[], timestamptz[], boolean
 ),
 haive_private.insert_messages(
   text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 ),
 haive_private.replay_messages(
   text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
-  timestamptz[]
+  timestamptz[], bytea[], text[]
 )
 to haive_writer;

@@ -27,6 +27,26 @@ CREATE SCHEMA haive_private;
 
 ALTER SCHEMA haive_private OWNER TO postgres;
 
+-- FUNCTION accept_invitation(text, text)
+CREATE FUNCTION haive.accept_invitation(token text, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.accept_invitation(accept_invitation.tenant, accept_invitation.token)
+$$;
+
+
+ALTER FUNCTION haive.accept_invitation(token text, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION accept_invitation(token text, tenant text)
+GRANT ALL ON FUNCTION haive.accept_invitation(token text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.accept_invitation(token text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.accept_invitation(token text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.accept_invitation(token text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION accept_invitation(token text, tenant text)
+COMMENT ON FUNCTION haive.accept_invitation(token text, tenant text) IS 'Makes the signed-in user a member of the tenant that the token invites to, once. Returns {tenant_id, role}. With a tenant, only of that one.';
+
 -- FUNCTION add_messages(jsonb, text)
 CREATE FUNCTION haive.add_messages(messages jsonb, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE plpgsql
@@ -49,6 +69,8 @@ begin
     array_agg(m.model order by m.place) as models,
     array_agg(m.cost order by m.place) as costs,
     array_agg(m.created_at order by m.place) as created_at,
+    array_agg(decode(m.sealed, 'base64') order by m.place) as sealed,
+    array_agg(m.sealed_with order by m.place) as sealed_with,
     bool_or(m.total_tokens <> m.input_tokens + m.output_tokens) as has_wrong_total
   into v_rows
   from (
@@ -57,7 +79,7 @@ begin
     cross join lateral jsonb_to_record(u.doc) as d (
       conversation_id uuid, id uuid, role text, content text, parts jsonb, metadata jsonb,
       input_tokens int, output_tokens int, total_tokens int, model text, cost numeric,
-      created_at timestamptz
+      created_at timestamptz, sealed text, sealed_with text
     )
   ) as m;
   if v_rows.conversation_ids is null then
@@ -73,7 +95,7 @@ begin
   v_result := haive_private.append_messages(
     add_messages.tenant, v_rows.conversation_ids, v_rows.ids, v_rows.roles, v_rows.contents,
     v_rows.parts, v_rows.metadata, v_rows.input_tokens, v_rows.output_tokens, v_rows.models,
-    v_rows.costs, v_rows.created_at
+    v_rows.costs, v_rows.created_at, v_rows.sealed, v_rows.sealed_with
   );
   select min(f.place) into v_failed
   from unnest(v_result.failures) with ordinality as f (code, place)
@@ -110,7 +132,7 @@ GRANT ALL ON FUNCTION haive.add_messages(messages jsonb, tenant text) TO service
 REVOKE ALL ON FUNCTION haive.add_messages(messages jsonb, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION add_messages(messages jsonb, tenant text)
-COMMENT ON FUNCTION haive.add_messages(messages jsonb, tenant text) IS 'Adds messages, all or none: a list of {conversation_id, id, role, content, parts, metadata, input_tokens, output_tokens, model, cost, created_at}. Returns id, seq and created_at of each. The same id with the same content is the same message.';
+COMMENT ON FUNCTION haive.add_messages(messages jsonb, tenant text) IS 'Adds messages, all or none: a list of {conversation_id, id, role, content, parts, metadata, input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with}. Returns id, seq and created_at of each. The same id with the same content is the same message.';
 
 -- ACL FUNCTION annotate_checkpoint(checkpoint_id uuid, thread_id text, namespace text, add_tags text[], remove_tags text[], failed boolean, sealed bytea, was_sealed bytea, search jsonb, tenant text)
 GRANT ALL ON FUNCTION haive.annotate_checkpoint(checkpoint_id uuid, thread_id text, namespace text, add_tags text[], remove_tags text[], failed boolean, sealed bytea, was_sealed bytea, search jsonb, tenant text) TO authenticated;
@@ -136,6 +158,143 @@ $$;
 
 
 ALTER FUNCTION haive.annotate_checkpoint(checkpoint_id uuid, thread_id text, namespace text, add_tags text[], remove_tags text[], failed boolean, sealed bytea, was_sealed bytea, search jsonb, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION apply_retention(batch integer, tenant text)
+GRANT ALL ON FUNCTION haive.apply_retention(batch integer, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.apply_retention(batch integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.apply_retention(batch integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.apply_retention(batch integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION apply_retention(batch integer, tenant text)
+COMMENT ON FUNCTION haive.apply_retention(batch integer, tenant text) IS 'Deletes a batch of what is older than the data_retention_days of the tenant: conversations by their last message, threads by their last checkpoint, events and invitations. Returns {before, done, counts}; call again until done.';
+
+-- FUNCTION apply_retention(integer, text)
+CREATE FUNCTION haive.apply_retention(batch integer DEFAULT 10000, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.apply_retention(apply_retention.tenant, apply_retention.batch)
+$$;
+
+
+ALTER FUNCTION haive.apply_retention(batch integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION audit_head(tenant text)
+GRANT ALL ON FUNCTION haive.audit_head(tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.audit_head(tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.audit_head(tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.audit_head(tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_head(tenant text)
+COMMENT ON FUNCTION haive.audit_head(tenant text) IS 'Where the audit log of a tenant ends, as {tenant, seq, hash, at}. Kept elsewhere it proves what the log was.';
+
+-- FUNCTION audit_head(text)
+CREATE FUNCTION haive.audit_head(tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.audit_head(audit_head.tenant)
+$$;
+
+
+ALTER FUNCTION haive.audit_head(tenant text) OWNER TO postgres;
+
+-- ACL TABLE audit_log
+GRANT SELECT ON TABLE haive.audit_log TO haive_client;
+GRANT SELECT ON TABLE haive.audit_log TO service_role;
+GRANT SELECT,INSERT ON TABLE haive.audit_log TO haive_writer;
+
+-- COMMENT TABLE audit_log
+COMMENT ON TABLE haive.audit_log IS 'Append-only: a row for each statement that wrote, and for each read of a tenant whose reads are on record. Each is chained to the one before it by its hash.';
+
+-- ROW SECURITY audit_log
+ALTER TABLE haive.audit_log ENABLE ROW LEVEL SECURITY;
+
+-- TABLE audit_log
+CREATE TABLE haive.audit_log (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    seq bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    actor text,
+    login text NOT NULL,
+    role text NOT NULL,
+    action text NOT NULL COLLATE pg_catalog."C",
+    object text NOT NULL COLLATE pg_catalog."C",
+    rows jsonb NOT NULL,
+    row_count bigint NOT NULL,
+    address text,
+    application text,
+    request_id text,
+    hash bytea NOT NULL
+);
+
+
+ALTER TABLE haive.audit_log OWNER TO postgres;
+
+-- CONSTRAINT audit_log audit_log_pkey
+ALTER TABLE ONLY haive.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tenant_id, seq);
+
+-- POLICY audit_log functions add to every log
+CREATE POLICY "functions add to every log" ON haive.audit_log FOR INSERT TO haive_writer WITH CHECK (true);
+
+-- TRIGGER audit_log refuse_audit_changes
+CREATE TRIGGER refuse_audit_changes BEFORE DELETE OR UPDATE OR TRUNCATE ON haive.audit_log FOR EACH STATEMENT EXECUTE FUNCTION haive_private.refuse_audit_changes();
+
+-- POLICY audit_log services read the log of the tenant they entered
+CREATE POLICY "services read the log of the tenant they entered" ON haive.audit_log FOR SELECT TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- COMMENT COLUMN audit_log.action
+COMMENT ON COLUMN haive.audit_log.action IS 'insert, update, delete or read.';
+
+-- COMMENT COLUMN audit_log.actor
+COMMENT ON COLUMN haive.audit_log.actor IS 'The user ("sub" of the token); null: a key or a connection.';
+
+-- COMMENT COLUMN audit_log.address
+COMMENT ON COLUMN haive.audit_log.address IS 'What the proxies say (x-forwarded-for), or the address of the connection.';
+
+-- COMMENT COLUMN audit_log.at
+COMMENT ON COLUMN haive.audit_log.at IS 'When the statement ran, which may be before seq was given.';
+
+-- COMMENT COLUMN audit_log.hash
+COMMENT ON COLUMN haive.audit_log.hash IS 'SHA-256 of the hash before it and of the row as haive_private.audit_entry writes it.';
+
+-- COMMENT COLUMN audit_log.login
+COMMENT ON COLUMN haive.audit_log.login IS 'Who the session belongs to: "authenticator" for the REST API.';
+
+-- COMMENT COLUMN audit_log.object
+COMMENT ON COLUMN haive.audit_log.object IS 'The table, or for a read the function.';
+
+-- COMMENT COLUMN audit_log.role
+COMMENT ON COLUMN haive.audit_log.role IS 'The role that it acted as.';
+
+-- COMMENT COLUMN audit_log.rows
+COMMENT ON COLUMN haive.audit_log.rows IS 'By the id of a row what there is to say of it: of messages {conversation: [first seq, last seq]}. At most 1,000, and how many more there are as "more".';
+
+-- COMMENT COLUMN audit_log.seq
+COMMENT ON COLUMN haive.audit_log.seq IS '1, 2, 3 … without gaps, in the order of commits.';
+
+-- ACL FUNCTION audit_page(after bigint, page_size integer, last boolean, entries boolean, tenant text)
+GRANT ALL ON FUNCTION haive.audit_page(after bigint, page_size integer, last boolean, entries boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.audit_page(after bigint, page_size integer, last boolean, entries boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.audit_page(after bigint, page_size integer, last boolean, entries boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.audit_page(after bigint, page_size integer, last boolean, entries boolean, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_page(after bigint, page_size integer, last boolean, entries boolean, tenant text)
+COMMENT ON FUNCTION haive.audit_page(after bigint, page_size integer, last boolean, entries boolean, tenant text) IS 'A page of a tenant''s audit log: the rows after a seq, or the last ones. With entries, the text that each hash covers in place of the columns: {seq, hash, entry}.';
+
+-- FUNCTION audit_page(bigint, integer, boolean, boolean, text)
+CREATE FUNCTION haive.audit_page(after bigint DEFAULT 0, page_size integer DEFAULT 100, last boolean DEFAULT false, entries boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.audit_page(
+    audit_page.tenant, audit_page.after, audit_page.page_size, audit_page.last, audit_page.entries
+  )
+$$;
+
+
+ALTER FUNCTION haive.audit_page(after bigint, page_size integer, last boolean, entries boolean, tenant text) OWNER TO postgres;
 
 -- ACL TABLE branches
 GRANT SELECT ON TABLE haive.branches TO authenticated;
@@ -169,6 +328,18 @@ WITH (fillfactor='70');
 
 ALTER TABLE haive.branches OWNER TO postgres;
 
+-- TRIGGER branches audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.branches REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER branches audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.branches REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER branches audit_update
+CREATE TRIGGER audit_update AFTER UPDATE OF tenant_id, branch_id, thread_key, name, root_branch_id, root_seq, metadata, sealed, key_id, created_at ON haive.branches FOR EACH ROW EXECUTE FUNCTION haive_private.audit_row();
+
+-- TRIGGER branches branches_are_sealed
+CREATE TRIGGER branches_are_sealed BEFORE INSERT OR UPDATE OF metadata ON haive.branches FOR EACH ROW WHEN (((new.key_id IS NULL) AND (new.metadata IS NOT NULL))) EXECUTE FUNCTION haive_private.refuse_plain();
+
 -- CONSTRAINT branches branches_name_key
 ALTER TABLE ONLY haive.branches
     ADD CONSTRAINT branches_name_key UNIQUE (thread_key, name, tenant_id);
@@ -185,6 +356,15 @@ ALTER TABLE ONLY haive.branches
 CREATE POLICY "members read the branches of threads they read" ON haive.branches FOR SELECT TO authenticated USING ((EXISTS ( SELECT
    FROM haive.threads t
   WHERE ((t.tenant_id = branches.tenant_id) AND (t.thread_key = branches.thread_key)))));
+
+-- TRIGGER branches meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.branches REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_branches('1');
+
+-- TRIGGER branches meter_changed
+CREATE TRIGGER meter_changed AFTER UPDATE OF metadata, sealed ON haive.branches FOR EACH ROW EXECUTE FUNCTION haive_private.meter_branches();
+
+-- TRIGGER branches meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.branches REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_branches('-1');
 
 -- POLICY branches services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.branches TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -219,6 +399,18 @@ CREATE TABLE haive.checkpoint_schemas (
 
 ALTER TABLE haive.checkpoint_schemas OWNER TO postgres;
 
+-- TRIGGER checkpoint_schemas audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.checkpoint_schemas REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoint_schemas audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.checkpoint_schemas REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoint_schemas audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive.checkpoint_schemas REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoint_schemas checkpoint_schemas_are_sealed
+CREATE TRIGGER checkpoint_schemas_are_sealed BEFORE INSERT OR UPDATE OF payload ON haive.checkpoint_schemas FOR EACH ROW WHEN ((new.key_id IS NULL)) EXECUTE FUNCTION haive_private.refuse_plain();
+
 -- CONSTRAINT checkpoint_schemas checkpoint_schemas_pkey
 ALTER TABLE ONLY haive.checkpoint_schemas
     ADD CONSTRAINT checkpoint_schemas_pkey PRIMARY KEY (tenant_id, hash);
@@ -229,6 +421,15 @@ ALTER TABLE ONLY haive.checkpoint_schemas
 
 -- POLICY checkpoint_schemas members read the schemas of their tenant
 CREATE POLICY "members read the schemas of their tenant" ON haive.checkpoint_schemas FOR SELECT TO authenticated USING ((tenant_id IN ( SELECT haive_private.my_tenants() AS my_tenants)));
+
+-- TRIGGER checkpoint_schemas meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.checkpoint_schemas REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoint_schemas('1');
+
+-- TRIGGER checkpoint_schemas meter_changed
+CREATE TRIGGER meter_changed AFTER UPDATE ON haive.checkpoint_schemas REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoint_schemas();
+
+-- TRIGGER checkpoint_schemas meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.checkpoint_schemas REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoint_schemas('-1');
 
 -- POLICY checkpoint_schemas services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.checkpoint_schemas TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -264,6 +465,18 @@ ALTER TABLE ONLY haive.checkpoint_writes ALTER COLUMN payload SET STORAGE EXTERN
 
 ALTER TABLE haive.checkpoint_writes OWNER TO postgres;
 
+-- TRIGGER checkpoint_writes audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.checkpoint_writes REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoint_writes audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.checkpoint_writes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoint_writes audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive.checkpoint_writes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoint_writes checkpoint_writes_are_sealed
+CREATE TRIGGER checkpoint_writes_are_sealed BEFORE INSERT OR UPDATE OF payload ON haive.checkpoint_writes FOR EACH ROW WHEN ((new.key_id IS NULL)) EXECUTE FUNCTION haive_private.refuse_plain();
+
 -- CONSTRAINT checkpoint_writes checkpoint_writes_pkey
 ALTER TABLE ONLY haive.checkpoint_writes
     ADD CONSTRAINT checkpoint_writes_pkey PRIMARY KEY (tenant_id, thread_key, checkpoint_id, task_id, idx);
@@ -276,6 +489,15 @@ ALTER TABLE ONLY haive.checkpoint_writes
 CREATE POLICY "members read the writes of threads they read" ON haive.checkpoint_writes FOR SELECT TO authenticated USING ((EXISTS ( SELECT
    FROM haive.threads t
   WHERE ((t.tenant_id = checkpoint_writes.tenant_id) AND (t.thread_key = checkpoint_writes.thread_key)))));
+
+-- TRIGGER checkpoint_writes meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.checkpoint_writes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoint_writes('1');
+
+-- TRIGGER checkpoint_writes meter_changed
+CREATE TRIGGER meter_changed AFTER UPDATE ON haive.checkpoint_writes REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoint_writes();
+
+-- TRIGGER checkpoint_writes meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.checkpoint_writes REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoint_writes('-1');
 
 -- POLICY checkpoint_writes services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.checkpoint_writes TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -325,6 +547,18 @@ ALTER TABLE ONLY haive.checkpoints ALTER COLUMN payload SET STORAGE EXTERNAL;
 
 ALTER TABLE haive.checkpoints OWNER TO postgres;
 
+-- TRIGGER checkpoints audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.checkpoints REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoints audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoints audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER checkpoints checkpoints_are_sealed
+CREATE TRIGGER checkpoints_are_sealed BEFORE INSERT OR UPDATE OF payload ON haive.checkpoints FOR EACH ROW WHEN ((new.key_id IS NULL)) EXECUTE FUNCTION haive_private.refuse_plain();
+
 -- FK CONSTRAINT checkpoints checkpoints_branch_fkey
 ALTER TABLE ONLY haive.checkpoints
     ADD CONSTRAINT checkpoints_branch_fkey FOREIGN KEY (tenant_id, branch_id) REFERENCES haive.branches(tenant_id, branch_id) ON DELETE CASCADE;
@@ -341,6 +575,15 @@ ALTER TABLE ONLY haive.checkpoints
 CREATE POLICY "members read the checkpoints of threads they read" ON haive.checkpoints FOR SELECT TO authenticated USING ((EXISTS ( SELECT
    FROM haive.threads t
   WHERE ((t.tenant_id = checkpoints.tenant_id) AND (t.thread_key = checkpoints.thread_key)))));
+
+-- TRIGGER checkpoints meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoints('1');
+
+-- TRIGGER checkpoints meter_changed
+CREATE TRIGGER meter_changed AFTER UPDATE ON haive.checkpoints REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoints();
+
+-- TRIGGER checkpoints meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.checkpoints REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoints('-1');
 
 -- POLICY checkpoints services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.checkpoints TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -403,16 +646,35 @@ CREATE TABLE haive.conversations (
     created_at haive_private.moment DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     last_message_at timestamp with time zone DEFAULT now() NOT NULL,
-    active_hour timestamp with time zone GENERATED ALWAYS AS (date_bin('01:00:00'::interval, last_message_at, '2000-01-01 00:00:00+00'::timestamp with time zone)) STORED NOT NULL
+    active_hour timestamp with time zone GENERATED ALWAYS AS (date_bin('01:00:00'::interval, last_message_at, '2000-01-01 00:00:00+00'::timestamp with time zone)) STORED NOT NULL,
+    sealed haive_private.sealed_content,
+    sealed_with haive_private.key_id,
+    CONSTRAINT conversations_are_sealed_whole CHECK (((num_nulls(sealed, sealed_with) <> 1) AND ((sealed IS NULL) OR ((title IS NULL) AND ((context)::jsonb = '{}'::jsonb) AND ((settings)::jsonb = '{}'::jsonb)))))
 )
 WITH (fillfactor='70');
+ALTER TABLE ONLY haive.conversations ALTER COLUMN sealed SET STORAGE EXTERNAL;
 
 
 ALTER TABLE haive.conversations OWNER TO postgres;
 
+-- TRIGGER conversations audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.conversations REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER conversations audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.conversations REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER conversations audit_update
+CREATE TRIGGER audit_update AFTER UPDATE OF tenant_id, id, agent_id, user_id, title, tags, context, participants, settings, created_at, updated_at, sealed, sealed_with ON haive.conversations FOR EACH ROW EXECUTE FUNCTION haive_private.audit_row();
+
 -- CONSTRAINT conversations conversations_pkey
 ALTER TABLE ONLY haive.conversations
     ADD CONSTRAINT conversations_pkey PRIMARY KEY (tenant_id, id);
+
+-- TRIGGER conversations conversations_refuse_erased
+CREATE TRIGGER conversations_refuse_erased AFTER INSERT ON haive.conversations FOR EACH ROW WHEN (((new.user_id IS NOT NULL) OR ((new.participants)::text[] <> '{}'::text[]))) EXECUTE FUNCTION haive_private.refuse_erased_participants();
+
+-- TRIGGER conversations conversations_refuse_erased_again
+CREATE TRIGGER conversations_refuse_erased_again AFTER UPDATE OF participants ON haive.conversations FOR EACH ROW WHEN ((((new.participants)::text[] <> '{}'::text[]) AND ((new.participants)::text[] IS DISTINCT FROM (old.participants)::text[]))) EXECUTE FUNCTION haive_private.refuse_erased_participants();
 
 -- FK CONSTRAINT conversations conversations_tenant_fkey
 ALTER TABLE ONLY haive.conversations
@@ -420,6 +682,15 @@ ALTER TABLE ONLY haive.conversations
 
 -- POLICY conversations members read what they take part in, administrators all
 CREATE POLICY "members read what they take part in, administrators all" ON haive.conversations FOR SELECT TO authenticated USING ((((tenant_id IN ( SELECT haive_private.my_tenants() AS my_tenants)) AND (((user_id)::text = ( SELECT haive.current_actor() AS current_actor)) OR ((participants)::text[] @> ARRAY[( SELECT haive.current_actor() AS current_actor)]))) OR (tenant_id IN ( SELECT haive_private.my_admin_tenants() AS my_admin_tenants))));
+
+-- TRIGGER conversations meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.conversations REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_conversations('1');
+
+-- TRIGGER conversations meter_changed
+CREATE TRIGGER meter_changed AFTER UPDATE OF title, tags, context, participants, settings, sealed ON haive.conversations FOR EACH ROW EXECUTE FUNCTION haive_private.meter_conversations();
+
+-- TRIGGER conversations meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.conversations REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_conversations('-1');
 
 -- POLICY conversations services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.conversations TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -432,6 +703,12 @@ COMMENT ON COLUMN haive.conversations.last_message_at IS 'When the last message 
 
 -- COMMENT COLUMN conversations.message_count
 COMMENT ON COLUMN haive.conversations.message_count IS 'How many messages there are, and the seq of the last one: seq has no gaps.';
+
+-- COMMENT COLUMN conversations.sealed
+COMMENT ON COLUMN haive.conversations.sealed IS 'Title, context and settings, sealed by the client: their own columns are empty then.';
+
+-- COMMENT COLUMN conversations.sealed_with
+COMMENT ON COLUMN haive.conversations.sealed_with IS 'The key that it was sealed with.';
 
 -- INDEX conversations_active_idx
 CREATE INDEX conversations_active_idx ON haive.conversations USING btree (active_hour);
@@ -474,6 +751,58 @@ REVOKE ALL ON FUNCTION haive.copy_thread(thread_id text, new_thread_id text, nam
 -- COMMENT FUNCTION copy_thread(thread_id text, new_thread_id text, namespace text, checkpoints jsonb, writes jsonb, branches jsonb, tenant text)
 COMMENT ON FUNCTION haive.copy_thread(thread_id text, new_thread_id text, namespace text, checkpoints jsonb, writes jsonb, branches jsonb, tenant text) IS 'Copies one namespace of a thread to a new thread and returns how many checkpoints it has.';
 
+-- ACL FUNCTION count_sealed(tenant text)
+GRANT ALL ON FUNCTION haive.count_sealed(tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.count_sealed(tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.count_sealed(tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION count_sealed(tenant text)
+COMMENT ON FUNCTION haive.count_sealed(tenant text) IS 'How many rows of the tenant are sealed with which key, by table; without a key_id: in the clear. For trusted callers only.';
+
+-- FUNCTION count_sealed(text)
+CREATE FUNCTION haive.count_sealed(tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(count_sealed.tenant, false);
+begin
+  return (
+    select coalesce(
+      json_agg(
+        json_build_object('table', s.name, 'key_id', s.key_id, 'rows', s.n)
+        order by s.name, s.key_id
+      ),
+      '[]'
+    )
+    from (
+      select 'conversations' as name, c.sealed_with::text as key_id, count(*) as n
+      from haive.conversations as c where c.tenant_id = v_caller.tenant group by 2
+      union all
+      select 'messages', m.sealed_with::text, count(*)
+      from haive.messages as m where m.tenant_id = v_caller.tenant group by 2
+      union all
+      select 'checkpoints', k.key_id::text, count(*)
+      from haive.checkpoints as k where k.tenant_id = v_caller.tenant group by 2
+      union all
+      select 'checkpoint_writes', w.key_id::text, count(*)
+      from haive.checkpoint_writes as w where w.tenant_id = v_caller.tenant group by 2
+      union all
+      select 'checkpoint_schemas', s.key_id::text, count(*)
+      from haive.checkpoint_schemas as s where s.tenant_id = v_caller.tenant group by 2
+      union all
+      select 'branches', b.key_id::text, count(*)
+      from haive.branches as b
+      where b.tenant_id = v_caller.tenant and num_nonnulls(b.metadata, b.sealed) > 0
+      group by 2
+    ) as s
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive.count_sealed(tenant text) OWNER TO postgres;
+
 -- ACL FUNCTION create_branch(from_checkpoint uuid, name text, thread_id text, namespace text, branch_id uuid, metadata jsonb, sealed bytea, key_id text, tenant text)
 GRANT ALL ON FUNCTION haive.create_branch(from_checkpoint uuid, name text, thread_id text, namespace text, branch_id uuid, metadata jsonb, sealed bytea, key_id text, tenant text) TO authenticated;
 GRANT ALL ON FUNCTION haive.create_branch(from_checkpoint uuid, name text, thread_id text, namespace text, branch_id uuid, metadata jsonb, sealed bytea, key_id text, tenant text) TO haive_client;
@@ -505,7 +834,7 @@ GRANT ALL ON FUNCTION haive.create_conversations(conversations jsonb, tenant tex
 REVOKE ALL ON FUNCTION haive.create_conversations(conversations jsonb, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION create_conversations(conversations jsonb, tenant text)
-COMMENT ON FUNCTION haive.create_conversations(conversations jsonb, tenant text) IS 'Begins conversations: a list of {id, agent_id, user_id, title, tags, context, participants, settings, created_at}. Returns them. The same id with the same agent and user is the same one.';
+COMMENT ON FUNCTION haive.create_conversations(conversations jsonb, tenant text) IS 'Begins conversations: a list of {id, agent_id, user_id, title, tags, context, participants, settings, created_at, sealed, sealed_with}. Returns them. The same id with the same agent and user is the same one.';
 
 -- FUNCTION create_conversations(jsonb, text)
 CREATE FUNCTION haive.create_conversations(conversations jsonb, tenant text DEFAULT NULL::text) RETURNS json
@@ -519,6 +848,50 @@ $$;
 
 
 ALTER FUNCTION haive.create_conversations(conversations jsonb, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION create_invitation(role text, label text, expires_at timestamp with time zone, tenant text)
+GRANT ALL ON FUNCTION haive.create_invitation(role text, label text, expires_at timestamp with time zone, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.create_invitation(role text, label text, expires_at timestamp with time zone, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.create_invitation(role text, label text, expires_at timestamp with time zone, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.create_invitation(role text, label text, expires_at timestamp with time zone, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION create_invitation(role text, label text, expires_at timestamp with time zone, tenant text)
+COMMENT ON FUNCTION haive.create_invitation(role text, label text, expires_at timestamp with time zone, tenant text) IS 'Invites somebody to the tenant. Returns the invitation with its token, which is shown this once: whoever has it becomes a member by accept_invitation, until it expires.';
+
+-- FUNCTION create_invitation(text, text, timestamp with time zone, text)
+CREATE FUNCTION haive.create_invitation(role text DEFAULT 'member'::text, label text DEFAULT NULL::text, expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.create_invitation(
+    create_invitation.tenant, create_invitation.role, create_invitation.label,
+    create_invitation.expires_at
+  )
+$$;
+
+
+ALTER FUNCTION haive.create_invitation(role text, label text, expires_at timestamp with time zone, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION create_tenant(tenant_id text, name text, settings jsonb, options jsonb)
+GRANT ALL ON FUNCTION haive.create_tenant(tenant_id text, name text, settings jsonb, options jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive.create_tenant(tenant_id text, name text, settings jsonb, options jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive.create_tenant(tenant_id text, name text, settings jsonb, options jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION create_tenant(tenant_id text, name text, settings jsonb, options jsonb)
+COMMENT ON FUNCTION haive.create_tenant(tenant_id text, name text, settings jsonb, options jsonb) IS 'Makes a tenant, for trusted callers only. Options are isolation, location, audit, encrypted, metered and the limits. The same id with the same name and settings is the same tenant.';
+
+-- FUNCTION create_tenant(text, text, jsonb, jsonb)
+CREATE FUNCTION haive.create_tenant(tenant_id text, name text DEFAULT NULL::text, settings jsonb DEFAULT '{}'::jsonb, options jsonb DEFAULT '{}'::jsonb) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.create_tenant(
+    create_tenant.tenant_id, create_tenant.name, create_tenant.settings, create_tenant.options
+  )
+$$;
+
+
+ALTER FUNCTION haive.create_tenant(tenant_id text, name text, settings jsonb, options jsonb) OWNER TO postgres;
 
 -- ACL FUNCTION current_actor()
 GRANT ALL ON FUNCTION haive.current_actor() TO authenticated;
@@ -603,6 +976,118 @@ REVOKE ALL ON FUNCTION haive.delete_thread(thread_id text, tenant text) FROM PUB
 -- COMMENT FUNCTION delete_thread(thread_id text, tenant text)
 COMMENT ON FUNCTION haive.delete_thread(thread_id text, tenant text) IS 'Deletes a thread with all its namespaces, branches and checkpoints; returns how many checkpoints.';
 
+-- ACL FUNCTION destroy_tenant_keys(tenant text)
+GRANT ALL ON FUNCTION haive.destroy_tenant_keys(tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.destroy_tenant_keys(tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.destroy_tenant_keys(tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION destroy_tenant_keys(tenant text)
+COMMENT ON FUNCTION haive.destroy_tenant_keys(tenant text) IS 'Destroys the data keys of a tenant, so that nothing that they sealed can be read here any more, and returns how many those were; for trusted callers only.';
+
+-- FUNCTION destroy_tenant_keys(text)
+CREATE FUNCTION haive.destroy_tenant_keys(tenant text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.destroy_tenant_keys(destroy_tenant_keys.tenant)
+$$;
+
+
+ALTER FUNCTION haive.destroy_tenant_keys(tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION drop_tenant_key(key_id text, tenant text)
+GRANT ALL ON FUNCTION haive.drop_tenant_key(key_id text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.drop_tenant_key(key_id text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.drop_tenant_key(key_id text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION drop_tenant_key(key_id text, tenant text)
+COMMENT ON FUNCTION haive.drop_tenant_key(key_id text, tenant text) IS 'Removes a data key that seals nothing any more: see count_sealed. Never the active one. For trusted callers only.';
+
+-- FUNCTION drop_tenant_key(text, text)
+CREATE FUNCTION haive.drop_tenant_key(key_id text, tenant text) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.drop_tenant_key(drop_tenant_key.tenant, drop_tenant_key.key_id)
+$$;
+
+
+ALTER FUNCTION haive.drop_tenant_key(key_id text, tenant text) OWNER TO postgres;
+
+-- FUNCTION erase_user(text, integer, text)
+CREATE FUNCTION haive.erase_user(user_id text, batch integer DEFAULT 10000, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.erase_user(erase_user.tenant, erase_user.user_id, erase_user.batch)
+$$;
+
+
+ALTER FUNCTION haive.erase_user(user_id text, batch integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION erase_user(user_id text, batch integer, tenant text)
+GRANT ALL ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION erase_user(user_id text, batch integer, tenant text)
+COMMENT ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text) IS 'Erases a user from the tenant, for its administrators: their conversations with messages, threads with checkpoints, events, their name among participants, membership and invitations. Returns {done, counts, erased_at, finished_at}; call again until done. From the first call on nothing more is stored that names them.';
+
+-- ACL TABLE erasures
+GRANT SELECT,INSERT,UPDATE ON TABLE haive.erasures TO haive_writer;
+
+-- COMMENT TABLE erasures
+COMMENT ON TABLE haive.erasures IS 'Users that were erased: nothing is stored about them any more. Read and written by functions only.';
+
+-- ROW SECURITY erasures
+ALTER TABLE haive.erasures ENABLE ROW LEVEL SECURITY;
+
+-- TABLE erasures
+CREATE TABLE haive.erasures (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    subject_hash bytea NOT NULL,
+    salt bytea NOT NULL,
+    erased_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    counts jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+
+ALTER TABLE haive.erasures OWNER TO postgres;
+
+-- TRIGGER erasures audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.erasures REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER erasures audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.erasures REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER erasures audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive.erasures REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- CONSTRAINT erasures erasures_pkey
+ALTER TABLE ONLY haive.erasures
+    ADD CONSTRAINT erasures_pkey PRIMARY KEY (tenant_id, subject_hash);
+
+-- FK CONSTRAINT erasures erasures_tenant_fkey
+ALTER TABLE ONLY haive.erasures
+    ADD CONSTRAINT erasures_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
+
+-- POLICY erasures functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive.erasures TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting))) WITH CHECK ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- COMMENT COLUMN erasures.counts
+COMMENT ON COLUMN haive.erasures.counts IS 'How many rows of which table were deleted.';
+
+-- COMMENT COLUMN erasures.finished_at
+COMMENT ON COLUMN haive.erasures.finished_at IS 'When the last row was gone; null: it goes on.';
+
+-- COMMENT COLUMN erasures.salt
+COMMENT ON COLUMN haive.erasures.salt IS 'Random, and one for all of a tenant.';
+
+-- COMMENT COLUMN erasures.subject_hash
+COMMENT ON COLUMN haive.erasures.subject_hash IS 'SHA-256 of the salt and the user''s id: whom it means is told only by who knows the id already.';
+
 -- ACL FUNCTION error_catalogue()
 GRANT ALL ON FUNCTION haive.error_catalogue() TO authenticated;
 GRANT ALL ON FUNCTION haive.error_catalogue() TO haive_client;
@@ -622,17 +1107,22 @@ CREATE FUNCTION haive.error_catalogue() RETURNS TABLE(sqlstate text, http_status
     ('PT403', 403, 'AccessDeniedError', false, 'the caller may not do this in this tenant'),
     ('PT404', 404, 'NotFoundError', false, 'no such row, or none that the caller may see'),
     ('PT409', 409, 'ConflictError', false, 'the id is taken by other content'),
+    ('PT410', 410, 'SubjectErasedError', false, 'the user was erased, and nothing is stored about them'),
     ('PT413', 413, 'ContentTooLargeError', false, 'content, parts or metadata are over their limit'),
-    ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything')
+    ('PT421', 421, 'TenantMovedError', true, 'the tenant''s rows are in another place now'),
+    ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything'),
+    ('PT423', 423, 'TenantSuspendedError', false, 'the tenant is closed until an administrator opens it'),
+    ('PT429', 429, 'QuotaExceededError', false, 'the tenant is at one of its limits'),
+    ('PT503', 503, 'TenantMovingError', true, 'the tenant is being moved and takes no writes now')
 $$;
 
 
 ALTER FUNCTION haive.error_catalogue() OWNER TO postgres;
 
 -- ACL TABLE events
-GRANT INSERT ON TABLE haive.events TO haive_writer;
 GRANT SELECT ON TABLE haive.events TO haive_client;
 GRANT SELECT ON TABLE haive.events TO service_role;
+GRANT SELECT,INSERT,DELETE ON TABLE haive.events TO haive_writer;
 
 -- COMMENT TABLE events
 COMMENT ON TABLE haive.events IS 'The outbox: one row a statement and conversation, written in the same transaction as the change.';
@@ -677,8 +1167,4342 @@ ALTER TABLE haive.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
+-- FUNCTION export_user(text, text, integer, text, text)
+CREATE FUNCTION haive.export_user(user_id text, kind text, page_size integer DEFAULT 1000, page_after text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.export_user(
+    export_user.tenant, export_user.user_id, export_user.kind, export_user.page_size,
+    export_user.page_after
+  )
+$$;
+
+
+ALTER FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION export_user(user_id text, kind text, page_size integer, page_after text, tenant text)
+GRANT ALL ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION export_user(user_id text, kind text, page_size integer, page_after text, tenant text)
+COMMENT ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) IS 'A page of what is held about a user: memberships, invitations, participations (conversations of others that name them), events or audit. Returns {rows, next}; read on with page_after, the next of the page before. For administrators, and for the users themselves.';
+
 -- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text)
 CREATE FUNCTION haive.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  return haive_private.find_checkpoints(
+    find_checkpoints.thread_id, find_checkpoints.namespace, find_checkpoints.branch,
+    find_checkpoints.checkpoint_id, find_checkpoints.tags, find_checkpoints.failed,
+    find_checkpoints.created_after, find_checkpoints.created_before, find_checkpoints.metadata,
+    find_checkpoints.search, find_checkpoints.before_id, find_checkpoints.before_seq,
+    find_checkpoints.page_size, find_checkpoints.details, find_checkpoints.states,
+    find_checkpoints.writes, find_checkpoints.tenant
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
+GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
+COMMENT ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: {checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; with states, a page ends after 32 MiB of them: next_seq tells that there is more. What a checkpoint is found by comes with states.';
+
+-- ACL FUNCTION find_messages(ids uuid[], tenant text)
+GRANT ALL ON FUNCTION haive.find_messages(ids uuid[], tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.find_messages(ids uuid[], tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.find_messages(ids uuid[], tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.find_messages(ids uuid[], tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION find_messages(ids uuid[], tenant text)
+COMMENT ON FUNCTION haive.find_messages(ids uuid[], tenant text) IS 'Messages by their ids, in any order; those that are not there, or not the caller''s to see, are left out.';
+
+-- FUNCTION find_messages(uuid[], text)
+CREATE FUNCTION haive.find_messages(ids uuid[], tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(find_messages.tenant, false);
+  v_conversation_ids uuid[];
+  v_seqs bigint[];
+begin
+  if (cardinality(find_messages.ids) between 0 and 10000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'there are more than 10000 ids, or none were given',
+      hint = 'Ask for some at a time.';
+  end if;
+  select array_agg(m.conversation_id), array_agg(m.seq) into v_conversation_ids, v_seqs
+  from haive.messages as m
+  where m.id = any(find_messages.ids) and m.tenant_id = v_caller.tenant;
+  if v_caller.audit_reads then
+    -- As get_messages says it: within which places of which conversations.
+    perform haive_private.audit_read(
+      'find_messages',
+      coalesce(
+        (
+          select jsonb_object_agg(g.conversation_id, jsonb_build_array(g.first_seq, g.last_seq))
+          from (
+            select u.conversation_id, min(u.seq) as first_seq, max(u.seq) as last_seq
+            from unnest(v_conversation_ids, v_seqs) as u (conversation_id, seq)
+            group by u.conversation_id
+          ) as g
+        ),
+        '{}'
+      ),
+      coalesce(cardinality(v_seqs), 0)
+    );
+  end if;
+  return (
+    select coalesce(json_agg(d.doc -> 0), '[]')
+    from unnest(
+      haive_private.message_docs(v_caller.tenant, v_conversation_ids, v_seqs, v_seqs)
+    ) as d (doc)
+    where json_array_length(d.doc) > 0 -- not deleted since
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive.find_messages(ids uuid[], tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION find_stale_conversations(key_id text, after uuid, page_size integer, tenant text)
+GRANT ALL ON FUNCTION haive.find_stale_conversations(key_id text, after uuid, page_size integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.find_stale_conversations(key_id text, after uuid, page_size integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.find_stale_conversations(key_id text, after uuid, page_size integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION find_stale_conversations(key_id text, after uuid, page_size integer, tenant text)
+COMMENT ON FUNCTION haive.find_stale_conversations(key_id text, after uuid, page_size integer, tenant text) IS 'Conversations that are not sealed with this key, by id, as they are stored. For trusted callers only.';
+
+-- FUNCTION find_stale_conversations(text, uuid, integer, text)
+CREATE FUNCTION haive.find_stale_conversations(key_id text, after uuid DEFAULT '00000000-0000-0000-0000-000000000000'::uuid, page_size integer DEFAULT 500, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(find_stale_conversations.tenant, true);
+  v_docs json;
+begin
+  if (find_stale_conversations.page_size between 1 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 1000',
+      hint = 'Read on after the last id.';
+  end if;
+  v_docs := (
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'id', p.id, 'title', p.title::text, 'context', p.context::text,
+          'settings', p.settings::text,
+          'sealed', replace(encode(p.sealed, 'base64'), e'\n', ''),
+          'sealed_with', p.sealed_with::text, 'updated_at', p.updated_at
+        )
+        order by p.id
+      ),
+      '[]'
+    )
+    from (
+      select
+        c.*,
+        row_number() over w as place,
+        sum(
+          octet_length(c.context::text) + octet_length(c.settings::text)
+          + coalesce(octet_length(c.sealed), 0)
+        ) over w as bytes
+      from (
+        select c.* from haive.conversations as c
+        where
+          c.tenant_id = v_caller.tenant and c.id > find_stale_conversations.after
+          and c.sealed_with is distinct from find_stale_conversations.key_id
+        order by c.id
+        limit find_stale_conversations.page_size
+      ) as c
+      window w as (order by c.id)
+    ) as p
+    where p.bytes <= 16777216 or p.place = 1
+  );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'find_stale_conversations',
+      (
+        select jsonb_object_agg(d.doc ->> 'id', null)
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
+end;
+$$;
+
+
+ALTER FUNCTION haive.find_stale_conversations(key_id text, after uuid, page_size integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION find_stale_messages(key_id text, after_conversation uuid, after_seq bigint, page_size integer, tenant text)
+GRANT ALL ON FUNCTION haive.find_stale_messages(key_id text, after_conversation uuid, after_seq bigint, page_size integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.find_stale_messages(key_id text, after_conversation uuid, after_seq bigint, page_size integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.find_stale_messages(key_id text, after_conversation uuid, after_seq bigint, page_size integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION find_stale_messages(key_id text, after_conversation uuid, after_seq bigint, page_size integer, tenant text)
+COMMENT ON FUNCTION haive.find_stale_messages(key_id text, after_conversation uuid, after_seq bigint, page_size integer, tenant text) IS 'Messages that are not sealed with this key, in the order of the table: those after a place in it, as they are stored. For trusted callers only.';
+
+-- FUNCTION find_stale_messages(text, uuid, bigint, integer, text)
+CREATE FUNCTION haive.find_stale_messages(key_id text, after_conversation uuid DEFAULT '00000000-0000-0000-0000-000000000000'::uuid, after_seq bigint DEFAULT 0, page_size integer DEFAULT 500, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(find_stale_messages.tenant, true);
+  v_docs json;
+begin
+  if (find_stale_messages.page_size between 1 and 5000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 5000',
+      hint = 'Read on after the last conversation_id and seq.';
+  end if;
+  v_docs := (
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'conversation_id', p.conversation_id, 'seq', p.seq, 'id', p.id, 'role', p.role::text,
+          'content', case when p.sealed is null then p.content::text end,
+          -- As text: what is sealed is exactly what was stored, whatever a client makes of numbers.
+          'parts', p.parts::text,
+          'metadata', p.metadata::text,
+          'sealed', replace(encode(p.sealed, 'base64'), e'\n', ''),
+          'sealed_with', p.sealed_with::text
+        )
+        order by p.conversation_id, p.seq
+      ),
+      '[]'
+    )
+    from (
+      select
+        m.*,
+        row_number() over w as place,
+        sum(
+          octet_length(m.content) + coalesce(octet_length(m.parts::text), 0)
+          + coalesce(octet_length(m.sealed), 0)
+        ) over w as bytes
+      from (
+        select m.* from haive.messages as m
+        where
+          m.tenant_id = v_caller.tenant
+          and (m.conversation_id, m.seq) > (
+            find_stale_messages.after_conversation, find_stale_messages.after_seq
+          )
+          and m.sealed_with is distinct from find_stale_messages.key_id
+        order by m.conversation_id, m.seq
+        limit find_stale_messages.page_size
+      ) as m
+      window w as (order by m.conversation_id, m.seq)
+    ) as p
+    -- No answer grows with the messages: those of 16 MiB, and one at least.
+    where p.bytes <= 16777216 or p.place = 1
+  );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'find_stale_messages',
+      (
+        select jsonb_object_agg(d.doc ->> 'id', jsonb_build_array(d.doc ->> 'conversation_id', d.doc -> 'seq'))
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
+end;
+$$;
+
+
+ALTER FUNCTION haive.find_stale_messages(key_id text, after_conversation uuid, after_seq bigint, page_size integer, tenant text) OWNER TO postgres;
+
+-- FUNCTION get_checkpoint_schema(bytea, text)
+CREATE FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(get_checkpoint_schema.tenant, false);
+begin
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'get_checkpoint_schema',
+      jsonb_build_object(encode(get_checkpoint_schema.hash, 'hex'), null),
+      1
+    );
+  end if;
+  return (
+    select json_build_object('payload', encode(s.payload, 'base64'), 'key_id', s.key_id)
+    from haive.checkpoint_schemas as s
+    where s.tenant_id = v_caller.tenant and s.hash = get_checkpoint_schema.hash
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION get_checkpoint_schema(hash bytea, tenant text)
+GRANT ALL ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION get_checkpoint_schema(hash bytea, tenant text)
+COMMENT ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) IS 'The JSON Schema that a checkpoint''s schema_hash stands for, as the SDK packed it.';
+
+-- ACL FUNCTION get_conversation(conversation_id uuid, message_limit integer, tenant text)
+GRANT ALL ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION get_conversation(conversation_id uuid, message_limit integer, tenant text)
+COMMENT ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) IS 'One conversation, with its last message_limit messages if asked.';
+
+-- FUNCTION get_conversation(uuid, integer, text)
+CREATE FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer DEFAULT 0, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  return haive_private.get_conversation(
+    get_conversation.conversation_id, get_conversation.message_limit, get_conversation.tenant
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text)
+GRANT ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text)
+COMMENT ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) IS 'A page of messages in order: those after a seq, or the last ones before a seq.';
+
+-- FUNCTION get_messages(uuid, bigint, bigint, integer, boolean, text)
+CREATE FUNCTION haive.get_messages(conversation_id uuid, after bigint DEFAULT 0, before bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, last boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  return haive_private.get_messages(
+    get_messages.conversation_id, get_messages.after, get_messages.before,
+    get_messages.page_size, get_messages.last, get_messages.tenant
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION get_tenant(tenant_id text)
+GRANT ALL ON FUNCTION haive.get_tenant(tenant_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive.get_tenant(tenant_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive.get_tenant(tenant_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION get_tenant(tenant_id text)
+COMMENT ON FUNCTION haive.get_tenant(tenant_id text) IS 'A tenant with its settings and limits, whatever its status; for trusted callers only.';
+
+-- FUNCTION get_tenant(text)
+CREATE FUNCTION haive.get_tenant(tenant_id text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.get_tenant(get_tenant.tenant_id)
+$$;
+
+
+ALTER FUNCTION haive.get_tenant(tenant_id text) OWNER TO postgres;
+
+-- ACL TABLE invitations
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive.invitations TO haive_writer;
+
+-- COMMENT TABLE invitations
+COMMENT ON TABLE haive.invitations IS 'Who may become a member of a tenant: whoever has the token, once. Read and written by functions only.';
+
+-- ROW SECURITY invitations
+ALTER TABLE haive.invitations ENABLE ROW LEVEL SECURITY;
+
+-- TABLE invitations
+CREATE TABLE haive.invitations (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    id uuid DEFAULT gen_random_uuid() NOT NULL,
+    label haive_private.name,
+    role text NOT NULL,
+    token_hash bytea NOT NULL,
+    created_by haive_private.name,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    accepted_at timestamp with time zone,
+    accepted_by haive_private.name,
+    revoked_at timestamp with time zone,
+    CONSTRAINT invitations_end_once CHECK ((num_nonnulls(accepted_at, revoked_at) <= 1)),
+    CONSTRAINT invitations_role_is_known CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text, 'reader'::text])))
+);
+
+
+ALTER TABLE haive.invitations OWNER TO postgres;
+
+-- TRIGGER invitations audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.invitations REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER invitations audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.invitations REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER invitations audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive.invitations REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- POLICY invitations functions change invitations to the tenant they entered
+CREATE POLICY "functions change invitations to the tenant they entered" ON haive.invitations FOR UPDATE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- POLICY invitations functions invite to the tenant they entered
+CREATE POLICY "functions invite to the tenant they entered" ON haive.invitations FOR INSERT TO haive_writer WITH CHECK ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- POLICY invitations functions read all invitations
+CREATE POLICY "functions read all invitations" ON haive.invitations FOR SELECT TO haive_writer USING (true);
+
+-- POLICY invitations functions remove invitations to the tenant they entered
+CREATE POLICY "functions remove invitations to the tenant they entered" ON haive.invitations FOR DELETE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT invitations invitations_pkey
+ALTER TABLE ONLY haive.invitations
+    ADD CONSTRAINT invitations_pkey PRIMARY KEY (tenant_id, id);
+
+-- FK CONSTRAINT invitations invitations_tenant_fkey
+ALTER TABLE ONLY haive.invitations
+    ADD CONSTRAINT invitations_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
+
+-- CONSTRAINT invitations invitations_token_key
+ALTER TABLE ONLY haive.invitations
+    ADD CONSTRAINT invitations_token_key UNIQUE (token_hash);
+
+-- COMMENT COLUMN invitations.created_by
+COMMENT ON COLUMN haive.invitations.created_by IS 'The user who invites; null: the platform.';
+
+-- COMMENT COLUMN invitations.label
+COMMENT ON COLUMN haive.invitations.label IS 'Whom it is for, in the words of who invites: an address, a name.';
+
+-- COMMENT COLUMN invitations.token_hash
+COMMENT ON COLUMN haive.invitations.token_hash IS 'SHA-256 of the token, which is shown once and stored nowhere.';
+
+-- FUNCTION list_branches(text, text, text)
+CREATE FUNCTION haive.list_branches(thread_id text, namespace text DEFAULT ''::text, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(list_branches.tenant, false);
+  v_docs json;
+begin
+  v_docs := (
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'branch_id', b.branch_id, 'name', b.name, 'head_id', b.head_id,
+          'root_id', (
+            select c.id from haive.checkpoints as c
+            where
+              c.tenant_id = b.tenant_id and c.branch_id = b.root_branch_id and c.seq <= b.root_seq
+            order by c.seq desc
+            limit 1
+          ),
+          'metadata', b.metadata::jsonb, 'sealed', encode(b.sealed, 'base64'), 'key_id', b.key_id,
+          'created_at', b.created_at, 'updated_at', b.updated_at
+        )
+        order by b.created_at, b.branch_id
+      ),
+      '[]'
+    )
+    from haive.threads as t
+    join haive.branches as b on b.tenant_id = t.tenant_id and b.thread_key = t.thread_key
+    where
+      t.thread_id = list_branches.thread_id and t.namespace = list_branches.namespace
+      and t.tenant_id = v_caller.tenant
+      and (v_caller.actor is null or t.user_id = v_caller.actor)
+  );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'list_branches',
+      (
+        select jsonb_object_agg(d.doc ->> 'branch_id', null)
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
+end;
+$$;
+
+
+ALTER FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION list_branches(thread_id text, namespace text, tenant text)
+GRANT ALL ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_branches(thread_id text, namespace text, tenant text)
+COMMENT ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) IS 'The branches of a thread, oldest first, with their heads and where they begin.';
+
+-- FUNCTION list_checkpoint_writes(text, text, uuid, uuid, integer, integer, text)
+CREATE FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text DEFAULT ''::text, after_checkpoint_id uuid DEFAULT NULL::uuid, after_task_id uuid DEFAULT NULL::uuid, after_idx integer DEFAULT NULL::integer, page_size integer DEFAULT 1000, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  v_caller record := haive_private.enter_tenant(list_checkpoint_writes.tenant, false);
+  v_docs json;
+begin
+  if (list_checkpoint_writes.page_size between 1 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 1000',
+      hint = 'Read on after the last one.';
+  end if;
+  v_docs := (
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'thread_key', w.thread_key, 'checkpoint_id', w.checkpoint_id, 'task_id', w.task_id,
+          'idx', w.idx, 'channel', w.channel::text, 'task_path', w.task_path::text,
+          'codec', w.codec::int2, 'size', w.size, 'key_id', w.key_id::text,
+          'payload', replace(encode(w.payload, 'base64'), e'\n', '')
+        )
+        order by w.checkpoint_id, w.task_id, w.idx
+      ),
+      '[]'
+    )
+    from (
+      select
+        p.*,
+        sum(octet_length(p.payload)) over (order by p.checkpoint_id, p.task_id, p.idx)
+        - octet_length(p.payload) as bytes_before
+      from haive.threads as t
+      cross join lateral (
+        select w.*
+        from haive.checkpoint_writes as w
+        where
+          w.tenant_id = t.tenant_id and w.thread_key = t.thread_key
+          and (w.checkpoint_id, w.task_id, w.idx::int) > (
+            coalesce(
+              list_checkpoint_writes.after_checkpoint_id, '00000000-0000-0000-0000-000000000000'
+            ),
+            coalesce(
+              list_checkpoint_writes.after_task_id, '00000000-0000-0000-0000-000000000000'
+            ),
+            coalesce(list_checkpoint_writes.after_idx, -2147483648)
+          )
+        order by w.checkpoint_id, w.task_id, w.idx
+        limit list_checkpoint_writes.page_size
+      ) as p
+      where
+        t.tenant_id = v_caller.tenant and t.thread_id = list_checkpoint_writes.thread_id
+        and t.namespace = list_checkpoint_writes.namespace
+        and (v_caller.actor is null or t.user_id = v_caller.actor)
+    ) as w
+    where w.bytes_before < 33554432 -- as in find_checkpoints
+  );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'list_checkpoint_writes',
+      (
+        select jsonb_object_agg(d.doc ->> 'checkpoint_id', d.doc -> 'thread_key')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
+end;
+$$;
+
+
+ALTER FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text)
+GRANT ALL ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text)
+COMMENT ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) IS 'The pending writes of a thread by checkpoint, task and place, also where the checkpoint is not saved yet: at most page_size, ending after 32 MiB; empty when there are no more.';
+
+-- FUNCTION list_invitations(integer, uuid, text)
+CREATE FUNCTION haive.list_invitations(page_size integer DEFAULT 1000, page_after uuid DEFAULT NULL::uuid, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.list_invitations(
+    list_invitations.tenant, list_invitations.page_size, list_invitations.page_after
+  )
+$$;
+
+
+ALTER FUNCTION haive.list_invitations(page_size integer, page_after uuid, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION list_invitations(page_size integer, page_after uuid, tenant text)
+GRANT ALL ON FUNCTION haive.list_invitations(page_size integer, page_after uuid, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_invitations(page_size integer, page_after uuid, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_invitations(page_size integer, page_after uuid, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_invitations(page_size integer, page_after uuid, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_invitations(page_size integer, page_after uuid, tenant text)
+COMMENT ON FUNCTION haive.list_invitations(page_size integer, page_after uuid, tenant text) IS 'A page of the tenant''s invitations, used and expired ones too, for its administrators.';
+
+-- FUNCTION list_members(integer, text, text)
+CREATE FUNCTION haive.list_members(page_size integer DEFAULT 1000, page_after text DEFAULT ''::text, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(list_members.tenant, false);
+  v_docs json;
+begin
+  if (list_members.page_size between 1 and 10000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 10000',
+      hint = 'Read on with page_after, the user_id of the last member of a page.';
+  end if;
+  v_docs := (
+    select coalesce(
+      json_agg(
+        json_build_object('user_id', m.user_id, 'role', m.role, 'created_at', m.created_at)
+        order by m.user_id
+      ),
+      '[]'
+    )
+    from (
+      select o.user_id::text as user_id, o.role, o.created_at
+      from haive.members as o
+      where
+        o.tenant_id = v_caller.tenant and o.user_id > coalesce(list_members.page_after, '')
+        and (v_caller.actor is null or o.user_id = v_caller.actor)
+      order by o.user_id
+      limit list_members.page_size
+    ) as m
+  );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'list_members',
+      (
+        select jsonb_object_agg(d.doc ->> 'user_id', d.doc ->> 'role')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
+end;
+$$;
+
+
+ALTER FUNCTION haive.list_members(page_size integer, page_after text, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION list_members(page_size integer, page_after text, tenant text)
+GRANT ALL ON FUNCTION haive.list_members(page_size integer, page_after text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_members(page_size integer, page_after text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_members(page_size integer, page_after text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_members(page_size integer, page_after text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_members(page_size integer, page_after text, tenant text)
+COMMENT ON FUNCTION haive.list_members(page_size integer, page_after text, tenant text) IS 'A page of the tenant''s members in the order of their ids; who is no administrator sees themself.';
+
+-- ACL FUNCTION list_tenant_keys(tenant text)
+GRANT ALL ON FUNCTION haive.list_tenant_keys(tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_tenant_keys(tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_tenant_keys(tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_tenant_keys(tenant text)
+COMMENT ON FUNCTION haive.list_tenant_keys(tenant text) IS 'The wrapped data keys of a tenant, oldest first, whatever its status; for trusted callers only.';
+
+-- FUNCTION list_tenant_keys(text)
+CREATE FUNCTION haive.list_tenant_keys(tenant text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.list_tenant_keys(list_tenant_keys.tenant)
+$$;
+
+
+ALTER FUNCTION haive.list_tenant_keys(tenant text) OWNER TO postgres;
+
+-- FUNCTION list_tenants(integer, text, text)
+CREATE FUNCTION haive.list_tenants(page_size integer DEFAULT 100, page_after text DEFAULT ''::text, status text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.list_tenants(
+    list_tenants.page_size, list_tenants.page_after, list_tenants.status
+  )
+$$;
+
+
+ALTER FUNCTION haive.list_tenants(page_size integer, page_after text, status text) OWNER TO postgres;
+
+-- ACL FUNCTION list_tenants(page_size integer, page_after text, status text)
+GRANT ALL ON FUNCTION haive.list_tenants(page_size integer, page_after text, status text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_tenants(page_size integer, page_after text, status text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_tenants(page_size integer, page_after text, status text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_tenants(page_size integer, page_after text, status text)
+COMMENT ON FUNCTION haive.list_tenants(page_size integer, page_after text, status text) IS 'A page of tenants in the order of their ids; for trusted callers only.';
+
+-- FUNCTION list_threads(text, text, integer, text, text)
+CREATE FUNCTION haive.list_threads(user_id text DEFAULT NULL::text, thread_id text DEFAULT NULL::text, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(list_threads.tenant, false);
+  v_docs json;
+begin
+  if (list_threads.page_size between 1 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 1000',
+      hint = 'Read on with page_after, the last thread_id.';
+  end if;
+  v_docs := (
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'thread_id', p.thread_id, 'user_id', p.user_id, 'namespaces', p.namespaces,
+          'branches', s.branches, 'checkpoints', s.checkpoints, 'bytes', s.bytes,
+          'created_at', p.created_at, 'updated_at', s.updated_at
+        )
+        order by p.thread_id
+      ),
+      '[]'
+    )
+    from (
+      select
+        t.thread_id::text as thread_id, min(t.user_id::text) as user_id,
+        array_agg(t.namespace::text order by t.namespace) as namespaces,
+        array_agg(t.thread_key) as keys, min(t.created_at) as created_at
+      from haive.threads as t
+      where
+        t.tenant_id = v_caller.tenant
+        and (list_threads.page_after is null or t.thread_id > list_threads.page_after)
+        and (list_threads.thread_id is null or t.thread_id = list_threads.thread_id)
+        and (list_threads.user_id is null or t.user_id = list_threads.user_id)
+        and (v_caller.actor is null or t.user_id = v_caller.actor)
+      group by t.thread_id
+      order by t.thread_id
+      limit list_threads.page_size
+    ) as p
+    cross join lateral (
+      select
+        count(distinct b.branch_id) as branches, count(c.id) as checkpoints,
+        coalesce(sum(octet_length(c.payload)), 0) as bytes, max(b.updated_at) as updated_at
+      from haive.branches as b
+      left join haive.checkpoints as c
+        on c.tenant_id = b.tenant_id and c.branch_id = b.branch_id
+      where b.tenant_id = v_caller.tenant and b.thread_key = any(p.keys)
+    ) as s
+  );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'list_threads',
+      (
+        select jsonb_object_agg(d.doc ->> 'thread_id', d.doc -> 'checkpoints')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
+end;
+$$;
+
+
+ALTER FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text)
+GRANT ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text)
+COMMENT ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) IS 'The threads of the tenant by their names, with how many checkpoints they have and of what size.';
+
+-- ACL TABLE members
+GRANT SELECT ON TABLE haive.members TO authenticated;
+GRANT SELECT ON TABLE haive.members TO haive_client;
+GRANT SELECT ON TABLE haive.members TO service_role;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive.members TO haive_writer;
+
+-- COMMENT TABLE members
+COMMENT ON TABLE haive.members IS 'Which user (the "sub" of a token) belongs to which tenant, and as what.';
+
+-- ROW SECURITY members
+ALTER TABLE haive.members ENABLE ROW LEVEL SECURITY;
+
+-- TABLE members
+CREATE TABLE haive.members (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    user_id haive_private.name NOT NULL,
+    role text DEFAULT 'member'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT members_role_is_known CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text, 'reader'::text])))
+);
+
+
+ALTER TABLE haive.members OWNER TO postgres;
+
+-- TRIGGER members audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.members REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER members audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.members REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER members audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive.members REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- POLICY members functions add members to the tenant they entered
+CREATE POLICY "functions add members to the tenant they entered" ON haive.members FOR INSERT TO haive_writer WITH CHECK ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- POLICY members functions change members of the tenant they entered
+CREATE POLICY "functions change members of the tenant they entered" ON haive.members FOR UPDATE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- POLICY members functions read all members
+CREATE POLICY "functions read all members" ON haive.members FOR SELECT TO haive_writer USING (true);
+
+-- POLICY members functions remove members of the tenant they entered
+CREATE POLICY "functions remove members of the tenant they entered" ON haive.members FOR DELETE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- POLICY members members read themselves, administrators all of their tenant
+CREATE POLICY "members read themselves, administrators all of their tenant" ON haive.members FOR SELECT TO authenticated USING ((((user_id)::text = ( SELECT haive.current_actor() AS current_actor)) OR (tenant_id IN ( SELECT haive_private.my_admin_tenants() AS my_admin_tenants))));
+
+-- CONSTRAINT members members_pkey
+ALTER TABLE ONLY haive.members
+    ADD CONSTRAINT members_pkey PRIMARY KEY (tenant_id, user_id);
+
+-- TRIGGER members members_refuse_erased
+CREATE TRIGGER members_refuse_erased AFTER INSERT OR UPDATE ON haive.members FOR EACH ROW EXECUTE FUNCTION haive_private.refuse_erased_owner();
+
+-- FK CONSTRAINT members members_tenant_fkey
+ALTER TABLE ONLY haive.members
+    ADD CONSTRAINT members_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
+
+-- POLICY members services read members of the tenant they entered
+CREATE POLICY "services read members of the tenant they entered" ON haive.members FOR SELECT TO haive_client USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- COMMENT COLUMN members.role
+COMMENT ON COLUMN haive.members.role IS 'owner and admin see all of the tenant; member writes and reader reads where they take part.';
+
+-- INDEX members_user_idx
+CREATE INDEX members_user_idx ON haive.members USING btree (user_id);
+
+-- ACL TABLE messages
+GRANT SELECT ON TABLE haive.messages TO authenticated;
+GRANT SELECT ON TABLE haive.messages TO haive_client;
+GRANT SELECT ON TABLE haive.messages TO service_role;
+GRANT SELECT,INSERT,DELETE ON TABLE haive.messages TO haive_writer;
+
+-- COMMENT TABLE messages
+COMMENT ON TABLE haive.messages IS 'What was said, in the order that the database gave it.';
+
+-- ROW SECURITY messages
+ALTER TABLE haive.messages ENABLE ROW LEVEL SECURITY;
+
+-- TABLE messages
+CREATE TABLE haive.messages (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    conversation_id uuid NOT NULL,
+    seq bigint NOT NULL,
+    id uuid NOT NULL,
+    role haive_private.message_role NOT NULL,
+    content haive_private.message_text NOT NULL,
+    parts haive_private.message_parts,
+    metadata haive_private."json_object" DEFAULT '{}'::jsonb NOT NULL,
+    input_tokens haive_private.token_count,
+    output_tokens haive_private.token_count,
+    model haive_private.name,
+    cost haive_private.money,
+    created_at haive_private.moment DEFAULT now() NOT NULL,
+    sealed haive_private.sealed_content,
+    sealed_with haive_private.key_id,
+    CONSTRAINT messages_are_sealed_whole CHECK (((num_nulls(sealed, sealed_with) <> 1) AND ((sealed IS NULL) OR (((content)::text = ''::text) AND (parts IS NULL) AND ((metadata)::jsonb = '{}'::jsonb))))),
+    CONSTRAINT messages_usage_is_whole CHECK ((num_nulls(input_tokens, output_tokens) <> 1))
+);
+ALTER TABLE ONLY haive.messages ALTER COLUMN sealed SET STORAGE EXTERNAL;
+
+
+ALTER TABLE haive.messages OWNER TO postgres;
+
+-- TRIGGER messages audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.messages REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER messages audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_messages();
+
+-- TRIGGER messages audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- POLICY messages members read the messages of conversations they read
+CREATE POLICY "members read the messages of conversations they read" ON haive.messages FOR SELECT TO authenticated USING ((EXISTS ( SELECT
+   FROM haive.conversations c
+  WHERE ((c.tenant_id = messages.tenant_id) AND (c.id = messages.conversation_id)))));
+
+-- FK CONSTRAINT messages messages_conversation_fkey
+ALTER TABLE ONLY haive.messages
+    ADD CONSTRAINT messages_conversation_fkey FOREIGN KEY (tenant_id, conversation_id) REFERENCES haive.conversations(tenant_id, id) ON DELETE CASCADE;
+
+-- CONSTRAINT messages messages_id_key
+ALTER TABLE ONLY haive.messages
+    ADD CONSTRAINT messages_id_key UNIQUE (id, tenant_id);
+
+-- CONSTRAINT messages messages_pkey
+ALTER TABLE ONLY haive.messages
+    ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, seq);
+
+-- TRIGGER messages meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_messages('added');
+
+-- TRIGGER messages meter_changed
+CREATE TRIGGER meter_changed AFTER UPDATE ON haive.messages REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_messages();
+
+-- TRIGGER messages meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.messages REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_messages('removed');
+
+-- POLICY messages services work in the tenant they entered
+CREATE POLICY "services work in the tenant they entered" ON haive.messages TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- ACL COLUMN messages.content
+GRANT UPDATE(content) ON TABLE haive.messages TO haive_writer;
+
+-- COMMENT COLUMN messages.content
+COMMENT ON COLUMN haive.messages.content IS 'The text; of a message in parts, their text joined.';
+
+-- COMMENT COLUMN messages.id
+COMMENT ON COLUMN haive.messages.id IS 'UUIDv7 from the client: the same id with the same content is the same message.';
+
+-- ACL COLUMN messages.metadata
+GRANT UPDATE(metadata) ON TABLE haive.messages TO haive_writer;
+
+-- ACL COLUMN messages.parts
+GRANT UPDATE(parts) ON TABLE haive.messages TO haive_writer;
+
+-- COMMENT COLUMN messages.parts
+COMMENT ON COLUMN haive.messages.parts IS 'The list of parts (text, image, tool call, tool result), or null where the text is all.';
+
+-- ACL COLUMN messages.sealed
+GRANT UPDATE(sealed) ON TABLE haive.messages TO haive_writer;
+
+-- COMMENT COLUMN messages.sealed
+COMMENT ON COLUMN haive.messages.sealed IS 'Content, parts and metadata, sealed by the client: their own columns are empty then.';
+
+-- ACL COLUMN messages.sealed_with
+GRANT UPDATE(sealed_with) ON TABLE haive.messages TO haive_writer;
+
+-- COMMENT COLUMN messages.sealed_with
+COMMENT ON COLUMN haive.messages.sealed_with IS 'The key that it was sealed with.';
+
+-- COMMENT COLUMN messages.seq
+COMMENT ON COLUMN haive.messages.seq IS '1, 2, 3 … without gaps in a conversation, given under the lock of its row.';
+
+-- ACL FUNCTION purge_tenant(tenant_id text)
+GRANT ALL ON FUNCTION haive.purge_tenant(tenant_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive.purge_tenant(tenant_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive.purge_tenant(tenant_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION purge_tenant(tenant_id text)
+COMMENT ON FUNCTION haive.purge_tenant(tenant_id text) IS 'Removes a deleted tenant with all that it has, and returns how many conversations those were; for trusted callers only.';
+
+-- FUNCTION purge_tenant(text)
+CREATE FUNCTION haive.purge_tenant(tenant_id text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.purge_tenant(purge_tenant.tenant_id)
+$$;
+
+
+ALTER FUNCTION haive.purge_tenant(tenant_id text) OWNER TO postgres;
+
+-- FUNCTION put_checkpoint_writes(text, uuid, uuid, jsonb, text, text, text, text)
+CREATE FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text DEFAULT ''::text, task_path text DEFAULT ''::text, user_id text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.put_checkpoint_writes(
+    put_checkpoint_writes.tenant, put_checkpoint_writes.thread_id, put_checkpoint_writes.namespace,
+    put_checkpoint_writes.checkpoint_id, put_checkpoint_writes.task_id,
+    put_checkpoint_writes.task_path, put_checkpoint_writes.writes, put_checkpoint_writes.user_id
+  )
+$$;
+
+
+ALTER FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text)
+GRANT ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text)
+COMMENT ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) IS 'Keeps what a task wrote after a checkpoint: a list of {idx, channel, size, codec, key_id, payload} with the payload in base64. Returns how many were new or replaced.';
+
+-- ACL FUNCTION put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text)
+GRANT ALL ON FUNCTION haive.put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text) TO haive_client;
+GRANT ALL ON FUNCTION haive.put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text) TO service_role;
+REVOKE ALL ON FUNCTION haive.put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text) FROM PUBLIC;
+
+-- COMMENT FUNCTION put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text)
+COMMENT ON FUNCTION haive.put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text) IS 'Adds a wrapped data key of a tenant (was_status null) or changes one; false: it is not as the caller knows it, its turn is taken, or the keys were destroyed. For trusted callers only.';
+
+-- FUNCTION put_tenant_key(text, bytea, text, text, text, text)
+CREATE FUNCTION haive.put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text DEFAULT NULL::text) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.put_tenant_key(
+    put_tenant_key.tenant, put_tenant_key.key_id, put_tenant_key.wrapped, put_tenant_key.kek_id,
+    put_tenant_key.status, put_tenant_key.was_status
+  )
+$$;
+
+
+ALTER FUNCTION haive.put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text) OWNER TO postgres;
+
+-- ACL FUNCTION query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text)
+GRANT ALL ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text)
+COMMENT ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) IS 'A page of conversations by filters and order, with the last message_limit messages of each if asked: {conversations, next_page}. Text filters read every candidate: narrow them by user or time.';
+
+-- FUNCTION query_conversations(jsonb, text, boolean, integer, text, integer, text)
+CREATE FUNCTION haive.query_conversations(filters jsonb DEFAULT '{}'::jsonb, order_by text DEFAULT 'last_message_at'::text, ascending boolean DEFAULT false, page_size integer DEFAULT 10, page_after text DEFAULT NULL::text, message_limit integer DEFAULT 0, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  return haive_private.query_conversations(
+    query_conversations.filters, query_conversations.order_by, query_conversations.ascending,
+    query_conversations.page_size, query_conversations.page_after,
+    query_conversations.message_limit, query_conversations.tenant
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION reconcile_usage(tenant_id text)
+GRANT ALL ON FUNCTION haive.reconcile_usage(tenant_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive.reconcile_usage(tenant_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive.reconcile_usage(tenant_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION reconcile_usage(tenant_id text)
+COMMENT ON FUNCTION haive.reconcile_usage(tenant_id text) IS 'Counts the rows of a metered tenant, whose writers wait meanwhile, corrects its meters and returns {conversations, conversations_drift, storage, storage_drift}; a drift is what the rows were more than the meters said. For trusted callers only, as a job: nightly is plenty.';
+
+-- FUNCTION reconcile_usage(text)
+CREATE FUNCTION haive.reconcile_usage(tenant_id text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.reconcile_usage(reconcile_usage.tenant_id)
+$$;
+
+
+ALTER FUNCTION haive.reconcile_usage(tenant_id text) OWNER TO postgres;
+
+-- ACL FUNCTION reseal_conversations(conversations jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.reseal_conversations(conversations jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.reseal_conversations(conversations jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.reseal_conversations(conversations jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION reseal_conversations(conversations jsonb, tenant text)
+COMMENT ON FUNCTION haive.reseal_conversations(conversations jsonb, tenant text) IS 'Replaces how conversations are sealed: a list of {id, was_sealed_with, was_updated_at, sealed, sealed_with}. Those that were changed meanwhile stay. Returns how many were. For trusted callers only.';
+
+-- FUNCTION reseal_conversations(jsonb, text)
+CREATE FUNCTION haive.reseal_conversations(conversations jsonb, tenant text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.reseal_conversations(
+    reseal_conversations.tenant, reseal_conversations.conversations
+  )
+$$;
+
+
+ALTER FUNCTION haive.reseal_conversations(conversations jsonb, tenant text) OWNER TO postgres;
+
+-- FUNCTION reseal_messages(jsonb, text)
+CREATE FUNCTION haive.reseal_messages(messages jsonb, tenant text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.reseal_messages(reseal_messages.tenant, reseal_messages.messages)
+$$;
+
+
+ALTER FUNCTION haive.reseal_messages(messages jsonb, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION reseal_messages(messages jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.reseal_messages(messages jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.reseal_messages(messages jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.reseal_messages(messages jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION reseal_messages(messages jsonb, tenant text)
+COMMENT ON FUNCTION haive.reseal_messages(messages jsonb, tenant text) IS 'Replaces how messages are sealed: a list of {conversation_id, seq, id, was_sealed_with, sealed, sealed_with}. Those with another key by now stay. Returns how many were. For trusted callers only.';
+
+-- ACL FUNCTION revoke_invitation(invitation_id uuid, tenant text)
+GRANT ALL ON FUNCTION haive.revoke_invitation(invitation_id uuid, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.revoke_invitation(invitation_id uuid, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.revoke_invitation(invitation_id uuid, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.revoke_invitation(invitation_id uuid, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION revoke_invitation(invitation_id uuid, tenant text)
+COMMENT ON FUNCTION haive.revoke_invitation(invitation_id uuid, tenant text) IS 'Takes an invitation back that nobody has accepted yet, and returns it.';
+
+-- FUNCTION revoke_invitation(uuid, text)
+CREATE FUNCTION haive.revoke_invitation(invitation_id uuid, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.revoke_invitation(
+    revoke_invitation.tenant, revoke_invitation.invitation_id
+  )
+$$;
+
+
+ALTER FUNCTION haive.revoke_invitation(invitation_id uuid, tenant text) OWNER TO postgres;
+
+-- FUNCTION rewrite_checkpoints(text, text, uuid[], jsonb, jsonb, jsonb, jsonb, text)
+CREATE FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text DEFAULT ''::text, remove uuid[] DEFAULT '{}'::uuid[], replace jsonb DEFAULT '[]'::jsonb, writes jsonb DEFAULT '[]'::jsonb, branches jsonb DEFAULT '[]'::jsonb, schemas jsonb DEFAULT '[]'::jsonb, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.rewrite_checkpoints(
+    rewrite_checkpoints.tenant, rewrite_checkpoints.thread_id, rewrite_checkpoints.namespace,
+    rewrite_checkpoints.remove, rewrite_checkpoints.replace, rewrite_checkpoints.writes,
+    rewrite_checkpoints.branches, rewrite_checkpoints.schemas
+  )
+$$;
+
+
+ALTER FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text)
+COMMENT ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) IS 'Removes checkpoints of a thread and replaces how others, with their writes, branches and schemas, are stored, all at once. What they say does not change. The head of a branch is removed only where branches names it: {branch_id, was_head_id, head_id}.';
+
+-- ACL FUNCTION row_security()
+GRANT ALL ON FUNCTION haive.row_security() TO authenticated;
+GRANT ALL ON FUNCTION haive.row_security() TO haive_client;
+GRANT ALL ON FUNCTION haive.row_security() TO service_role;
+REVOKE ALL ON FUNCTION haive.row_security() FROM PUBLIC;
+
+-- COMMENT FUNCTION row_security()
+COMMENT ON FUNCTION haive.row_security() IS 'Which tables are without row level security, whether it binds the caller, and whether that one is connected directly: {without, binds, direct}.';
+
+-- FUNCTION row_security()
+CREATE FUNCTION haive.row_security() RETURNS json
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select json_build_object(
+    'without', coalesce(
+      json_agg(c.relname order by c.relname) filter (where not c.relrowsecurity), '[]'
+    ),
+    'binds', row_security_active('haive.conversations'::regclass),
+    -- The REST API sets this; there a secret key is bound by the functions that it calls.
+    'direct', nullif(current_setting('request.method', true), '') is null
+  )
+  from pg_class as c
+  where
+    c.relnamespace = 'haive'::regnamespace and c.relkind in ('r', 'p')
+    -- The schema may be one that others use too, such as public.
+    and exists (
+      select from pg_attribute as a
+      where a.attrelid = c.oid and a.attname = 'tenant_id' and not a.attisdropped
+    )
+$$;
+
+
+ALTER FUNCTION haive.row_security() OWNER TO postgres;
+
+-- FUNCTION save_checkpoint(text, uuid, bytea, integer, text, text, text, uuid, smallint, integer, jsonb, text[], jsonb, bytea, text, bytea, bytea, boolean, text, boolean, text)
+CREATE FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text DEFAULT ''::text, branch text DEFAULT 'main'::text, fork text DEFAULT NULL::text, parent_id uuid DEFAULT NULL::uuid, codec smallint DEFAULT 0, depth integer DEFAULT 0, metadata jsonb DEFAULT NULL::jsonb, tags text[] DEFAULT NULL::text[], search jsonb DEFAULT NULL::jsonb, sealed bytea DEFAULT NULL::bytea, key_id text DEFAULT NULL::text, schema_hash bytea DEFAULT NULL::bytea, schema bytea DEFAULT NULL::bytea, failed boolean DEFAULT false, user_id text DEFAULT NULL::text, count_failed boolean DEFAULT NULL::boolean, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.save_checkpoint(
+    save_checkpoint.tenant, save_checkpoint.thread_id, save_checkpoint.namespace,
+    save_checkpoint.branch, save_checkpoint.fork, save_checkpoint.id, save_checkpoint.parent_id,
+    save_checkpoint.payload, save_checkpoint.codec, save_checkpoint.depth, save_checkpoint.size,
+    save_checkpoint.metadata, save_checkpoint.tags, save_checkpoint.search, save_checkpoint.sealed, save_checkpoint.key_id,
+    save_checkpoint.schema_hash, save_checkpoint.schema, save_checkpoint.failed,
+    save_checkpoint.user_id, save_checkpoint.count_failed
+  )
+$$;
+
+
+ALTER FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text)
+GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text)
+COMMENT ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) IS 'Saves a checkpoint after parent_id, which must be the head of the branch: else the answer is {conflict, head_id} and nothing is saved, or it begins the branch named by fork. Returns branch, branch_id, seq, created_at and, with count_failed, how many checkpoints the thread has, failed ones among them or not. The same id with the same content is the same checkpoint.';
+
+-- ACL FUNCTION schema_version()
+GRANT ALL ON FUNCTION haive.schema_version() TO authenticated;
+GRANT ALL ON FUNCTION haive.schema_version() TO haive_client;
+GRANT ALL ON FUNCTION haive.schema_version() TO service_role;
+REVOKE ALL ON FUNCTION haive.schema_version() FROM PUBLIC;
+
+-- COMMENT FUNCTION schema_version()
+COMMENT ON FUNCTION haive.schema_version() IS 'The newest migration that this installation has.';
+
+-- FUNCTION schema_version()
+CREATE FUNCTION haive.schema_version() RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO ''
+    AS $$
+  select max(m.version) from haive_private.migrations as m
+$$;
+
+
+ALTER FUNCTION haive.schema_version() OWNER TO postgres;
+
+-- FUNCTION set_member(text, text, text)
+CREATE FUNCTION haive.set_member(user_id text, role text, tenant text DEFAULT NULL::text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.set_member(set_member.tenant, set_member.user_id, set_member.role)
+$$;
+
+
+ALTER FUNCTION haive.set_member(user_id text, role text, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION set_member(user_id text, role text, tenant text)
+GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION set_member(user_id text, role text, tenant text)
+COMMENT ON FUNCTION haive.set_member(user_id text, role text, tenant text) IS 'Makes a user owner, admin, member or reader of a tenant; a null role removes them. The last owner stays, unless a trusted caller takes them away.';
+
+-- ACL FUNCTION tenant_analytics(tenant_ids text[], metrics text[], days integer, since timestamp with time zone, until timestamp with time zone)
+GRANT ALL ON FUNCTION haive.tenant_analytics(tenant_ids text[], metrics text[], days integer, since timestamp with time zone, until timestamp with time zone) TO haive_client;
+GRANT ALL ON FUNCTION haive.tenant_analytics(tenant_ids text[], metrics text[], days integer, since timestamp with time zone, until timestamp with time zone) TO service_role;
+REVOKE ALL ON FUNCTION haive.tenant_analytics(tenant_ids text[], metrics text[], days integer, since timestamp with time zone, until timestamp with time zone) FROM PUBLIC;
+
+-- COMMENT FUNCTION tenant_analytics(tenant_ids text[], metrics text[], days integer, since timestamp with time zone, until timestamp with time zone)
+COMMENT ON FUNCTION haive.tenant_analytics(tenant_ids text[], metrics text[], days integer, since timestamp with time zone, until timestamp with time zone) IS 'What tenants did, one object each, for trusted callers only. In days up to today in the time zone of each (0: the month so far), which of metered tenants are counted already; or from since until before until, by the times of their rows; or ever. storage_used is what is stored now.';
+
+-- FUNCTION tenant_analytics(text[], text[], integer, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION haive.tenant_analytics(tenant_ids text[] DEFAULT NULL::text[], metrics text[] DEFAULT '{conversation_count,message_count,token_usage,storage_used,active_users}'::text[], days integer DEFAULT NULL::integer, since timestamp with time zone DEFAULT NULL::timestamp with time zone, until timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.tenant_analytics(
+    tenant_analytics.tenant_ids, tenant_analytics.metrics, tenant_analytics.days,
+    tenant_analytics.since, tenant_analytics.until
+  )
+$$;
+
+
+ALTER FUNCTION haive.tenant_analytics(tenant_ids text[], metrics text[], days integer, since timestamp with time zone, until timestamp with time zone) OWNER TO postgres;
+
+-- ACL FUNCTION tenant_usage(tenant text)
+GRANT ALL ON FUNCTION haive.tenant_usage(tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.tenant_usage(tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.tenant_usage(tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.tenant_usage(tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION tenant_usage(tenant text)
+COMMENT ON FUNCTION haive.tenant_usage(tenant text) IS 'What a tenant uses of conversations, bytes of storage, requests a minute and tokens a month: {used, limit, fraction, resets_at} of each. For trusted callers, owners and admins. Of a tenant that is not metered the rows are counted.';
+
+-- FUNCTION tenant_usage(text)
+CREATE FUNCTION haive.tenant_usage(tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.tenant_usage(tenant_usage.tenant)
+$$;
+
+
+ALTER FUNCTION haive.tenant_usage(tenant text) OWNER TO postgres;
+
+-- ACL TABLE tenants
+GRANT SELECT ON TABLE haive.tenants TO authenticated;
+GRANT SELECT ON TABLE haive.tenants TO haive_client;
+GRANT SELECT ON TABLE haive.tenants TO service_role;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive.tenants TO haive_writer;
+
+-- COMMENT TABLE tenants
+COMMENT ON TABLE haive.tenants IS 'Whose data it is. The tenant "default" always exists.';
+
+-- ROW SECURITY tenants
+ALTER TABLE haive.tenants ENABLE ROW LEVEL SECURITY;
+
+-- TABLE tenants
+CREATE TABLE haive.tenants (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    status haive_private.tenant_status DEFAULT 'active'::text NOT NULL,
+    isolation haive_private.tenant_isolation DEFAULT 'row'::text NOT NULL,
+    location haive_private.name,
+    audit haive_private.audit_mode DEFAULT 'off'::text NOT NULL,
+    encrypted boolean DEFAULT false NOT NULL,
+    metered boolean DEFAULT false NOT NULL,
+    max_conversations haive_private.tenant_limit,
+    max_storage_bytes haive_private.tenant_limit,
+    max_requests_per_minute haive_private.tenant_limit,
+    max_tokens_per_month haive_private.tenant_limit,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    deleted_at timestamp with time zone,
+    warned text DEFAULT ''::text NOT NULL,
+    CONSTRAINT tenants_id_is_a_slug CHECK ((tenant_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
+    CONSTRAINT tenants_name_is_bounded CHECK (((length(name) >= 1) AND (length(name) <= 200))),
+    CONSTRAINT tenants_settings_are_an_object CHECK ((jsonb_typeof(settings) = 'object'::text))
+);
+
+
+ALTER TABLE haive.tenants OWNER TO postgres;
+
+-- TRIGGER tenants audit_changes
+CREATE TRIGGER audit_changes AFTER INSERT OR DELETE OR UPDATE ON haive.tenants FOR EACH ROW EXECUTE FUNCTION haive_private.audit_row();
+
+-- POLICY tenants functions change the tenant they entered
+CREATE POLICY "functions change the tenant they entered" ON haive.tenants FOR UPDATE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- POLICY tenants functions make the tenant they entered
+CREATE POLICY "functions make the tenant they entered" ON haive.tenants FOR INSERT TO haive_writer WITH CHECK ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- POLICY tenants functions read all tenants
+CREATE POLICY "functions read all tenants" ON haive.tenants FOR SELECT TO haive_writer USING (true);
+
+-- POLICY tenants functions remove the tenant they entered
+CREATE POLICY "functions remove the tenant they entered" ON haive.tenants FOR DELETE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- POLICY tenants members read their tenants
+CREATE POLICY "members read their tenants" ON haive.tenants FOR SELECT TO authenticated USING ((tenant_id IN ( SELECT haive_private.my_tenants() AS my_tenants)));
+
+-- POLICY tenants services read the tenant they entered
+CREATE POLICY "services read the tenant they entered" ON haive.tenants FOR SELECT TO haive_client USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- TRIGGER tenants tenants_check_switches
+CREATE TRIGGER tenants_check_switches BEFORE INSERT OR UPDATE OF settings, audit, encrypted ON haive.tenants FOR EACH ROW WHEN ((new.settings ? 'compliance_mode'::text)) EXECUTE FUNCTION haive_private.check_tenant_switches();
+
+-- CONSTRAINT tenants tenants_pkey
+ALTER TABLE ONLY haive.tenants
+    ADD CONSTRAINT tenants_pkey PRIMARY KEY (tenant_id);
+
+-- COMMENT COLUMN tenants.encrypted
+COMMENT ON COLUMN haive.tenants.encrypted IS 'Whether content is sealed by the client: then the functions take none in the clear.';
+
+-- COMMENT COLUMN tenants.location
+COMMENT ON COLUMN haive.tenants.location IS 'Where the rows are of a tenant that is isolated: the name of its schema or of its connection.';
+
+-- COMMENT COLUMN tenants.metered
+COMMENT ON COLUMN haive.tenants.metered IS 'Whether use is counted; a tenant with a limit is.';
+
+-- COMMENT COLUMN tenants.settings
+COMMENT ON COLUMN haive.tenants.settings IS 'timezone, data_retention_days, compliance_mode, and what an application keeps of its own.';
+
+-- COMMENT COLUMN tenants.tenant_id
+COMMENT ON COLUMN haive.tenants.tenant_id IS 'A slug; collated "C" because it heads every key.';
+
+-- COMMENT COLUMN tenants.warned
+COMMENT ON COLUMN haive.tenants.warned IS 'Of which limits 80 % are in use, as an event has told: conversations, storage, tokens-2026-11.';
+
+-- ACL TABLE threads
+GRANT SELECT ON TABLE haive.threads TO authenticated;
+GRANT SELECT ON TABLE haive.threads TO haive_client;
+GRANT SELECT ON TABLE haive.threads TO service_role;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive.threads TO haive_writer;
+
+-- COMMENT TABLE threads
+COMMENT ON TABLE haive.threads IS 'What checkpoints belong to: a workflow by its name, and each subgraph of it by its namespace.';
+
+-- ROW SECURITY threads
+ALTER TABLE haive.threads ENABLE ROW LEVEL SECURITY;
+
+-- TABLE threads
+CREATE TABLE haive.threads (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    thread_key uuid DEFAULT gen_random_uuid() NOT NULL,
+    thread_id haive_private.name NOT NULL,
+    namespace haive_private.namespace DEFAULT ''::text NOT NULL,
+    user_id haive_private.name,
+    created_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+
+ALTER TABLE haive.threads OWNER TO postgres;
+
+-- TRIGGER threads audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive.threads REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER threads audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.threads REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER threads audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive.threads REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- POLICY threads members read their own, administrators all
+CREATE POLICY "members read their own, administrators all" ON haive.threads FOR SELECT TO authenticated USING ((((tenant_id IN ( SELECT haive_private.my_tenants() AS my_tenants)) AND ((user_id)::text = ( SELECT haive.current_actor() AS current_actor))) OR (tenant_id IN ( SELECT haive_private.my_admin_tenants() AS my_admin_tenants))));
+
+-- POLICY threads services work in the tenant they entered
+CREATE POLICY "services work in the tenant they entered" ON haive.threads TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT threads threads_name_key
+ALTER TABLE ONLY haive.threads
+    ADD CONSTRAINT threads_name_key UNIQUE (thread_id, namespace, tenant_id);
+
+-- CONSTRAINT threads threads_pkey
+ALTER TABLE ONLY haive.threads
+    ADD CONSTRAINT threads_pkey PRIMARY KEY (tenant_id, thread_key);
+
+-- TRIGGER threads threads_refuse_erased
+CREATE TRIGGER threads_refuse_erased AFTER INSERT ON haive.threads FOR EACH ROW WHEN ((new.user_id IS NOT NULL)) EXECUTE FUNCTION haive_private.refuse_erased_owner();
+
+-- FK CONSTRAINT threads threads_tenant_fkey
+ALTER TABLE ONLY haive.threads
+    ADD CONSTRAINT threads_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
+
+-- COMMENT COLUMN threads.thread_key
+COMMENT ON COLUMN haive.threads.thread_key IS 'Stands for thread and namespace in the tables below, at 16 bytes a row.';
+
+-- COMMENT COLUMN threads.user_id
+COMMENT ON COLUMN haive.threads.user_id IS 'Whose it is: that user may see it; null: no user''s.';
+
+-- INDEX threads_user_idx
+CREATE INDEX threads_user_idx ON haive.threads USING btree (user_id) WHERE (user_id IS NOT NULL);
+
+-- ACL FUNCTION update_conversation(conversation_id uuid, changes jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION update_conversation(conversation_id uuid, changes jsonb, tenant text)
+COMMENT ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) IS 'Replaces the given fields among agent_id, title, tags, context, participants and settings. Those that a client seals come as {sealed, sealed_with, was_updated_at}, all at once.';
+
+-- FUNCTION update_conversation(uuid, jsonb, text)
+CREATE FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.update_conversation(
+    update_conversation.tenant, update_conversation.conversation_id, update_conversation.changes
+  )
+$$;
+
+
+ALTER FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION update_tenant(tenant_id text, changes jsonb)
+GRANT ALL ON FUNCTION haive.update_tenant(tenant_id text, changes jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive.update_tenant(tenant_id text, changes jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive.update_tenant(tenant_id text, changes jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION update_tenant(tenant_id text, changes jsonb)
+COMMENT ON FUNCTION haive.update_tenant(tenant_id text, changes jsonb) IS 'Replaces the given fields of a tenant; for trusted callers only. A status of suspended or deleted closes it at once, active opens it again.';
+
+-- FUNCTION update_tenant(text, jsonb)
+CREATE FUNCTION haive.update_tenant(tenant_id text, changes jsonb) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.update_tenant(update_tenant.tenant_id, update_tenant.changes)
+$$;
+
+
+ALTER FUNCTION haive.update_tenant(tenant_id text, changes jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION verify_audit(after bigint, hash text, head_seq bigint, head_hash text, max_rows integer, tenant text)
+GRANT ALL ON FUNCTION haive.verify_audit(after bigint, hash text, head_seq bigint, head_hash text, max_rows integer, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.verify_audit(after bigint, hash text, head_seq bigint, head_hash text, max_rows integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.verify_audit(after bigint, hash text, head_seq bigint, head_hash text, max_rows integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.verify_audit(after bigint, hash text, head_seq bigint, head_hash text, max_rows integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION verify_audit(after bigint, hash text, head_seq bigint, head_hash text, max_rows integer, tenant text)
+COMMENT ON FUNCTION haive.verify_audit(after bigint, hash text, head_seq bigint, head_hash text, max_rows integer, tenant text) IS 'Checks the chain of a tenant''s log from the row after a seq, whose hash may be given, and whether it holds a head that was kept: {ok, bad_seq, reason, checked, seq, hash, complete}. Not complete: go on after seq, with hash. Reasons are changed, missing, added and rewritten (bad_seq or a row before it).';
+
+-- FUNCTION verify_audit(bigint, text, bigint, text, integer, text)
+CREATE FUNCTION haive.verify_audit(after bigint DEFAULT 0, hash text DEFAULT NULL::text, head_seq bigint DEFAULT NULL::bigint, head_hash text DEFAULT NULL::text, max_rows integer DEFAULT 100000, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.verify_audit(
+    verify_audit.tenant, verify_audit.after, verify_audit.hash, verify_audit.head_seq,
+    verify_audit.head_hash, verify_audit.max_rows
+  )
+$$;
+
+
+ALTER FUNCTION haive.verify_audit(after bigint, hash text, head_seq bigint, head_hash text, max_rows integer, tenant text) OWNER TO postgres;
+
+-- COMMENT DOMAIN "json_object"
+COMMENT ON DOMAIN haive_private."json_object" IS 'A JSON object of at most 1 MiB and less than 100 levels.';
+
+-- ACL FUNCTION accept_invitation(p_tenant text, p_token text)
+GRANT ALL ON FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) FROM PUBLIC;
+
+-- COMMENT FUNCTION accept_invitation(p_tenant text, p_token text)
+COMMENT ON FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) IS 'What haive.accept_invitation does, for a caller without rights on the tables.';
+
+-- FUNCTION accept_invitation(text, text)
+CREATE FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_actor text := haive.current_actor();
+  v_hash bytea := sha256(convert_to(coalesce(p_token, ''), 'UTF8'));
+  v_row haive.invitations;
+  v_status text;
+begin
+  if v_actor is null then
+    raise exception using
+      errcode = 'PT401',
+      message = 'the token names no user',
+      hint = 'Whoever is invited signs in and accepts with their own token.';
+  end if;
+  select i.* into v_row
+  from haive.invitations as i
+  where i.token_hash = v_hash and (p_tenant is null or i.tenant_id = p_tenant);
+  select t.status into v_status from haive.tenants as t
+  where t.tenant_id = v_row.tenant_id and t.isolation = 'row';
+  if v_status = 'moving' then
+    raise exception using
+      errcode = 'PT503',
+      message = 'the tenant is being moved',
+      hint = 'Repeat the call in a second.';
+  end if;
+  if v_status = 'active' then
+    perform set_config('persistence.tenant', v_row.tenant_id, true);
+    if current_setting('lock_timeout') = '0' then
+      perform set_config('lock_timeout', '10s', true);
+    end if;
+    -- The lock of the row lets one in; the others find it accepted.
+    update haive.invitations as i
+    set accepted_at = now(), accepted_by = v_actor
+    where
+      i.tenant_id = v_row.tenant_id and i.id = v_row.id
+      and i.accepted_at is null and i.revoked_at is null and i.expires_at > now()
+    returning i.* into v_row;
+    if not found then
+      -- Theirs already: the answer was lost on its way.
+      select i.* into v_row
+      from haive.invitations as i
+      join haive.members as m on m.tenant_id = i.tenant_id and m.user_id = i.accepted_by
+      where i.token_hash = v_hash and i.accepted_by = v_actor;
+      if found then
+        return json_build_object('tenant_id', v_row.tenant_id, 'role', v_row.role);
+      end if;
+      v_status := null;
+    end if;
+  end if;
+  if v_status is distinct from 'active' then
+    -- One answer, whether it never was or is no more.
+    raise exception using
+      errcode = 'PT404',
+      message = 'the invitation is not valid',
+      hint = 'It was used, was taken back, has expired, or never was. Ask for another one.';
+  end if;
+  insert into haive.members (tenant_id, user_id, role)
+  values (v_row.tenant_id, v_actor, v_row.role)
+  on conflict do nothing;
+  if not found then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the caller is a member of the tenant already',
+      hint = 'The invitation stays open for somebody else.';
+  end if;
+  return json_build_object('tenant_id', v_row.tenant_id, 'role', v_row.role);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) OWNER TO haive_writer;
+
+-- ACL FUNCTION administer_tenant(p_tenant text)
+REVOKE ALL ON FUNCTION haive_private.administer_tenant(p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION administer_tenant(p_tenant text)
+COMMENT ON FUNCTION haive_private.administer_tenant(p_tenant text) IS 'Lets a trusted caller work on a tenant whatever its status, and nobody else.';
+
+-- FUNCTION administer_tenant(text)
+CREATE FUNCTION haive_private.administer_tenant(p_tenant text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if not pg_has_role(
+    coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+    'haive_client', 'member'
+  ) then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only the platform administers tenants',
+      hint = 'Call with a secret key, or on a direct connection.';
+  end if;
+  if current_setting('lock_timeout') = '0' then
+    perform set_config('lock_timeout', '10s', true);
+  end if;
+  perform set_config('persistence.tenant', coalesce(p_tenant, ''), true);
+  -- Triggers look the tenant up: what was known of another one does not hold for it.
+  perform set_config('persistence.watch', '', true);
+  perform set_config('persistence.meter', '', true);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.administer_tenant(p_tenant text) OWNER TO haive_writer;
+
+-- ACL FUNCTION analytics_doc(p_tenant text, p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone)
+REVOKE ALL ON FUNCTION haive_private.analytics_doc(p_tenant text, p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) FROM PUBLIC;
+
+-- COMMENT FUNCTION analytics_doc(p_tenant text, p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone)
+COMMENT ON FUNCTION haive_private.analytics_doc(p_tenant text, p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) IS 'What the tenant that was entered did in a time.';
+
+-- FUNCTION analytics_doc(text, text[], integer, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION haive_private.analytics_doc(p_tenant text, p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_row haive.tenants;
+  v_zone text;
+  v_today date;
+  v_first date;
+  v_since timestamptz := coalesce(p_since, '-infinity');
+  v_until timestamptz := coalesce(p_until, 'infinity');
+  v_conversations bigint;
+  v_messages bigint;
+  v_input_tokens bigint;
+  v_output_tokens bigint;
+  v_cost numeric;
+  v_bytes bigint;
+begin
+  select * into v_row from haive.tenants as t where t.tenant_id = p_tenant;
+  if not found then
+    return json_build_object('tenant_id', p_tenant, 'known', false);
+  end if;
+  v_zone := coalesce(v_row.settings ->> 'timezone', 'UTC');
+  v_today := (now() at time zone v_zone)::date;
+  if p_days is not null then
+    v_first := case
+      when p_days = 0 then date_trunc('month', v_today)::date
+      else v_today - p_days + 1
+    end;
+    v_since := v_first::timestamp at time zone v_zone;
+  end if;
+
+  if v_row.metered and num_nulls(p_since, p_until) = 2 then
+    select
+      coalesce(sum(d.conversations), 0), coalesce(sum(d.messages), 0),
+      coalesce(sum(d.input_tokens), 0), coalesce(sum(d.output_tokens), 0), coalesce(sum(d.cost), 0)
+    into v_conversations, v_messages, v_input_tokens, v_output_tokens, v_cost
+    from (
+      select
+        d.day, d.conversations, d.messages, d.input_tokens, d.output_tokens, d.cost
+      from haive_private.meter_days as d
+      where d.tenant_id = p_tenant
+      union all
+      select
+        m.day, m.day_conversations, m.day_messages, m.day_input_tokens, m.day_output_tokens,
+        m.day_cost
+      from haive_private.meters as m
+      where m.tenant_id = p_tenant
+    ) as d
+    where v_first is null or d.day >= v_first;
+  else
+    if p_metrics && array['message_count', 'token_usage'] then
+      select
+        count(*), coalesce(sum(m.input_tokens), 0), coalesce(sum(m.output_tokens), 0),
+        coalesce(sum(m.cost), 0)
+      into v_messages, v_input_tokens, v_output_tokens, v_cost
+      from haive.messages as m
+      where m.tenant_id = p_tenant and m.created_at >= v_since and m.created_at < v_until;
+    end if;
+    if 'conversation_count' = any(p_metrics) then
+      select count(*) into v_conversations
+      from haive.conversations as c
+      where c.tenant_id = p_tenant and c.created_at >= v_since and c.created_at < v_until;
+    end if;
+  end if;
+  if 'storage_used' = any(p_metrics) then
+    v_bytes := case
+      when v_row.metered then (haive_private.metered_use(p_tenant, v_today))[2]
+      else (select u.bytes from haive_private.count_rows(p_tenant) as u)
+    end;
+  end if;
+  return json_build_object(
+    'tenant_id', p_tenant,
+    'known', true,
+    'isolation', v_row.isolation::text,
+    'conversation_count', case when 'conversation_count' = any(p_metrics) then v_conversations end,
+    'message_count', case when 'message_count' = any(p_metrics) then v_messages end,
+    'token_usage', case
+      when 'token_usage' = any(p_metrics) then json_build_object(
+        'input_tokens', v_input_tokens, 'output_tokens', v_output_tokens,
+        'total_tokens', v_input_tokens + v_output_tokens, 'cost', v_cost::text
+      )
+    end,
+    'storage_used', v_bytes,
+    'active_users', case
+      when 'active_users' = any(p_metrics) then (
+        select count(distinct c.user_id)
+        from haive.conversations as c
+        where
+          c.tenant_id = p_tenant and c.last_message_at >= v_since and c.created_at < v_until
+          and c.message_count > 0
+      )
+    end
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.analytics_doc(p_tenant text, p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) OWNER TO haive_writer;
+
+-- ACL FUNCTION annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb)
+GRANT ALL ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb)
+COMMENT ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) IS 'What haive.annotate_checkpoint does, for a caller without rights on the tables.';
+
+-- FUNCTION annotate_checkpoint(text, uuid, text, text, text[], text[], boolean, bytea, bytea, jsonb)
+CREATE FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_keys record;
+  v_row haive.checkpoints;
+begin
+  select array_agg(c.thread_key) as threads, count(*) as n into v_keys
+  from haive.checkpoints as c
+  join haive.threads as t on t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
+  where
+    c.id = p_checkpoint_id and c.tenant_id = v_caller.tenant
+    and (p_thread_id is null or (t.thread_id = p_thread_id and t.namespace = p_namespace))
+    and (v_caller.actor is null or t.user_id = v_caller.actor);
+  if v_keys.n = 0 then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no checkpoint %s', p_checkpoint_id),
+      hint = 'It was pruned, belongs to another tenant, or is not the caller''s to see.';
+  elsif v_keys.n > 1 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'several threads have a checkpoint of this id, for one is a copy',
+      hint = 'Pass thread_id too.';
+  end if;
+  update haive.checkpoints as c
+  set
+    tags = case
+      when c.key_id is null then (
+        select array_agg(u.tag order by u.place)
+        from (
+          select a.tag, min(a.place) as place
+          from unnest(c.tags || p_add) with ordinality as a (tag, place)
+          where a.tag <> all(coalesce(p_remove, '{}'))
+          group by a.tag
+        ) as u
+      )
+    end,
+    failed = coalesce(p_failed, c.failed),
+    sealed = coalesce(p_sealed, c.sealed),
+    search = coalesce(p_search, c.search)
+  where
+    c.id = p_checkpoint_id and c.thread_key = v_keys.threads[1] and c.tenant_id = v_caller.tenant
+    and (p_sealed is null or c.sealed = p_was_sealed)
+    and (c.key_id is null or (p_add is null and p_remove is null))
+  returning * into v_row;
+  if not found then
+    return false;
+  end if;
+  insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
+  values (v_caller.tenant, 'checkpoint.changed', v_row.thread_key, v_row.id);
+  return true;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) OWNER TO haive_writer;
+
+-- ACL FUNCTION append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, p_sealed bytea, p_sealed_with text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text)
+GRANT ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, p_sealed bytea, p_sealed_with text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, p_sealed bytea, p_sealed_with text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, p_sealed bytea, p_sealed_with text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, p_sealed bytea, p_sealed_with text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) FROM PUBLIC;
+
+-- COMMENT FUNCTION append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, p_sealed bytea, p_sealed_with text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text)
+COMMENT ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, p_sealed bytea, p_sealed_with text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) IS 'What append_messages does, for one message.';
+
+-- FUNCTION append_message(text, uuid, uuid, text, text, jsonb, jsonb, integer, integer, text, numeric, timestamp with time zone, bytea, text)
+CREATE FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb DEFAULT NULL::jsonb, p_metadata jsonb DEFAULT NULL::jsonb, p_input_tokens integer DEFAULT NULL::integer, p_output_tokens integer DEFAULT NULL::integer, p_model text DEFAULT NULL::text, p_cost numeric DEFAULT NULL::numeric, p_created_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_sealed bytea DEFAULT NULL::bytea, p_sealed_with text DEFAULT NULL::text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_replay record;
+begin
+  perform haive_private.check_sealed(p_sealed is not null);
+  created_at := coalesce(p_created_at, now());
+  update haive.conversations as c
+  set
+    message_count = c.message_count + 1,
+    input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
+    output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
+    cost = c.cost + coalesce(p_cost, 0),
+    last_message_at = greatest(c.last_message_at, append_message.created_at)
+  where
+    c.tenant_id = v_caller.tenant and c.id = p_conversation_id
+    and (
+      v_caller.actor is null or c.user_id = v_caller.actor
+      or v_caller.actor = any(c.participants)
+    )
+  returning c.message_count into append_message.seq;
+  if not found then
+    failure := 'PT404';
+    return;
+  end if;
+  insert into haive.messages (
+    tenant_id, conversation_id, seq, id, role, content, parts, metadata,
+    input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with
+  )
+  values (
+    v_caller.tenant, p_conversation_id, append_message.seq, p_id, p_role, p_content, p_parts,
+    coalesce(p_metadata, '{}'), p_input_tokens, p_output_tokens, p_model, p_cost,
+    append_message.created_at, p_sealed, p_sealed_with
+  );
+  insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
+  values (
+    v_caller.tenant, 'messages.added', p_conversation_id, append_message.seq, append_message.seq
+  );
+exception
+  when unique_violation then
+    v_replay := haive_private.replay_messages(
+      v_caller.tenant, v_caller.actor, array[p_conversation_id], array[p_id], array[p_role],
+      array[p_content], array[p_parts], array[p_metadata], array[p_input_tokens],
+      array[p_output_tokens], array[p_model], array[p_cost], array[p_created_at],
+      array[p_sealed], array[p_sealed_with]
+    );
+    seq := v_replay.seqs[1];
+    created_at := v_replay.times[1];
+    failure := v_replay.failures[1];
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, p_sealed bytea, p_sealed_with text, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) OWNER TO haive_writer;
+
+-- ACL FUNCTION append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
+GRANT ALL ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
+COMMENT ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) IS 'Writes messages of any conversations; those that exist already are answered as they are.';
+
+-- FUNCTION append_messages(text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], integer[], integer[], text[], numeric[], timestamp with time zone[], bytea[], text[])
+CREATE FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[] DEFAULT NULL::jsonb[], p_metadata jsonb[] DEFAULT NULL::jsonb[], p_input_tokens integer[] DEFAULT NULL::integer[], p_output_tokens integer[] DEFAULT NULL::integer[], p_models text[] DEFAULT NULL::text[], p_costs numeric[] DEFAULT NULL::numeric[], p_created_at timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], p_sealed bytea[] DEFAULT NULL::bytea[], p_sealed_with text[] DEFAULT NULL::text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+begin
+  begin
+    select w.seqs, w.times into seqs, times
+    from haive_private.insert_messages(
+      v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
+      p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at,
+      p_sealed, p_sealed_with
+    ) as w;
+    if array_position(seqs, null) is not null then
+      failures := array(
+        select case when u.seq is null then 'PT404' end
+        from unnest(seqs) with ordinality as u (seq, place)
+        order by u.place
+      );
+    end if;
+  exception
+    when unique_violation then
+      select w.seqs, w.times, w.failures into seqs, times, failures
+      from haive_private.replay_messages(
+        v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
+        p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at,
+        p_sealed, p_sealed_with
+      ) as w;
+  end;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) OWNER TO haive_writer;
+
+-- ACL FUNCTION apply_retention(p_tenant text, p_batch integer)
+GRANT ALL ON FUNCTION haive_private.apply_retention(p_tenant text, p_batch integer) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.apply_retention(p_tenant text, p_batch integer) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.apply_retention(p_tenant text, p_batch integer) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.apply_retention(p_tenant text, p_batch integer) FROM PUBLIC;
+
+-- COMMENT FUNCTION apply_retention(p_tenant text, p_batch integer)
+COMMENT ON FUNCTION haive_private.apply_retention(p_tenant text, p_batch integer) IS 'What haive.apply_retention does, for a caller without rights on the tables.';
+
+-- FUNCTION apply_retention(text, integer)
+CREATE FUNCTION haive_private.apply_retention(p_tenant text, p_batch integer) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_as_administrator(p_tenant, true);
+  v_before timestamptz;
+  v_ids uuid[];
+  v_keys uuid[];
+  v_counts jsonb := '{}';
+  v_events bigint;
+  v_invitations bigint;
+  v_more boolean := true;
+begin
+  if (p_batch between 1 and 100000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'batch is not between 1 and 100000',
+      hint = 'It is how many rows go in one transaction.';
+  end if;
+  select now() - (t.settings ->> 'data_retention_days')::numeric::int * interval '1 day' into v_before
+  from haive.tenants as t where t.tenant_id = v_caller.tenant;
+  if v_before is null then
+    return json_build_object('before', null, 'done', true, 'counts', v_counts);
+  end if;
+
+  -- A conversation goes whole, so that the last one may exceed the batch.
+  v_ids := array(
+    select s.id
+    from (
+      select c.id, sum(c.message_count + 1) over (order by c.active_hour, c.id) as rows
+      from haive.conversations as c
+      where
+        c.tenant_id = v_caller.tenant
+        and c.active_hour < v_before and c.last_message_at < v_before
+      order by c.active_hour, c.id
+      limit p_batch
+    ) as s
+    where s.rows <= p_batch
+  );
+  if cardinality(v_ids) = 0 then
+    v_ids := array(
+      select c.id from haive.conversations as c
+      where
+        c.tenant_id = v_caller.tenant
+        and c.active_hour < v_before and c.last_message_at < v_before
+      order by c.active_hour, c.id
+      limit 1
+    );
+  end if;
+  if cardinality(v_ids) > 0 then
+    -- Looked at again under their locks: somebody may have gone on with one.
+    v_ids := array(
+      select c.id from haive.conversations as c
+      where
+        c.tenant_id = v_caller.tenant and c.id = any(v_ids) and c.last_message_at < v_before
+      order by c.id
+      for update
+    );
+    v_counts := haive_private.drop_conversations(v_caller.tenant, v_ids);
+  else
+    -- A thread goes with all of its namespaces, and not while one has something newer.
+    v_keys := array(
+      select t.thread_key
+      from haive.threads as t
+      where
+        t.tenant_id = v_caller.tenant and t.created_at < v_before
+        and not exists (
+          select from haive.threads as s
+          where
+            s.thread_id = t.thread_id and s.tenant_id = t.tenant_id
+            and (
+              s.created_at >= v_before
+              or exists (
+                select from haive.branches as b
+                where
+                  b.tenant_id = s.tenant_id and b.thread_key = s.thread_key
+                  and b.updated_at >= v_before
+              )
+            )
+        )
+      order by t.thread_id
+      limit greatest(p_batch / 100, 1)
+    );
+    v_more := cardinality(v_keys) > 0;
+    -- Looked at again under the locks of their branches, which every save takes.
+    perform from haive.branches as b
+    where b.tenant_id = v_caller.tenant and b.thread_key = any(v_keys)
+    order by b.branch_id
+    for update;
+    v_keys := array(
+      select t.thread_key from haive.threads as t
+      where
+        t.tenant_id = v_caller.tenant and t.thread_key = any(v_keys)
+        and not exists (
+          select from haive.threads as s
+          join haive.branches as b on b.tenant_id = s.tenant_id and b.thread_key = s.thread_key
+          where
+            s.thread_id = t.thread_id and s.tenant_id = t.tenant_id and b.updated_at >= v_before
+        )
+    );
+    v_counts := haive_private.drop_threads(v_caller.tenant, v_keys);
+  end if;
+  if not v_more then
+    delete from haive.events as e
+    where
+      e.tenant_id = v_caller.tenant
+      and (e.xid, e.id) in (
+        select o.xid, o.id from haive.events as o
+        where o.tenant_id = v_caller.tenant and o.created_at < v_before
+        order by o.xid, o.id
+        limit p_batch
+      );
+    get diagnostics v_events = row_count;
+    delete from haive.invitations as i
+    where
+      i.tenant_id = v_caller.tenant
+      and least(i.expires_at, i.accepted_at, i.revoked_at) < v_before;
+    get diagnostics v_invitations = row_count;
+    v_counts := jsonb_build_object('events', v_events, 'invitations', v_invitations);
+  end if;
+  return json_build_object(
+    'before', v_before,
+    'done', not v_more and v_events < p_batch,
+    'counts', haive_private.sum_counts(v_counts, '{}')
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.apply_retention(p_tenant text, p_batch integer) OWNER TO haive_writer;
+
+-- FUNCTION audit_entry(haive.audit_log)
+CREATE FUNCTION haive_private.audit_entry(p_row haive.audit_log) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return jsonb_build_array(
+    p_row.tenant_id, p_row.seq,
+    to_char(p_row.at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    p_row.actor, p_row.login, p_row.role, p_row.action, p_row.object, p_row.rows, p_row.row_count,
+    p_row.address, p_row.application, p_row.request_id
+  )::text;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.audit_entry(p_row haive.audit_log) OWNER TO postgres;
+
+-- ACL FUNCTION audit_entry(p_row haive.audit_log)
+GRANT ALL ON FUNCTION haive_private.audit_entry(p_row haive.audit_log) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.audit_entry(p_row haive.audit_log) FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_entry(p_row haive.audit_log)
+COMMENT ON FUNCTION haive_private.audit_entry(p_row haive.audit_log) IS 'A row of the log as canonical text, without its hash: a JSON array of the columns in their order.';
+
+-- ACL FUNCTION audit_head(p_tenant text)
+GRANT ALL ON FUNCTION haive_private.audit_head(p_tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.audit_head(p_tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.audit_head(p_tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.audit_head(p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_head(p_tenant text)
+COMMENT ON FUNCTION haive_private.audit_head(p_tenant text) IS 'What haive.audit_head does, for a caller without rights on the table.';
+
+-- FUNCTION audit_head(text)
+CREATE FUNCTION haive_private.audit_head(p_tenant text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_tenant text := haive_private.enter_audit(p_tenant);
+begin
+  return (
+    select json_build_object(
+      'tenant', v_tenant, 'seq', coalesce(max(h.seq), 0),
+      'hash', encode(coalesce((array_agg(h.hash))[1], ''), 'hex'), 'at', now()
+    )
+    from haive_private.audit_heads as h
+    where h.tenant_id = v_tenant
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.audit_head(p_tenant text) OWNER TO haive_writer;
+
+-- ACL TABLE audit_heads
+GRANT SELECT,INSERT,UPDATE ON TABLE haive_private.audit_heads TO haive_writer;
+
+-- COMMENT TABLE audit_heads
+COMMENT ON TABLE haive_private.audit_heads IS 'Where the log of a tenant ends. Its lock, taken at the commit, is what puts the rows in order.';
+
+-- ROW SECURITY audit_heads
+ALTER TABLE haive_private.audit_heads ENABLE ROW LEVEL SECURITY;
+
+-- TABLE audit_heads
+CREATE TABLE haive_private.audit_heads (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    seq bigint DEFAULT 0 NOT NULL,
+    hash bytea DEFAULT '\x'::bytea NOT NULL
+)
+WITH (fillfactor='50');
+
+
+ALTER TABLE haive_private.audit_heads OWNER TO postgres;
+
+-- CONSTRAINT audit_heads audit_heads_pkey
+ALTER TABLE ONLY haive_private.audit_heads
+    ADD CONSTRAINT audit_heads_pkey PRIMARY KEY (tenant_id);
+
+-- POLICY audit_heads functions move the head of every log
+CREATE POLICY "functions move the head of every log" ON haive_private.audit_heads TO haive_writer USING (true);
+
+-- ACL FUNCTION audit_messages()
+REVOKE ALL ON FUNCTION haive_private.audit_messages() FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_messages()
+COMMENT ON FUNCTION haive_private.audit_messages() IS 'Puts messages that were added on record: one row a statement and tenant.';
+
+-- FUNCTION audit_messages()
+CREATE FUNCTION haive_private.audit_messages() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_one record;
+begin
+  if current_setting('persistence.watch', true) like '_-%' then
+    return null;
+  end if;
+  select
+    count(*) as n, min(m.tenant_id) as tenant_id, min(m.conversation_id::text) as conversation_id,
+    min(m.seq) as seq
+  into v_one
+  from changed as m;
+  if v_one.n = 1 then
+    -- What a lone caller waits for: groups of one row cost more than all the rest.
+    if
+      current_setting('persistence.watch', true) like '_w%'
+      or haive_private.is_audited(v_one.tenant_id)
+    then
+      insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
+      values (
+        v_one.tenant_id, 'insert', 'messages',
+        jsonb_build_object(v_one.conversation_id, jsonb_build_array(v_one.seq, v_one.seq)), 1
+      );
+    end if;
+    return null;
+  end if;
+  insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
+  select
+    g.tenant_id, 'insert', 'messages',
+    jsonb_object_agg(g.conversation_id, jsonb_build_array(g.first_seq, g.last_seq))
+    filter (where g.place <= 1000)
+    || case when count(*) > 1000 then jsonb_build_object('more', count(*) - 1000) else '{}' end,
+    sum(g.n)
+  from (
+    select
+      m.tenant_id, m.conversation_id, min(m.seq) as first_seq, max(m.seq) as last_seq,
+      count(*) as n, row_number() over (partition by m.tenant_id) as place
+    from changed as m
+    group by m.tenant_id, m.conversation_id
+  ) as g
+  group by g.tenant_id
+  -- The setting and not a variable: with a parameter this would be planned at each call, for what it
+  -- spares where the tenant is known.
+  having
+    current_setting('persistence.watch', true) like '_w%' or haive_private.is_audited(g.tenant_id);
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.audit_messages() OWNER TO haive_writer;
+
+-- COMMENT DOMAIN audit_mode
+COMMENT ON DOMAIN haive_private.audit_mode IS 'What is put on record: nothing, writes, or reads too.';
+
+-- DOMAIN audit_mode
+CREATE DOMAIN haive_private.audit_mode AS text COLLATE pg_catalog."C"
+	CONSTRAINT audit_mode_is_known CHECK ((VALUE = ANY (ARRAY['off'::text, 'writes'::text, 'all'::text])));
+
+
+ALTER DOMAIN haive_private.audit_mode OWNER TO postgres;
+
+-- ACL FUNCTION audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean)
+GRANT ALL ON FUNCTION haive_private.audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean)
+COMMENT ON FUNCTION haive_private.audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean) IS 'What haive.audit_page does, for a caller without rights on the table.';
+
+-- FUNCTION audit_page(text, bigint, integer, boolean, boolean)
+CREATE FUNCTION haive_private.audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_tenant text := haive_private.enter_audit(p_tenant);
+  v_after bigint := coalesce(p_after, 0);
+begin
+  if (p_page_size between 1 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 1000',
+      hint = 'Read on with after, the seq of the last row of a page.';
+  end if;
+  if p_last then
+    select greatest(v_after, max(l.seq) - p_page_size) into v_after
+    from haive.audit_log as l where l.tenant_id = v_tenant;
+  end if;
+  return (
+    select coalesce(
+      json_agg(
+        case
+          when p_entries then json_build_object(
+            'seq', l.seq, 'hash', encode(l.hash, 'hex'), 'entry', haive_private.audit_entry(l)
+          )
+          else json_build_object(
+            'seq', l.seq, 'at', l.at, 'actor', l.actor, 'login', l.login, 'role', l.role,
+            'action', l.action, 'object', l.object, 'rows', l.rows, 'row_count', l.row_count,
+            'address', l.address, 'application', l.application, 'request_id', l.request_id,
+            'hash', encode(l.hash, 'hex')
+          )
+        end
+        order by l.seq
+      ),
+      '[]'
+    )
+    from (
+      select a.* from haive.audit_log as a
+      where a.tenant_id = v_tenant and a.seq > v_after
+      order by a.seq
+      limit p_page_size
+    ) as l
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.audit_page(p_tenant text, p_after bigint, p_page_size integer, p_last boolean, p_entries boolean) OWNER TO haive_writer;
+
+-- ACL TABLE audit_queue
+GRANT SELECT,INSERT,DELETE ON TABLE haive_private.audit_queue TO haive_writer;
+
+-- COMMENT TABLE audit_queue
+COMMENT ON TABLE haive_private.audit_queue IS 'What a transaction puts on record when it commits; empty for all others.';
+
+-- ROW SECURITY audit_queue
+ALTER TABLE haive_private.audit_queue ENABLE ROW LEVEL SECURITY;
+
+-- TABLE audit_queue
+CREATE UNLOGGED TABLE haive_private.audit_queue (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    action text NOT NULL COLLATE pg_catalog."C",
+    object text NOT NULL COLLATE pg_catalog."C",
+    rows jsonb NOT NULL,
+    row_count bigint NOT NULL,
+    at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    actor text DEFAULT "left"(((NULLIF(current_setting('request.jwt.claims'::text, true), ''::text))::jsonb ->> 'sub'::text), 200),
+    login text DEFAULT SESSION_USER NOT NULL,
+    role text DEFAULT COALESCE(NULLIF(current_setting('role'::text, true), 'none'::text), (SESSION_USER)::text) NOT NULL,
+    address text DEFAULT "left"(COALESCE(((NULLIF(current_setting('request.headers'::text, true), ''::text))::jsonb ->> 'x-forwarded-for'::text), host(inet_client_addr())), 200),
+    application text DEFAULT "left"(COALESCE(((NULLIF(current_setting('request.headers'::text, true), ''::text))::jsonb ->> 'user-agent'::text), NULLIF(current_setting('application_name'::text, true), ''::text)), 200),
+    request_id text DEFAULT "left"(COALESCE(((NULLIF(current_setting('request.headers'::text, true), ''::text))::jsonb ->> 'x-request-id'::text), NULLIF(current_setting('persistence.request_id'::text, true), ''::text)), 200)
+)
+WITH (autovacuum_vacuum_threshold='1000', autovacuum_vacuum_scale_factor='0');
+
+
+ALTER TABLE haive_private.audit_queue OWNER TO postgres;
+
+-- TRIGGER audit_queue chain_audit
+CREATE CONSTRAINT TRIGGER chain_audit AFTER INSERT ON haive_private.audit_queue DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION haive_private.chain_audit();
+
+-- POLICY audit_queue functions put every tenant's changes on record
+CREATE POLICY "functions put every tenant's changes on record" ON haive_private.audit_queue TO haive_writer USING (true);
+
+-- COMMENT COLUMN audit_queue.at
+COMMENT ON COLUMN haive_private.audit_queue.at IS 'This and what follows is of the call: the defaults say where it is found.';
+
+-- ACL FUNCTION audit_read(p_function text, p_rows jsonb, p_count bigint)
+GRANT ALL ON FUNCTION haive_private.audit_read(p_function text, p_rows jsonb, p_count bigint) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.audit_read(p_function text, p_rows jsonb, p_count bigint) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.audit_read(p_function text, p_rows jsonb, p_count bigint) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.audit_read(p_function text, p_rows jsonb, p_count bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_read(p_function text, p_rows jsonb, p_count bigint)
+COMMENT ON FUNCTION haive_private.audit_read(p_function text, p_rows jsonb, p_count bigint) IS 'Puts on record what a function reads of the tenant that was entered; called where enter_tenant answers audit_reads.';
+
+-- FUNCTION audit_read(text, jsonb, bigint)
+CREATE FUNCTION haive_private.audit_read(p_function text, p_rows jsonb, p_count bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if current_setting('transaction_read_only') = 'on' then
+    raise exception using
+      errcode = 'PT403',
+      message = 'what is read of this tenant goes on record, which this transaction may not write',
+      hint = 'Call the function by POST and on a primary, in a transaction that may write.';
+  end if;
+  insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
+  values (
+    current_setting('persistence.tenant'), 'read', p_function, coalesce(p_rows, '{}'),
+    coalesce(p_count, 0)
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.audit_read(p_function text, p_rows jsonb, p_count bigint) OWNER TO haive_writer;
+
+-- ACL FUNCTION audit_row()
+REVOKE ALL ON FUNCTION haive_private.audit_row() FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_row()
+COMMENT ON FUNCTION haive_private.audit_row() IS 'Puts one row on record, of an update with the names of the columns that it changed.';
+
+-- FUNCTION audit_row()
+CREATE FUNCTION haive_private.audit_row() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_tenant text := coalesce(new.tenant_id, old.tenant_id);
+  v_changed jsonb;
+  v_rows jsonb;
+begin
+  if tg_table_name = 'tenants' then
+    if 'off' = all(array[coalesce(old.audit, 'off'), coalesce(new.audit, 'off')]) then
+      return null;
+    end if;
+  elsif
+    current_setting('persistence.watch', true) like '_-%' or not haive_private.is_audited(v_tenant)
+  then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' then
+    select coalesce(jsonb_agg(n.key order by n.key), '[]') into v_changed
+    from jsonb_each(to_jsonb(new)) as n
+    join jsonb_each(to_jsonb(old)) as o on o.key = n.key
+    where o.value is distinct from n.value and n.key <> 'updated_at';
+  end if;
+  case tg_table_name
+    when 'conversations' then
+      v_rows := jsonb_build_object(new.id, v_changed);
+    when 'branches' then
+      v_rows := jsonb_build_object(new.branch_id, v_changed);
+    when 'tenants' then
+      v_rows := jsonb_strip_nulls(jsonb_build_object(
+        'changed', v_changed,
+        'status', coalesce(new.status, old.status),
+        'isolation', coalesce(new.isolation, old.isolation),
+        'audit', coalesce(new.audit, old.audit),
+        'encrypted', coalesce(new.encrypted, old.encrypted)
+      ));
+  end case;
+  insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
+  values (v_tenant, lower(tg_op), tg_table_name, v_rows, 1);
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.audit_row() OWNER TO haive_writer;
+
+-- ACL FUNCTION audit_rows()
+REVOKE ALL ON FUNCTION haive_private.audit_rows() FROM PUBLIC;
+
+-- COMMENT FUNCTION audit_rows()
+COMMENT ON FUNCTION haive_private.audit_rows() IS 'Puts what a statement wrote on record: one row for each tenant, with the ids of the rows.';
+
+-- FUNCTION audit_rows()
+CREATE FUNCTION haive_private.audit_rows() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_entered text := current_setting('persistence.tenant', true);
+  v_tenant text;
+  v_rows record;
+begin
+  if current_setting('persistence.watch', true) like '_-%' then
+    return null;
+  end if;
+  for v_tenant in select distinct c.tenant_id from changed as c loop
+    continue when not haive_private.is_audited(v_tenant);
+    -- Entered for the while, since the owner's own statements enter none.
+    perform set_config('persistence.tenant', v_tenant, true);
+    case tg_table_name
+      when 'conversations' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select
+            c.id, 1 as n, row_number() over () as place,
+            case
+              when tg_op = 'DELETE' and c.message_count > 0
+                then jsonb_build_array(1, c.message_count)
+            end as detail
+          from changed as c
+          where c.tenant_id = v_tenant
+        ) as g;
+      when 'messages' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select
+            c.conversation_id as id, count(*) as n, row_number() over () as place,
+            jsonb_build_array(min(c.seq), max(c.seq)) as detail
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (
+                select from haive.conversations as p
+                where p.tenant_id = c.tenant_id and p.id = c.conversation_id
+              )
+            )
+          group by c.conversation_id
+        ) as g;
+      when 'members' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.user_id as id, c.role as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where c.tenant_id = v_tenant
+        ) as g;
+      when 'threads' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.thread_key as id, null as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where c.tenant_id = v_tenant
+        ) as g;
+      when 'branches' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.branch_id as id, c.thread_key as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (
+                select from haive.threads as p
+                where p.tenant_id = c.tenant_id and p.thread_key = c.thread_key
+              )
+            )
+        ) as g;
+      when 'checkpoints' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.id, c.thread_key as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (
+                select from haive.branches as p
+                where p.tenant_id = c.tenant_id and p.branch_id = c.branch_id
+              )
+            )
+        ) as g;
+      when 'checkpoint_writes' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select
+            c.checkpoint_id as id, c.thread_key as detail, count(*) as n,
+            row_number() over () as place
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (
+                select from haive.threads as p
+                where p.tenant_id = c.tenant_id and p.thread_key = c.thread_key
+              )
+            )
+          group by c.thread_key, c.checkpoint_id
+        ) as g;
+      when 'checkpoint_schemas' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select
+            encode(c.hash, 'hex') as id, c.key_id as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where c.tenant_id = v_tenant
+        ) as g;
+      when 'invitations' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.id, c.role as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where c.tenant_id = v_tenant
+        ) as g;
+      when 'erasures' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select
+            encode(c.subject_hash, 'hex') as id, c.counts as detail, 1 as n,
+            row_number() over () as place
+          from changed as c
+          where c.tenant_id = v_tenant
+        ) as g;
+      when 'tenant_keys' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.key_id as id, c.status as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where c.tenant_id = v_tenant
+        ) as g;
+    end case;
+    insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
+    select
+      v_tenant, lower(tg_op), tg_table_name,
+      v_rows.ids || case
+        when v_rows.places > 1000 then jsonb_build_object('more', v_rows.places - 1000) else '{}'
+      end,
+      v_rows.n
+    where v_rows.n > 0;
+  end loop;
+  perform set_config('persistence.tenant', coalesce(v_entered, ''), true);
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.audit_rows() OWNER TO haive_writer;
+
+-- ACL FUNCTION chain_audit()
+REVOKE ALL ON FUNCTION haive_private.chain_audit() FROM PUBLIC;
+
+-- COMMENT FUNCTION chain_audit()
+COMMENT ON FUNCTION haive_private.chain_audit() IS 'Moves a row from the queue to the end of its tenant''s log, chained to the row before it.';
+
+-- FUNCTION chain_audit()
+CREATE FUNCTION haive_private.chain_audit() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_head record;
+begin
+  -- No longer needed, and before the lock of the head.
+  delete from haive_private.audit_queue as q where q.ctid = new.ctid;
+  loop
+    update haive_private.audit_heads as h
+    set
+      seq = h.seq + 1,
+      hash = sha256(h.hash || convert_to(
+        haive_private.audit_entry(row(
+          new.tenant_id, h.seq + 1, new.at, new.actor, new.login, new.role, new.action,
+          new.object, new.rows, new.row_count, new.address, new.application, new.request_id, null
+        )::haive.audit_log),
+        'UTF8'
+      ))
+    where h.tenant_id = new.tenant_id
+    returning h.seq, h.hash into v_head;
+    exit when found;
+    insert into haive_private.audit_heads (tenant_id) values (new.tenant_id)
+    on conflict do nothing;
+  end loop;
+  insert into haive.audit_log (
+    tenant_id, seq, at, actor, login, role, action, object, rows, row_count, address,
+    application, request_id, hash
+  )
+  values (
+    new.tenant_id, v_head.seq, new.at, new.actor, new.login, new.role, new.action, new.object,
+    new.rows, new.row_count, new.address, new.application, new.request_id, v_head.hash
+  );
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.chain_audit() OWNER TO haive_writer;
+
+-- COMMENT DOMAIN chain_depth
+COMMENT ON DOMAIN haive_private.chain_depth IS 'How many deltas lie between a state and a whole one, at most.';
+
+-- DOMAIN chain_depth
+CREATE DOMAIN haive_private.chain_depth AS smallint
+	CONSTRAINT chain_depth_is_positive CHECK ((VALUE >= 0));
+
+
+ALTER DOMAIN haive_private.chain_depth OWNER TO postgres;
+
+-- FUNCTION check_sealed(boolean)
+CREATE FUNCTION haive_private.check_sealed(p_sealed boolean) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  -- Made by enter_tenant: no row is read for it.
+  if p_sealed is not true and current_setting('persistence.watch', true) like '%s%' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'this tenant''s content is sealed by the client',
+      hint = 'Work in tenant_context, which has the tenant''s keys.';
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.check_sealed(p_sealed boolean) OWNER TO postgres;
+
+-- ACL FUNCTION check_sealed(p_sealed boolean)
+GRANT ALL ON FUNCTION haive_private.check_sealed(p_sealed boolean) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.check_sealed(p_sealed boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION check_sealed(p_sealed boolean)
+COMMENT ON FUNCTION haive_private.check_sealed(p_sealed boolean) IS 'Refuses content in the clear where the tenant that was entered seals it.';
+
+-- FUNCTION check_tenant_settings(jsonb)
+CREATE FUNCTION haive_private.check_tenant_settings(p_settings jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+begin
+  if jsonb_typeof(p_settings) is distinct from 'object' or pg_column_size(p_settings) > 65536 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings is no JSON object of at most 64 KiB',
+      hint = 'Settings are timezone, data_retention_days, compliance_mode, and your own.';
+  end if;
+  if coalesce(jsonb_typeof(p_settings -> 'timezone'), 'string') not in ('string', 'null') then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.timezone is no text',
+      hint = 'A name of the IANA database, such as America/New_York.';
+  end if;
+  -- What Postgres takes besides, such as XYZ+3, counts in a direction that nobody expects.
+  if p_settings ->> 'timezone' !~ '^([A-Za-z_]+(/[A-Za-z0-9_+-]+)*|[A-Z]{3}[0-9][A-Z]{3})$' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.timezone is no name of a time zone',
+      hint = 'A name of the IANA database, such as America/New_York.';
+  end if;
+  begin
+    perform now() at time zone (p_settings ->> 'timezone');
+  exception
+    when invalid_parameter_value then
+      raise exception using
+        errcode = 'PT422',
+        message = 'settings.timezone is no time zone that Postgres knows',
+        hint = 'A name of the IANA database, such as America/New_York.';
+  end;
+  if p_settings ->> 'data_retention_days' is not null and not coalesce(
+    jsonb_typeof(p_settings -> 'data_retention_days') = 'number'
+    and (p_settings ->> 'data_retention_days')::numeric between 1 and 36500
+    and (p_settings ->> 'data_retention_days')::numeric % 1 = 0,
+    false
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.data_retention_days is no number of days',
+      hint = 'A whole number from 1 to 36,500; leave it out to keep everything.';
+  end if;
+  if p_settings ->> 'compliance_mode' is not null
+    and not p_settings ->> 'compliance_mode' in ('HIPAA', 'GDPR', 'SOC2')
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.compliance_mode is unknown',
+      hint = 'Modes are HIPAA, GDPR and SOC2.';
+  end if;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.check_tenant_settings(p_settings jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION check_tenant_settings(p_settings jsonb)
+GRANT ALL ON FUNCTION haive_private.check_tenant_settings(p_settings jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.check_tenant_settings(p_settings jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION check_tenant_settings(p_settings jsonb)
+COMMENT ON FUNCTION haive_private.check_tenant_settings(p_settings jsonb) IS 'Refuses settings of a tenant that mean nothing.';
+
+-- ACL FUNCTION check_tenant_switches()
+REVOKE ALL ON FUNCTION haive_private.check_tenant_switches() FROM PUBLIC;
+
+-- COMMENT FUNCTION check_tenant_switches()
+COMMENT ON FUNCTION haive_private.check_tenant_switches() IS 'Refuses a tenant whose switches are below what its compliance_mode asks for.';
+
+-- FUNCTION check_tenant_switches()
+CREATE FUNCTION haive_private.check_tenant_switches() RETURNS trigger
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_mode text := new.settings ->> 'compliance_mode';
+begin
+  if v_mode = 'HIPAA' and not new.encrypted then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a tenant of mode HIPAA is encrypted',
+      hint = 'Make it with enable_encryption_at_rest and a key, or choose another compliance_mode.';
+  elsif v_mode = 'HIPAA' and new.audit <> 'all' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a tenant of mode HIPAA has reads and writes on record',
+      hint = 'Set audit to all, or choose another compliance_mode.';
+  elsif v_mode in ('GDPR', 'SOC2') and new.audit = 'off' then
+    raise exception using
+      errcode = 'PT422',
+      message = format('a tenant of mode %s has writes on record', v_mode),
+      hint = 'Set audit to writes or all, or choose another compliance_mode.';
+  elsif v_mode = 'GDPR' and new.settings ->> 'data_retention_days' is null then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a tenant of mode GDPR says how long it keeps data',
+      hint = 'Set data_retention_days, or choose another compliance_mode.';
+  end if;
+  return new;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.check_tenant_switches() OWNER TO postgres;
+
+-- FUNCTION checkpoint_bytes(bytea, bytea, jsonb, text[], jsonb)
+CREATE FUNCTION haive_private.checkpoint_bytes(p_payload bytea, p_sealed bytea DEFAULT NULL::bytea, p_metadata jsonb DEFAULT NULL::jsonb, p_tags text[] DEFAULT NULL::text[], p_search jsonb DEFAULT NULL::jsonb) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return 100 + coalesce(octet_length(p_payload), 0) + coalesce(octet_length(p_sealed), 0)
+    + coalesce(octet_length(p_metadata::text), 0)
+    + coalesce(octet_length(array_to_string(p_tags, ',')), 0)
+    + coalesce(octet_length(p_search::text), 0);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.checkpoint_bytes(p_payload bytea, p_sealed bytea, p_metadata jsonb, p_tags text[], p_search jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION checkpoint_bytes(p_payload bytea, p_sealed bytea, p_metadata jsonb, p_tags text[], p_search jsonb)
+GRANT ALL ON FUNCTION haive_private.checkpoint_bytes(p_payload bytea, p_sealed bytea, p_metadata jsonb, p_tags text[], p_search jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.checkpoint_bytes(p_payload bytea, p_sealed bytea, p_metadata jsonb, p_tags text[], p_search jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION checkpoint_bytes(p_payload bytea, p_sealed bytea, p_metadata jsonb, p_tags text[], p_search jsonb)
+COMMENT ON FUNCTION haive_private.checkpoint_bytes(p_payload bytea, p_sealed bytea, p_metadata jsonb, p_tags text[], p_search jsonb) IS 'Bytes that a checkpoint, a pending write, a schema or what is noted of a branch counts for.';
+
+-- ACL FUNCTION checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
+GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
+COMMENT ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) IS 'What the SDK needs to decode some checkpoints.';
+
+-- FUNCTION checkpoint_frames(text, uuid[], bigint[])
+CREATE FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_hashjoin TO 'off'
+    SET enable_mergejoin TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+begin
+  return (
+    with recursive chain as (
+      select c.thread_key, c.id, c.parent_id, c.codec, c.branch_id, c.seq
+      from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
+      cross join lateral (
+        select c.* from haive.checkpoints as c
+        where c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
+        limit 1 -- or an empty table is planned to be read whole for each row
+      ) as c
+      union -- and not all: deltas of a page share their ancestors
+      select c.thread_key, c.id, c.parent_id, c.codec, c.branch_id, c.seq
+      from chain as k
+      cross join lateral (
+        select c.* from haive.checkpoints as c
+        where c.id = k.parent_id and c.thread_key = k.thread_key and c.tenant_id = p_tenant
+        limit 1
+      ) as c
+      where k.codec = 2
+    )
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'thread_key', c.thread_key, 'id', c.id, 'parent_id', c.parent_id, 'codec', c.codec::int2,
+          'size', c.size, 'key_id', c.key_id::text,
+          'payload', replace(encode(c.payload, 'base64'), e'\n', '')
+        )
+        order by c.seq
+      ),
+      '[]'
+    )
+    from chain as k
+    cross join lateral (
+      select c.* from haive.checkpoints as c
+      where c.tenant_id = p_tenant and c.branch_id = k.branch_id and c.seq = k.seq
+      limit 1
+    ) as c
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) OWNER TO postgres;
+
+-- ACL FUNCTION checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
+GRANT ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
+COMMENT ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) IS 'The pending writes of some checkpoints, by task path, task and place.';
+
+-- FUNCTION checkpoint_write_docs(text, uuid[], bigint[])
+CREATE FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'thread_key', w.thread_key, 'checkpoint_id', w.checkpoint_id, 'task_id', w.task_id,
+          'idx', w.idx, 'channel', w.channel::text, 'task_path', w.task_path::text,
+          'codec', w.codec::int2, 'size', w.size, 'key_id', w.key_id::text,
+          'payload', replace(encode(w.payload, 'base64'), e'\n', '')
+        )
+        order by w.task_path, w.task_id, w.idx
+      ),
+      '[]'
+    )
+    from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
+    join haive.checkpoints as c
+      on c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
+    join haive.checkpoint_writes as w
+      on w.tenant_id = p_tenant and w.thread_key = c.thread_key and w.checkpoint_id = c.id
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) OWNER TO postgres;
+
+-- COMMENT DOMAIN codec
+COMMENT ON DOMAIN haive_private.codec IS 'How a payload is packed: 0 as it is, 1 by zstd, 2 by zstd against the state of the parent.';
+
+-- DOMAIN codec
+CREATE DOMAIN haive_private.codec AS smallint
+	CONSTRAINT codec_is_known CHECK (((VALUE >= 0) AND (VALUE <= 2)));
+
+
+ALTER DOMAIN haive_private.codec OWNER TO postgres;
+
+-- ACL FUNCTION conversation_bytes(p_title text, p_tags text[], p_context jsonb, p_participants text[], p_settings jsonb)
+GRANT ALL ON FUNCTION haive_private.conversation_bytes(p_title text, p_tags text[], p_context jsonb, p_participants text[], p_settings jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.conversation_bytes(p_title text, p_tags text[], p_context jsonb, p_participants text[], p_settings jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION conversation_bytes(p_title text, p_tags text[], p_context jsonb, p_participants text[], p_settings jsonb)
+COMMENT ON FUNCTION haive_private.conversation_bytes(p_title text, p_tags text[], p_context jsonb, p_participants text[], p_settings jsonb) IS 'Bytes that a conversation counts for, without its messages.';
+
+-- FUNCTION conversation_bytes(text, text[], jsonb, text[], jsonb)
+CREATE FUNCTION haive_private.conversation_bytes(p_title text, p_tags text[], p_context jsonb, p_participants text[], p_settings jsonb) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return 200 + coalesce(octet_length(p_title), 0)
+    + octet_length(array_to_string(p_tags, ','))
+    + octet_length(array_to_string(p_participants, ','))
+    + octet_length(p_context::text) + octet_length(p_settings::text);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.conversation_bytes(p_title text, p_tags text[], p_context jsonb, p_participants text[], p_settings jsonb) OWNER TO postgres;
+
+-- FUNCTION conversation_doc(haive.conversations, json)
+CREATE FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json DEFAULT NULL::json) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return json_build_object(
+    'id', p_row.id,
+    'tenant_id', p_row.tenant_id,
+    'agent_id', p_row.agent_id::text,
+    'user_id', p_row.user_id::text,
+    'metadata', case
+      when p_row.sealed is null then json_build_object(
+        'title', p_row.title::text,
+        'tags', p_row.tags::text[],
+        'context', p_row.context::jsonb,
+        'participants', p_row.participants::text[],
+        'settings', p_row.settings::jsonb
+      )
+      else json_build_object(
+        'tags', p_row.tags::text[],
+        'participants', p_row.participants::text[],
+        'sealed', json_build_object(
+          'sealed', replace(encode(p_row.sealed, 'base64'), e'\n', ''),
+          'sealed_with', p_row.sealed_with::text
+        )
+      )
+    end,
+    'message_count', p_row.message_count,
+    'input_tokens', p_row.input_tokens,
+    'output_tokens', p_row.output_tokens,
+    'cost', p_row.cost::text,
+    'created_at', p_row.created_at::timestamptz,
+    'updated_at', p_row.updated_at,
+    'last_message_at', p_row.last_message_at,
+    'messages', p_messages
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) OWNER TO postgres;
+
+-- ACL FUNCTION conversation_doc(p_row haive.conversations, p_messages json)
+GRANT ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) TO haive_writer;
+GRANT ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) FROM PUBLIC;
+
+-- COMMENT FUNCTION conversation_doc(p_row haive.conversations, p_messages json)
+COMMENT ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) IS 'A conversation as the functions of the API return it.';
+
+-- ACL FUNCTION copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb)
+GRANT ALL ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb)
+COMMENT ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) IS 'What haive.copy_thread does, for a caller without rights on the tables.';
+
+-- FUNCTION copy_thread(text, text, text, text, jsonb, jsonb, jsonb)
+CREATE FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_from haive.threads;
+  v_to uuid := gen_random_uuid();
+  v_old uuid[];
+  v_new uuid[];
+  v_count bigint;
+begin
+  select * into v_from from haive.threads as t
+  where
+    t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = v_caller.tenant
+    and (v_caller.actor is null or t.user_id = v_caller.actor);
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = 'no such thread',
+      hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
+  end if;
+  insert into haive.threads (tenant_id, thread_key, thread_id, namespace, user_id)
+  values (v_caller.tenant, v_to, p_new_thread_id, p_namespace, v_from.user_id)
+  on conflict do nothing;
+  if not found or exists (
+    select from haive.threads as t
+    where
+      t.thread_id = p_new_thread_id and t.tenant_id = v_caller.tenant
+      and t.user_id is distinct from v_from.user_id
+  ) then
+    raise exception using
+      errcode = 'PT409',
+      message = 'there is a thread of the new name already',
+      hint = 'Choose another name, or delete that thread first.';
+  end if;
+
+  select array_agg(b.branch_id), array_agg(coalesce(d.new_branch_id, gen_random_uuid()))
+  into v_old, v_new
+  from haive.branches as b
+  left join jsonb_to_recordset(p_branches) as d (branch_id uuid, new_branch_id uuid)
+    on d.branch_id = b.branch_id
+  where b.thread_key = v_from.thread_key and b.tenant_id = v_caller.tenant;
+
+  insert into haive.branches (
+    tenant_id, branch_id, thread_key, name, root_branch_id, head_id, metadata, sealed,
+    key_id, created_at
+  )
+  select
+    b.tenant_id, v_new[array_position(v_old, b.branch_id)], v_to, b.name,
+    v_new[array_position(v_old, b.root_branch_id)], b.head_id, b.metadata,
+    coalesce(decode(d.sealed, 'base64'), b.sealed), coalesce(d.key_id, b.key_id), b.created_at
+  from haive.branches as b
+  left join jsonb_to_recordset(p_branches) as d (branch_id uuid, sealed text, key_id text)
+    on d.branch_id = b.branch_id
+  where b.thread_key = v_from.thread_key and b.tenant_id = v_caller.tenant;
+
+  insert into haive.checkpoints (
+    tenant_id, branch_id, thread_key, id, parent_id, created_at, size, codec, depth, failed,
+    key_id, schema_hash, tags, metadata, search, sealed, payload
+  )
+  select
+    c.tenant_id, v_new[array_position(v_old, c.branch_id)], v_to, c.id, c.parent_id, c.created_at,
+    c.size, c.codec, c.depth, c.failed, coalesce(d.key_id, c.key_id), c.schema_hash, c.tags,
+    c.metadata, coalesce(d.search, c.search), coalesce(decode(d.sealed, 'base64'), c.sealed),
+    coalesce(decode(d.payload, 'base64'), c.payload)
+  from haive.checkpoints as c
+  left join jsonb_to_recordset(p_checkpoints) as d (
+    id uuid, key_id text, search jsonb, sealed text, payload text
+  ) on d.id = c.id
+  where
+    c.tenant_id = v_caller.tenant and c.branch_id = any(v_old)
+    -- Not what was saved since the client read the thread: nobody could open it.
+    and (c.key_id is null or d.id is not null)
+  order by c.seq;
+  get diagnostics v_count = row_count;
+  if
+    exists (
+      select from jsonb_to_recordset(p_checkpoints) as d (id uuid, parent_id uuid, was_key_id text)
+      where not exists (
+        select from haive.checkpoints as c
+        where
+          c.id = d.id and c.thread_key = v_from.thread_key and c.tenant_id = v_caller.tenant
+          and c.key_id = d.was_key_id and c.parent_id is not distinct from d.parent_id
+      )
+    )
+    or exists (
+      select from haive.checkpoints as c
+      where
+        c.tenant_id = v_caller.tenant and c.branch_id = any(v_new) and c.parent_id is not null
+        and not exists (
+          select from haive.checkpoints as p
+          where
+            p.id = c.parent_id and p.thread_key = v_to and p.tenant_id = v_caller.tenant
+        )
+    )
+    or exists (
+      select from haive.branches as b
+      where
+        b.tenant_id = v_caller.tenant and b.branch_id = any(v_old) and b.sealed is not null
+        and not exists (
+          select from jsonb_to_recordset(p_branches) as d (branch_id uuid)
+          where d.branch_id = b.branch_id
+        )
+    )
+  then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the thread was changed meanwhile',
+      hint = 'Seal for the copy what is there now.';
+  end if;
+
+  -- Where the branches begin, in the numbers of the copy. Zero, and not null, where what lay before
+  -- is pruned: of the branch that it left, nothing is in its history.
+  update haive.branches as b
+  set root_seq = coalesce((
+    select n.seq
+    from haive.branches as o
+    join haive.checkpoints as c
+      on c.tenant_id = o.tenant_id and c.branch_id = o.root_branch_id and c.seq <= o.root_seq
+    join haive.checkpoints as n
+      on n.id = c.id and n.thread_key = v_to and n.tenant_id = c.tenant_id
+    where
+      o.tenant_id = b.tenant_id and o.branch_id = v_old[array_position(v_new, b.branch_id)]
+    order by c.seq desc
+    limit 1
+  ), 0)
+  where b.thread_key = v_to and b.tenant_id = v_caller.tenant and b.root_branch_id is not null;
+
+  update haive.branches as b
+  set head_id = n.head_id
+  from (
+    select b.branch_id, h.id as head_id
+    from haive.branches as b
+    left join lateral (
+      select c.id from haive.checkpoints as c
+      where
+        c.tenant_id = b.tenant_id
+        and (
+          c.branch_id = b.branch_id
+          or (c.branch_id = b.root_branch_id and c.seq <= b.root_seq)
+        )
+      order by c.seq desc
+      limit 1
+    ) as h on true
+    where b.thread_key = v_to and b.tenant_id = v_caller.tenant
+  ) as n
+  where b.tenant_id = v_caller.tenant and b.branch_id = n.branch_id;
+
+  insert into haive.checkpoint_writes (
+    tenant_id, thread_key, checkpoint_id, task_id, idx, channel, task_path, size, codec, key_id,
+    payload
+  )
+  select
+    w.tenant_id, v_to, w.checkpoint_id, w.task_id, w.idx, w.channel, w.task_path, w.size, w.codec,
+    coalesce(d.key_id, w.key_id), coalesce(decode(d.payload, 'base64'), w.payload)
+  from haive.checkpoint_writes as w
+  left join jsonb_to_recordset(p_writes) as d (
+    checkpoint_id uuid, task_id uuid, idx int, key_id text, payload text
+  ) on d.checkpoint_id = w.checkpoint_id and d.task_id = w.task_id and d.idx = w.idx
+  where
+    w.tenant_id = v_caller.tenant and w.thread_key = v_from.thread_key
+    and (w.key_id is null or d.idx is not null);
+
+  insert into haive.events (tenant_id, kind, thread_key)
+  values (v_caller.tenant, 'thread.copied', v_to);
+  return v_count;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) OWNER TO haive_writer;
+
+-- ACL FUNCTION count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint)
+REVOKE ALL ON FUNCTION haive_private.count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint)
+COMMENT ON FUNCTION haive_private.count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint) IS 'What the tenant that was entered has, counted from its rows.';
+
+-- FUNCTION count_rows(text)
+CREATE FUNCTION haive_private.count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_more numeric;
+begin
+  select
+    count(*),
+    coalesce(
+      sum(
+        haive_private.conversation_bytes(c.title, c.tags, c.context, c.participants, c.settings)
+        + coalesce(octet_length(c.sealed), 0)
+      ),
+      0
+    )
+  into conversations, bytes
+  from haive.conversations as c where c.tenant_id = p_tenant;
+  select sum(u.bytes) into v_more
+  from (
+    select
+      sum(
+        haive_private.message_bytes(m.content, m.parts, m.metadata)
+        + coalesce(octet_length(m.sealed), 0)
+      ) as bytes
+    from haive.messages as m where m.tenant_id = p_tenant
+    union all
+    select sum(haive_private.checkpoint_bytes(c.payload, c.sealed, c.metadata, c.tags, c.search))
+    from haive.checkpoints as c where c.tenant_id = p_tenant
+    union all
+    select sum(haive_private.checkpoint_bytes(w.payload))
+    from haive.checkpoint_writes as w where w.tenant_id = p_tenant
+    union all
+    select sum(haive_private.checkpoint_bytes(s.payload))
+    from haive.checkpoint_schemas as s where s.tenant_id = p_tenant
+    union all
+    select sum(haive_private.checkpoint_bytes(null, b.sealed, b.metadata))
+    from haive.branches as b
+    where b.tenant_id = p_tenant and num_nulls(b.metadata, b.sealed) < 2
+  ) as u;
+  bytes := bytes + coalesce(v_more, 0);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint) OWNER TO haive_writer;
+
+-- ACL FUNCTION create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text)
+GRANT ALL ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text)
+COMMENT ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) IS 'What haive.create_branch does, for a caller without rights on the tables.';
+
+-- FUNCTION create_branch(text, uuid, text, text, text, uuid, jsonb, bytea, text)
+CREATE FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_roots haive.checkpoints[];
+  v_root haive.checkpoints;
+  v_branch haive.branches;
+begin
+  v_roots := array(
+    select c
+    from haive.checkpoints as c
+    join haive.threads as t on t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
+    where
+      c.id = p_from_checkpoint and c.tenant_id = v_caller.tenant
+      and (p_thread_id is null or (t.thread_id = p_thread_id and t.namespace = p_namespace))
+      and (v_caller.actor is null or t.user_id = v_caller.actor)
+  );
+  if cardinality(v_roots) = 0 then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no checkpoint %s', p_from_checkpoint),
+      hint = 'It was pruned, belongs to another tenant, or is not the caller''s to see.';
+  elsif cardinality(v_roots) > 1 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'several threads have a checkpoint of this id, for one is a copy',
+      hint = 'Pass thread_id too.';
+  end if;
+  v_root := v_roots[1];
+  -- Whoever prunes holds the branches of the thread: then the root may be gone.
+  perform from haive.branches as b
+  where b.tenant_id = v_caller.tenant and b.branch_id = v_root.branch_id
+  for key share;
+  select * into v_root from haive.checkpoints as c
+  where c.tenant_id = v_caller.tenant and c.branch_id = v_root.branch_id and c.seq = v_root.seq;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no checkpoint %s', p_from_checkpoint),
+      hint = 'It was pruned just now.';
+  end if;
+  insert into haive.branches (
+    tenant_id, branch_id, thread_key, name, root_branch_id, root_seq, head_id,
+    metadata, sealed, key_id
+  )
+  values (
+    v_caller.tenant, p_branch_id, v_root.thread_key, p_name, v_root.branch_id, v_root.seq,
+    v_root.id, p_metadata, p_sealed, p_key_id
+  )
+  on conflict do nothing
+  returning * into v_branch;
+  if found then
+    insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
+    values (v_caller.tenant, 'branch.created', v_root.thread_key, v_root.id);
+  else
+    -- A retry finds its own.
+    select * into v_branch from haive.branches as b
+    where
+      b.tenant_id = v_caller.tenant and b.branch_id = p_branch_id
+      and b.thread_key = v_root.thread_key and b.name = p_name;
+    if not found then
+      raise exception using
+        errcode = 'PT409',
+        message = format('the thread has a branch %s already', left(p_name, 200)),
+        hint = 'Choose another name.';
+    end if;
+  end if;
+  return (
+    select json_build_object(
+      'branch_id', v_branch.branch_id, 'name', v_branch.name, 'thread_id', t.thread_id,
+      'namespace', t.namespace, 'created_at', v_branch.created_at
+    )
+    from haive.threads as t
+    where t.tenant_id = v_caller.tenant and t.thread_key = v_branch.thread_key
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) OWNER TO haive_writer;
+
+-- ACL FUNCTION create_conversations(p_tenant text, p_conversations jsonb)
+GRANT ALL ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION create_conversations(p_tenant text, p_conversations jsonb)
+COMMENT ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) IS 'What haive.create_conversations does, for a caller without rights on the table.';
+
+-- FUNCTION create_conversations(text, jsonb)
+CREATE FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_user text := haive.current_actor();
+  v_given jsonb;
+  v_taken uuid;
+  v_fresh bigint;
+  v_docs json;
+begin
+  -- Ids come from the client, for a safe retry; who sends none gets one here.
+  select jsonb_agg(jsonb_build_object('id', gen_random_uuid()) || u.doc order by u.place)
+  into v_given
+  from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
+
+  if exists (
+    select from jsonb_to_recordset(v_given) as g (user_id text)
+    where g.user_id <> v_caller.actor
+  ) then
+    raise exception using
+      errcode = 'PT403',
+      message = 'a member begins conversations of their own',
+      hint = 'Leave out user_id; name others as participants.';
+  end if;
+
+  perform haive_private.check_sealed(false)
+  from jsonb_to_recordset(v_given) as g (sealed text)
+  where g.sealed is null;
+
+  with fresh as (
+    insert into haive.conversations (
+      tenant_id, id, agent_id, user_id, title, tags, context, participants, settings,
+      created_at, updated_at, last_message_at, sealed, sealed_with
+    )
+    select
+      v_caller.tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
+      g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
+      coalesce(g.settings, '{}'), t.at, t.at, t.at,
+      decode(g.sealed, 'base64'), g.sealed_with
+    from jsonb_to_recordset(v_given) as g (
+      id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
+      participants text[], settings jsonb, created_at timestamptz, sealed text, sealed_with text
+    )
+    cross join lateral (select coalesce(g.created_at, now()) as at) as t
+    on conflict (tenant_id, id) do nothing
+    returning id
+  )
+  insert into haive.events (tenant_id, kind, conversation_id)
+  select v_caller.tenant, 'conversation.created', f.id from fresh as f;
+  get diagnostics v_fresh = row_count;
+
+  -- Here and below, offset 0 keeps what is looked up apart from what it is looked up for: joined, a
+  -- hundred rows are expected, and all of the tenant's are read (7.8 ms, not 1.1, at 5,000).
+  -- A retry finds its own row, and of two with one id in a call each its equal; anything else that
+  -- sits at the id is a conflict, and so is what the caller may not see, whatever they know of it.
+  select g.id into v_taken
+  from jsonb_to_recordset(v_given) as g (
+    id uuid, agent_id text, user_id text, created_at timestamptz
+  )
+  cross join lateral (
+    select c.* from haive.conversations as c
+    where c.tenant_id = v_caller.tenant and c.id = g.id
+    offset 0
+  ) as c
+  where
+    (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
+    or c.created_at <> g.created_at
+    or (
+      v_caller.actor is null or c.user_id = v_caller.actor
+      or v_caller.actor = any(c.participants)
+    ) is not true
+  limit 1;
+  if found then
+    raise exception using
+      errcode = 'PT409',
+      message = format('another conversation has the id %s', v_taken),
+      hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
+  end if;
+
+  select json_agg(haive_private.conversation_doc(c.found) order by g.place) into v_docs
+  from jsonb_array_elements(v_given) with ordinality as g (doc, place)
+  cross join lateral (
+    select c as found from haive.conversations as c
+    where c.tenant_id = v_caller.tenant and c.id = (g.doc ->> 'id')::uuid
+    offset 0
+  ) as c;
+  if v_caller.audit_reads and v_fresh < jsonb_array_length(v_given) then
+    perform haive_private.audit_read(
+      'create_conversations',
+      (select jsonb_object_agg(u.doc ->> 'id', null) from jsonb_array_elements(v_given) as u (doc)),
+      jsonb_array_length(v_given) - v_fresh
+    );
+  end if;
+  return coalesce(v_docs, '[]');
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) OWNER TO haive_writer;
+
+-- ACL FUNCTION create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone)
+GRANT ALL ON FUNCTION haive_private.create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone) FROM PUBLIC;
+
+-- COMMENT FUNCTION create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone)
+COMMENT ON FUNCTION haive_private.create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone) IS 'What haive.create_invitation does, for a caller without rights on the table.';
+
+-- FUNCTION create_invitation(text, text, text, timestamp with time zone)
+CREATE FUNCTION haive_private.create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_as_administrator(p_tenant, true);
+  v_token text;
+  v_row haive.invitations;
+begin
+  if (p_role in ('owner', 'admin', 'member', 'reader')) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the role is unknown',
+      hint = 'Roles are owner, admin, member and reader.';
+  end if;
+  if v_caller.role = 'admin' and p_role in ('owner', 'admin') then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only an owner invites owners and admins',
+      hint = 'Admins invite members and readers.';
+  end if;
+  if p_expires_at <= now() or p_expires_at > now() + interval '366 days' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'expires_at is not within the next year',
+      hint = 'Leave it out for a week.';
+  end if;
+  -- Twice 122 random bits: nobody guesses it, so a hash without a salt keeps it.
+  v_token := encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex');
+  insert into haive.invitations (tenant_id, label, role, token_hash, created_by, expires_at)
+  values (
+    v_caller.tenant, p_label, p_role, sha256(convert_to(v_token, 'UTF8')),
+    case when v_caller.role <> 'platform' then haive.current_actor() end,
+    coalesce(p_expires_at, now() + interval '7 days')
+  )
+  returning * into v_row;
+  return haive_private.invitation_doc(v_row, v_token);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.create_invitation(p_tenant text, p_role text, p_label text, p_expires_at timestamp with time zone) OWNER TO haive_writer;
+
+-- ACL FUNCTION create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb)
+GRANT ALL ON FUNCTION haive_private.create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb)
+COMMENT ON FUNCTION haive_private.create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb) IS 'What haive.create_tenant does, for a caller without rights on the table.';
+
+-- FUNCTION create_tenant(text, text, jsonb, jsonb)
+CREATE FUNCTION haive_private.create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_unknown text;
+  v_row haive.tenants;
+begin
+  perform haive_private.administer_tenant(p_tenant_id);
+  if p_tenant_id is null or p_tenant_id !~ '^[a-z0-9][a-z0-9_-]{0,62}$' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the id of a tenant is no slug',
+      hint = 'Use 1 to 63 of a-z, 0-9, - and _, with a letter or digit first.';
+  end if;
+  if jsonb_typeof(p_options) is distinct from 'object' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'options is no JSON object',
+      hint = 'Options are isolation, location, audit, encrypted, metered and the limits.';
+  end if;
+  select string_agg(k, ', ' order by k) into v_unknown
+  from jsonb_object_keys(p_options) as k
+  where k not in (
+    'isolation', 'location', 'audit', 'encrypted', 'metered', 'max_conversations',
+    'max_storage_bytes', 'max_requests_per_minute', 'max_tokens_per_month'
+  );
+  if v_unknown is not null then
+    raise exception using
+      errcode = 'PT422',
+      message = format('unknown options: %s', left(v_unknown, 200)),
+      hint = 'Options are isolation, location, audit, encrypted, metered and the limits.';
+  end if;
+  perform haive_private.check_tenant_settings(p_settings);
+  if exists (select from haive_private.audit_heads as h where h.tenant_id = p_tenant_id)
+    and not exists (select from haive.tenants as t where t.tenant_id = p_tenant_id)
+  then
+    raise exception using
+      errcode = 'PT409',
+      message = format('another tenant had the id %s', p_tenant_id),
+      hint = 'Its audit log is kept, and must not be read by others: choose another id.';
+  end if;
+
+  insert into haive.tenants as t (
+    tenant_id, name, settings, isolation, location, audit, encrypted, metered,
+    max_conversations, max_storage_bytes, max_requests_per_minute, max_tokens_per_month
+  )
+  select
+    p_tenant_id, coalesce(p_name, p_tenant_id), p_settings,
+    coalesce(o.isolation, 'row'), o.location, coalesce(o.audit, 'off'),
+    coalesce(o.encrypted, false),
+    coalesce(o.metered, false) or num_nonnulls(
+      o.max_conversations, o.max_storage_bytes, o.max_requests_per_minute, o.max_tokens_per_month
+    ) > 0,
+    o.max_conversations, o.max_storage_bytes, o.max_requests_per_minute, o.max_tokens_per_month
+  from jsonb_to_record(p_options) as o (
+    isolation text, location text, audit text, encrypted boolean, metered boolean,
+    max_conversations bigint, max_storage_bytes bigint, max_requests_per_minute bigint,
+    max_tokens_per_month bigint
+  )
+  on conflict (tenant_id) do nothing
+  returning t.* into v_row;
+  if not found then
+    select t.* into v_row from haive.tenants as t where t.tenant_id = p_tenant_id;
+    if (v_row.name, v_row.settings) is distinct from (coalesce(p_name, p_tenant_id), p_settings)
+      or v_row.status <> 'active'
+      -- Where it is may have changed since, and whether it is counted follows from its limits.
+      or exists (
+        select from jsonb_each(p_options - '{isolation,location,metered}'::text[]) as o
+        where to_jsonb(v_row) -> o.key is distinct from o.value
+      )
+    then
+      raise exception using
+        errcode = 'PT409',
+        message = format('another tenant has the id %s', p_tenant_id),
+        hint = 'Change it with update_tenant, or choose another id.';
+    end if;
+  end if;
+  return haive_private.tenant_doc(v_row);
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb) OWNER TO haive_writer;
+
+-- ACL FUNCTION delete_conversation(p_tenant text, p_conversation_id uuid)
+GRANT ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) FROM PUBLIC;
+
+-- COMMENT FUNCTION delete_conversation(p_tenant text, p_conversation_id uuid)
+COMMENT ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) IS 'What haive.delete_conversation does, for a caller without rights on the table.';
+
+-- FUNCTION delete_conversation(text, uuid)
+CREATE FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_messages bigint;
+begin
+  delete from haive.conversations as c
+  where
+    c.tenant_id = v_caller.tenant and c.id = p_conversation_id
+    and (v_caller.actor is null or c.user_id = v_caller.actor)
+  returning c.message_count into v_messages;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no conversation %s', p_conversation_id),
+      hint = 'It was deleted, belongs to another tenant, or is not the caller''s to delete.';
+  end if;
+  insert into haive.events (tenant_id, kind, conversation_id)
+  values (v_caller.tenant, 'conversation.deleted', p_conversation_id);
+  return v_messages;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) OWNER TO haive_writer;
+
+-- ACL FUNCTION delete_thread(p_tenant text, p_thread_id text)
+GRANT ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION delete_thread(p_tenant text, p_thread_id text)
+COMMENT ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) IS 'What haive.delete_thread does, for a caller without rights on the tables.';
+
+-- FUNCTION delete_thread(text, text)
+CREATE FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_keys uuid[];
+  v_count bigint;
+begin
+  v_keys := array(
+    select t.thread_key from haive.threads as t
+    where
+      t.thread_id = p_thread_id and t.tenant_id = v_caller.tenant
+      and (v_caller.actor is null or t.user_id = v_caller.actor)
+    for update
+  );
+  select count(*) into v_count
+  from haive.branches as b
+  join haive.checkpoints as c on c.tenant_id = b.tenant_id and c.branch_id = b.branch_id
+  where b.tenant_id = v_caller.tenant and b.thread_key = any(v_keys);
+  delete from haive.threads as t
+  where t.tenant_id = v_caller.tenant and t.thread_key = any(v_keys);
+  insert into haive.events (tenant_id, kind, thread_key)
+  select v_caller.tenant, 'thread.deleted', u.thread_key from unnest(v_keys) as u (thread_key);
+  return v_count;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) OWNER TO haive_writer;
+
+-- ACL FUNCTION destroy_tenant_keys(p_tenant text)
+GRANT ALL ON FUNCTION haive_private.destroy_tenant_keys(p_tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.destroy_tenant_keys(p_tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.destroy_tenant_keys(p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION destroy_tenant_keys(p_tenant text)
+COMMENT ON FUNCTION haive_private.destroy_tenant_keys(p_tenant text) IS 'What haive.destroy_tenant_keys does, for a caller without rights on the table.';
+
+-- FUNCTION destroy_tenant_keys(text)
+CREATE FUNCTION haive_private.destroy_tenant_keys(p_tenant text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_count bigint;
+begin
+  perform haive_private.administer_tenant(p_tenant);
+  perform from haive.tenants as t where t.tenant_id = p_tenant for update;
+  update haive_private.tenant_keys as k
+  set wrapped = null, status = 'destroyed'
+  where k.tenant_id = p_tenant and k.status <> 'destroyed';
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.destroy_tenant_keys(p_tenant text) OWNER TO haive_writer;
+
+-- ACL FUNCTION drop_conversations(p_tenant text, p_ids uuid[])
+GRANT ALL ON FUNCTION haive_private.drop_conversations(p_tenant text, p_ids uuid[]) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.drop_conversations(p_tenant text, p_ids uuid[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION drop_conversations(p_tenant text, p_ids uuid[])
+COMMENT ON FUNCTION haive_private.drop_conversations(p_tenant text, p_ids uuid[]) IS 'Deletes conversations with their messages and events; returns how many rows of each table.';
+
+-- FUNCTION drop_conversations(text, uuid[])
+CREATE FUNCTION haive_private.drop_conversations(p_tenant text, p_ids uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_messages bigint;
+  v_conversations bigint;
+  v_events bigint;
+begin
+  perform from haive.conversations as c
+  where c.tenant_id = p_tenant and c.id = any(p_ids)
+  order by c.id
+  for update;
+  delete from haive.messages as m
+  where m.tenant_id = p_tenant and m.conversation_id = any(p_ids);
+  get diagnostics v_messages = row_count;
+  delete from haive.conversations as c where c.tenant_id = p_tenant and c.id = any(p_ids);
+  get diagnostics v_conversations = row_count;
+  delete from haive.events as e where e.tenant_id = p_tenant and e.conversation_id = any(p_ids);
+  get diagnostics v_events = row_count;
+  -- Whoever keeps copies hears of it.
+  insert into haive.events (tenant_id, kind, conversation_id)
+  select p_tenant, 'conversation.deleted', u.id from unnest(p_ids) as u (id);
+  return jsonb_build_object(
+    'conversations', v_conversations, 'messages', v_messages, 'events', v_events
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.drop_conversations(p_tenant text, p_ids uuid[]) OWNER TO postgres;
+
+-- ACL FUNCTION drop_tenant_key(p_tenant text, p_key_id text)
+GRANT ALL ON FUNCTION haive_private.drop_tenant_key(p_tenant text, p_key_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.drop_tenant_key(p_tenant text, p_key_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.drop_tenant_key(p_tenant text, p_key_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION drop_tenant_key(p_tenant text, p_key_id text)
+COMMENT ON FUNCTION haive_private.drop_tenant_key(p_tenant text, p_key_id text) IS 'What haive.drop_tenant_key does, for a caller without rights on the table.';
+
+-- FUNCTION drop_tenant_key(text, text)
+CREATE FUNCTION haive_private.drop_tenant_key(p_tenant text, p_key_id text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform haive_private.administer_tenant(p_tenant);
+  delete from haive_private.tenant_keys as k
+  where k.tenant_id = p_tenant and k.key_id = p_key_id and k.status in ('next', 'retired');
+  return found;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.drop_tenant_key(p_tenant text, p_key_id text) OWNER TO haive_writer;
+
+-- ACL FUNCTION drop_threads(p_tenant text, p_keys uuid[])
+GRANT ALL ON FUNCTION haive_private.drop_threads(p_tenant text, p_keys uuid[]) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.drop_threads(p_tenant text, p_keys uuid[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION drop_threads(p_tenant text, p_keys uuid[])
+COMMENT ON FUNCTION haive_private.drop_threads(p_tenant text, p_keys uuid[]) IS 'Deletes threads with all that is in them and their events; returns how many rows of each table.';
+
+-- FUNCTION drop_threads(text, uuid[])
+CREATE FUNCTION haive_private.drop_threads(p_tenant text, p_keys uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_branches uuid[];
+  v_checkpoints bigint;
+  v_writes bigint;
+  v_threads bigint;
+  v_events bigint;
+begin
+  perform from haive.threads as t
+  where t.tenant_id = p_tenant and t.thread_key = any(p_keys)
+  order by t.thread_key
+  for update;
+  v_branches := array(
+    select b.branch_id from haive.branches as b
+    where b.tenant_id = p_tenant and b.thread_key = any(p_keys)
+    order by b.branch_id
+    for update
+  );
+  delete from haive.checkpoints as c
+  where c.tenant_id = p_tenant and c.branch_id = any(v_branches);
+  get diagnostics v_checkpoints = row_count;
+  delete from haive.checkpoint_writes as w
+  where w.tenant_id = p_tenant and w.thread_key = any(p_keys);
+  get diagnostics v_writes = row_count;
+  delete from haive.threads as t where t.tenant_id = p_tenant and t.thread_key = any(p_keys);
+  get diagnostics v_threads = row_count;
+  delete from haive.events as e where e.tenant_id = p_tenant and e.thread_key = any(p_keys);
+  get diagnostics v_events = row_count;
+  insert into haive.events (tenant_id, kind, thread_key)
+  select p_tenant, 'thread.deleted', u.thread_key from unnest(p_keys) as u (thread_key);
+  return jsonb_build_object(
+    'threads', v_threads, 'branches', cardinality(v_branches), 'checkpoints', v_checkpoints,
+    'checkpoint_writes', v_writes, 'events', v_events
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.drop_threads(p_tenant text, p_keys uuid[]) OWNER TO postgres;
+
+-- ACL FUNCTION enter_as_administrator(p_tenant text, p_write boolean, OUT tenant text, OUT role text)
+REVOKE ALL ON FUNCTION haive_private.enter_as_administrator(p_tenant text, p_write boolean, OUT tenant text, OUT role text) FROM PUBLIC;
+
+-- COMMENT FUNCTION enter_as_administrator(p_tenant text, p_write boolean, OUT tenant text, OUT role text)
+COMMENT ON FUNCTION haive_private.enter_as_administrator(p_tenant text, p_write boolean, OUT tenant text, OUT role text) IS 'Enters a tenant for those who administer it, and says as what they do.';
+
+-- FUNCTION enter_as_administrator(text, boolean)
+CREATE FUNCTION haive_private.enter_as_administrator(p_tenant text, p_write boolean, OUT tenant text, OUT role text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, p_write);
+begin
+  tenant := v_caller.tenant;
+  if v_caller.trusted then
+    role := 'platform';
+    return;
+  end if;
+  select m.role into enter_as_administrator.role
+  from haive.members as m
+  where
+    m.tenant_id = v_caller.tenant and m.user_id = haive.current_actor()
+    and m.role in ('owner', 'admin');
+  if not found then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only an administrator of the tenant does this',
+      hint = 'Owners and admins do; an owner makes them with set_member.';
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.enter_as_administrator(p_tenant text, p_write boolean, OUT tenant text, OUT role text) OWNER TO haive_writer;
+
+-- ACL FUNCTION enter_audit(p_tenant text)
+REVOKE ALL ON FUNCTION haive_private.enter_audit(p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION enter_audit(p_tenant text)
+COMMENT ON FUNCTION haive_private.enter_audit(p_tenant text) IS 'Lets trusted callers read the log of any tenant, and owners and admins that of their own.';
+
+-- FUNCTION enter_audit(text)
+CREATE FUNCTION haive_private.enter_audit(p_tenant text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_tenant text;
+  v_caller record;
+  v_location text;
+begin
+  if pg_has_role(
+    coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+    'haive_client', 'member'
+  ) then
+    v_tenant := coalesce(
+      p_tenant,
+      nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-haive-tenant',
+      nullif(current_setting('persistence.tenant', true), ''),
+      'default'
+    );
+    perform haive_private.administer_tenant(v_tenant);
+    -- What is here of a tenant that lives elsewhere is about its entry alone: not to be taken for its log.
+    select t.location into v_location from haive.tenants as t
+    where t.tenant_id = v_tenant and t.isolation <> 'row';
+    if found then
+      raise exception using
+        errcode = 'PT421',
+        message = format('the log of tenant %s is where its rows are, in %s', v_tenant, v_location),
+        hint = 'Work in tenant_context, which knows where, or name that schema.';
+    end if;
+    return v_tenant;
+  end if;
+  v_caller := haive_private.enter_tenant(p_tenant, false);
+  if v_caller.actor is not null then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only an administrator reads the log of a tenant',
+      hint = 'Owners and admins do; they change roles with set_member.';
+  end if;
+  return v_caller.tenant;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.enter_audit(p_tenant text) OWNER TO haive_writer;
+
+-- ACL FUNCTION enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean)
+GRANT ALL ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean)
+COMMENT ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean) IS 'Resolves and checks the tenant of an operation: argument, header, session setting, the caller''s only membership; "default" for trusted callers. Refuses one that is closed or elsewhere.';
+
+-- FUNCTION enter_tenant(text, boolean)
+CREATE FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_role text;
+  v_count bigint;
+  v_tenant haive.tenants;
+  v_done text;
+begin
+  tenant := coalesce(
+    p_tenant, nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-haive-tenant'
+  );
+  -- Trusted are the members of haive_client, which no API user can become. The setting "role"
+  -- keeps what PostgREST or SET ROLE chose, in a definer function too; no API call can set it.
+  trusted := pg_has_role(
+    coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+    'haive_client', 'member'
+  );
+  if trusted then
+    tenant := coalesce(tenant, nullif(current_setting('persistence.tenant', true), ''), 'default');
+  else
+    actor := haive.current_actor();
+    if actor is null then
+      raise exception using
+        errcode = 'PT401',
+        message = 'the token names no user',
+        hint = 'Sign in and send the user''s token, or call with a secret key.';
+    end if;
+    select count(*), min(m.tenant_id), min(m.role) into v_count, tenant, v_role
+    from haive.members as m
+    where m.user_id = actor and m.tenant_id = coalesce(enter_tenant.tenant, m.tenant_id);
+    if v_count = 0 then
+      raise exception using
+        errcode = 'PT403',
+        message = 'the caller is no member of the tenant',
+        hint = 'An administrator of the tenant adds members with set_member.';
+    elsif v_count > 1 then
+      raise exception using
+        errcode = 'PT422',
+        message = 'the caller belongs to several tenants and names none',
+        hint = 'Pass the argument tenant, or the header x-haive-tenant.';
+    end if;
+    if p_write and v_role = 'reader' then
+      raise exception using
+        errcode = 'PT403',
+        message = 'a reader of the tenant may not write',
+        hint = 'An administrator of the tenant changes roles with set_member.';
+    end if;
+    if v_role in ('owner', 'admin') then
+      actor := null;
+    end if;
+  end if;
+
+  if p_write then
+    if current_setting('lock_timeout') = '0' then
+      -- A row that somebody holds must not hold up a statement that others share for ever.
+      v_done := set_config('lock_timeout', '10s', true);
+    end if;
+    -- Shared by all who write; who counts the rows of the tenant, or begins to, is here alone.
+    if not pg_try_advisory_xact_lock_shared(hashtextextended('haive/writers/' || tenant, 0)) then
+      perform pg_advisory_xact_lock_shared(hashtextextended('haive/writers/' || tenant, 0));
+    end if;
+  end if;
+  select * into v_tenant from haive.tenants as t where t.tenant_id = enter_tenant.tenant;
+  if v_tenant.status = 'moving' and not p_write then
+    -- Until this call has ended, its rows are where they are now; the move waits for it.
+    perform pg_advisory_xact_lock_shared(hashtextextended('haive/readers/' || tenant, 0));
+    select * into v_tenant from haive.tenants as t where t.tenant_id = enter_tenant.tenant;
+  end if;
+  if v_tenant.status is null or v_tenant.status = 'deleted' then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(tenant, 63)),
+      hint = 'Create it with create_tenant.';
+  elsif v_tenant.status = 'suspended' then
+    raise exception using
+      errcode = 'PT423',
+      message = format('the tenant %s is suspended', tenant),
+      hint = 'An administrator of the platform opens it with resume_tenant.';
+  elsif v_tenant.isolation <> 'row' then
+    raise exception using
+      errcode = 'PT421',
+      message = format('the rows of tenant %s are in a %s of its own', tenant, v_tenant.isolation),
+      hint = 'Work in tenant_context, which knows where.';
+  elsif p_write and v_tenant.status = 'moving' then
+    raise exception using
+      errcode = 'PT503',
+      message = format('the tenant %s is being moved', tenant),
+      hint = 'Repeat the call in a second.';
+  end if;
+  -- Assigned and not performed, which is a query for each.
+  v_done := set_config('persistence.tenant', tenant, true);
+  if v_tenant.max_requests_per_minute is not null then
+    v_done := haive_private.take_request(tenant, v_tenant.max_requests_per_minute);
+  end if;
+  audit_reads := v_tenant.audit = 'all';
+  -- For those who would look the tenant up once more: m for metered, w for audited writes, s for
+  -- content that is sealed by the client.
+  v_done := set_config(
+    'persistence.watch',
+    case when v_tenant.metered then 'm' else '-' end
+    || case when v_tenant.audit <> 'off' then 'w' else '-' end
+    || case when v_tenant.encrypted then 's' else '-' end,
+    true
+  );
+  if p_write and v_tenant.metered then
+    v_done := set_config('persistence.meter', haive_private.meter_facts(v_tenant), true);
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean, OUT audit_reads boolean) OWNER TO haive_writer;
+
+-- ACL FUNCTION erase_user(p_tenant text, p_user_id text, p_batch integer)
+GRANT ALL ON FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) FROM PUBLIC;
+
+-- COMMENT FUNCTION erase_user(p_tenant text, p_user_id text, p_batch integer)
+COMMENT ON FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) IS 'What haive.erase_user does, for a caller without rights on the tables.';
+
+-- FUNCTION erase_user(text, text, integer)
+CREATE FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_as_administrator(p_tenant, true);
+  v_salt bytea;
+  v_tomb haive.erasures;
+  v_ids uuid[];
+  v_counts jsonb := '{}';
+  v_rows bigint;
+  v_more boolean := true;
+begin
+  if (length(p_user_id) between 1 and 200) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'user_id is not 1 to 200 characters',
+      hint = 'It is the "sub" of the user''s tokens, or what conversations have as user_id.';
+  elsif (p_batch between 1 and 100000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'batch is not between 1 and 100000',
+      hint = 'It is how many rows go in one transaction.';
+  end if;
+  if v_caller.role = 'admin' and exists (
+    select from haive.members as m
+    where
+      m.tenant_id = v_caller.tenant and m.user_id = p_user_id and m.role in ('owner', 'admin')
+  ) then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only an owner erases owners and admins',
+      hint = 'Admins erase members, readers and users who are no members.';
+  elsif v_caller.role <> 'platform' then
+    perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
+  end if;
+
+  select e.salt into v_salt from haive.erasures as e where e.tenant_id = v_caller.tenant limit 1;
+  select * into v_tomb from haive.erasures as e
+  where
+    e.tenant_id = v_caller.tenant
+    and e.subject_hash = sha256(v_salt || convert_to(p_user_id, 'UTF8'))
+  for update;
+  if not found then
+    -- All who looked before it was there have ended when this lock is granted.
+    perform pg_advisory_xact_lock(hashtextextended('erasures of ' || v_caller.tenant, 0));
+    select e.salt into v_salt from haive.erasures as e where e.tenant_id = v_caller.tenant limit 1;
+    v_salt := coalesce(v_salt, uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+    insert into haive.erasures (tenant_id, subject_hash, salt)
+    values (v_caller.tenant, sha256(v_salt || convert_to(p_user_id, 'UTF8')), v_salt)
+    on conflict (tenant_id, subject_hash) do update set tenant_id = excluded.tenant_id
+    returning * into v_tomb;
+    return json_build_object(
+      'done', false, 'counts', v_tomb.counts, 'erased_at', v_tomb.erased_at, 'finished_at', null
+    );
+  end if;
+
+  -- A conversation goes whole, so that the last one may exceed the batch.
+  v_ids := array(
+    select s.id
+    from (
+      select c.id, sum(c.message_count + 1) over (order by c.id) - c.message_count - 1 as rows
+      from haive.conversations as c
+      where c.tenant_id = v_caller.tenant and c.user_id = p_user_id
+    ) as s
+    where s.rows < p_batch
+    order by s.id
+  );
+  if cardinality(v_ids) > 0 then
+    v_counts := haive_private.drop_conversations(v_caller.tenant, v_ids);
+  else
+    v_ids := array(
+      select c.id from haive.conversations as c
+      where c.tenant_id = v_caller.tenant and c.participants::text[] @> array[p_user_id]
+      order by c.id
+      limit p_batch
+      for update
+    );
+    update haive.conversations as c
+    set participants = array_remove(c.participants::text[], p_user_id), updated_at = now()
+    where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
+    get diagnostics v_rows = row_count;
+    insert into haive.events (tenant_id, kind, conversation_id)
+    select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
+    v_counts := jsonb_build_object('participations', v_rows);
+  end if;
+  if cardinality(v_ids) = 0 then
+    v_ids := array(
+      select t.thread_key from haive.threads as t
+      where t.tenant_id = v_caller.tenant and t.user_id = p_user_id
+      order by t.thread_key
+      limit greatest(p_batch / 100, 1)
+    );
+    if cardinality(v_ids) > 0 then
+      v_counts := haive_private.drop_threads(v_caller.tenant, v_ids);
+    end if;
+  end if;
+  if cardinality(v_ids) = 0 then
+    delete from haive.members as m
+    where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
+    get diagnostics v_rows = row_count;
+    v_counts := jsonb_build_object('members', v_rows);
+    delete from haive.invitations as i
+    where i.tenant_id = v_caller.tenant and (i.accepted_by = p_user_id or i.label = p_user_id);
+    get diagnostics v_rows = row_count;
+    v_counts := v_counts || jsonb_build_object('invitations', v_rows);
+    update haive.invitations as i
+    set
+      created_by = null,
+      revoked_at = case when i.accepted_at is null then coalesce(i.revoked_at, now()) end
+    where i.tenant_id = v_caller.tenant and i.created_by = p_user_id;
+    v_more := false;
+  end if;
+
+  update haive.erasures as e
+  set
+    counts = haive_private.sum_counts(e.counts, v_counts),
+    finished_at = case when not v_more then coalesce(e.finished_at, now()) end
+  where e.tenant_id = v_caller.tenant and e.subject_hash = v_tomb.subject_hash
+  returning e.* into v_tomb;
+  return json_build_object(
+    'done', not v_more, 'counts', v_tomb.counts, 'erased_at', v_tomb.erased_at,
+    'finished_at', v_tomb.finished_at
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) OWNER TO haive_writer;
+
+-- COMMENT DOMAIN event_kind
+COMMENT ON DOMAIN haive_private.event_kind IS 'What happened.';
+
+-- DOMAIN event_kind
+CREATE DOMAIN haive_private.event_kind AS text COLLATE pg_catalog."C"
+	CONSTRAINT event_kind_is_known CHECK ((VALUE = ANY (ARRAY['conversation.created'::text, 'conversation.updated'::text, 'conversation.deleted'::text, 'messages.added'::text, 'checkpoint.saved'::text, 'checkpoint.changed'::text, 'checkpoints.pruned'::text, 'branch.created'::text, 'thread.copied'::text, 'thread.deleted'::text, 'quota.warning'::text])));
+
+
+ALTER DOMAIN haive_private.event_kind OWNER TO postgres;
+
+-- ACL FUNCTION export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text)
+GRANT ALL ON FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) FROM PUBLIC;
+
+-- COMMENT FUNCTION export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text)
+COMMENT ON FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) IS 'What haive.export_user does, for a caller without rights on the tables.';
+
+-- FUNCTION export_user(text, text, text, integer, text)
+CREATE FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, false);
+  v_answer json;
+begin
+  if v_caller.actor <> p_user_id then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only administrators export what is about others',
+      hint = 'Name yourself, or ask an administrator of the tenant.';
+  end if;
+  if (p_page_size between 1 and 10000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 10000',
+      hint = 'Read on with page_after, the next of a page.';
+  end if;
+  if p_kind = 'memberships' then
+    select json_build_object('rows', coalesce(json_agg(m), '[]'), 'next', null) into v_answer
+    from (
+      select o.tenant_id, o.user_id::text, o.role, o.created_at
+      from haive.members as o
+      where o.tenant_id = v_caller.tenant and o.user_id = p_user_id
+    ) as m;
+  elsif p_kind = 'invitations' then
+    select
+      json_build_object(
+        'rows', coalesce(json_agg(haive_private.invitation_doc(i.*) order by i.id), '[]'),
+        'next', case when count(*) = p_page_size then max(i.id::text) end
+      )
+    into v_answer
+    from (
+      select o.* from haive.invitations as o
+      where
+        o.tenant_id = v_caller.tenant
+        and p_user_id in (o.accepted_by, o.created_by, o.label)
+        and (p_page_after is null or o.id > p_page_after::uuid)
+      order by o.id
+      limit p_page_size
+    ) as i;
+  elsif p_kind = 'participations' then
+    select
+      json_build_object(
+        'rows', coalesce(json_agg(c order by c.id), '[]'),
+        'next', case when count(*) = p_page_size then max(c.id::text) end
+      )
+    into v_answer
+    from (
+      select o.id, o.agent_id::text, o.title::text, o.created_at::timestamptz, o.last_message_at
+      from haive.conversations as o
+      where
+        o.tenant_id = v_caller.tenant and o.participants::text[] @> array[p_user_id]
+        and o.user_id is distinct from p_user_id
+        and (p_page_after is null or o.id > p_page_after::uuid)
+      order by o.id
+      limit p_page_size
+    ) as c;
+  elsif p_kind = 'events' then
+    select
+      json_build_object(
+        'rows', coalesce(json_agg(e order by e.xid, e.id), '[]'),
+        'next', case
+          when count(*) = p_page_size then (
+            array_agg(format('%s/%s', e.xid, e.id) order by e.xid, e.id)
+          )[p_page_size]
+        end
+      )
+    into v_answer
+    from (
+      select
+        o.xid, o.id, o.kind::text, o.conversation_id, o.first_seq, o.last_seq, o.thread_key,
+        o.checkpoint_id, o.created_at
+      from haive.events as o
+      where
+        o.tenant_id = v_caller.tenant
+        and (
+          p_page_after is null
+          or (o.xid, o.id) > (
+            split_part(p_page_after, '/', 1)::xid8, split_part(p_page_after, '/', 2)::bigint
+          )
+        )
+        and (
+          o.conversation_id in (
+            select c.id from haive.conversations as c
+            where c.tenant_id = v_caller.tenant and c.user_id = p_user_id
+          )
+          or o.thread_key in (
+            select t.thread_key from haive.threads as t
+            where t.tenant_id = v_caller.tenant and t.user_id = p_user_id
+          )
+        )
+      order by o.xid, o.id
+      limit p_page_size
+    ) as e;
+  elsif p_kind = 'audit' then
+    -- What they did and, for administrators, what was done to their membership: that names others.
+    select
+      json_build_object(
+        'rows', coalesce(json_agg(a order by a.seq), '[]'),
+        'next', case when count(*) = p_page_size then max(a.seq)::text end
+      )
+    into v_answer
+    from (
+      select
+        o.seq, o.at, o.actor, o.login, o.role, o.action, o.object, o.rows, o.row_count,
+        o.address, o.application, o.request_id
+      from haive.audit_log as o
+      where
+        o.tenant_id = v_caller.tenant
+        and (
+          o.actor = p_user_id
+          or (v_caller.actor is null and o.object = 'members' and o.rows ? p_user_id)
+        )
+        and o.seq > coalesce(p_page_after, '0')::bigint
+      order by o.seq
+      limit p_page_size
+    ) as a;
+  else
+    raise exception using
+      errcode = 'PT422',
+      message = 'the kind is unknown',
+      hint = 'Kinds are memberships, invitations, participations, events and audit.';
+  end if;
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'export_user', jsonb_build_object(p_user_id, p_kind), json_array_length(v_answer -> 'rows')
+    );
+  end if;
+  return v_answer;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) OWNER TO haive_writer;
+
+-- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text)
+CREATE FUNCTION haive_private.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -898,6 +5722,16 @@ begin
       or find_checkpoints.checkpoint_id is not null
     );
 
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'find_checkpoints',
+      (
+        select jsonb_object_agg(d.doc ->> 'id', d.doc ->> 'thread_key')
+        from json_array_elements(v_checkpoints) as d (doc)
+      ),
+      json_array_length(coalesce(v_checkpoints, '[]'))
+    );
+  end if;
   return json_build_object(
     'checkpoints', coalesce(v_checkpoints, '[]'),
     'now', now(),
@@ -915,56 +5749,28 @@ end;
 $$;
 
 
-ALTER FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) OWNER TO postgres;
 
 -- ACL FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
-GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
-COMMENT ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: {checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; with states, a page ends after 32 MiB of them: next_seq tells that there is more. What a checkpoint is found by comes with states.';
-
--- FUNCTION get_checkpoint_schema(bytea, text)
-CREATE FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(get_checkpoint_schema.tenant, false);
-begin
-  return (
-    select json_build_object('payload', encode(s.payload, 'base64'), 'key_id', s.key_id)
-    from haive.checkpoint_schemas as s
-    where s.tenant_id = v_caller.tenant and s.hash = get_checkpoint_schema.hash
-  );
-end;
-$$;
-
-
-ALTER FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) OWNER TO postgres;
-
--- ACL FUNCTION get_checkpoint_schema(hash bytea, tenant text)
-GRANT ALL ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION get_checkpoint_schema(hash bytea, tenant text)
-COMMENT ON FUNCTION haive.get_checkpoint_schema(hash bytea, tenant text) IS 'The JSON Schema that a checkpoint''s schema_hash stands for, as the SDK packed it.';
+COMMENT ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'What haive.find_checkpoints does, in one snapshot.';
 
 -- ACL FUNCTION get_conversation(conversation_id uuid, message_limit integer, tenant text)
-GRANT ALL ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION get_conversation(conversation_id uuid, message_limit integer, tenant text)
-COMMENT ON FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) IS 'One conversation, with its last message_limit messages if asked.';
+COMMENT ON FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) IS 'What haive.get_conversation does, in one snapshot.';
 
 -- FUNCTION get_conversation(uuid, integer, text)
-CREATE FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer DEFAULT 0, tenant text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer DEFAULT 0, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
@@ -987,6 +5793,22 @@ begin
       message = format('no conversation %s', get_conversation.conversation_id),
       hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
   end if;
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'get_conversation',
+      jsonb_build_object(
+        v_row.id,
+        case
+          when least(get_conversation.message_limit, v_row.message_count) > 0
+            then jsonb_build_array(
+              greatest(v_row.message_count - get_conversation.message_limit + 1, 1),
+              v_row.message_count
+            )
+        end
+      ),
+      1
+    );
+  end if;
   return haive_private.conversation_doc(
     v_row,
     case
@@ -1003,19 +5825,19 @@ end;
 $$;
 
 
-ALTER FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) OWNER TO postgres;
 
 -- ACL FUNCTION get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text)
-GRANT ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION haive_private.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text)
-COMMENT ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) IS 'A page of messages in order: those after a seq, or the last ones before a seq.';
+COMMENT ON FUNCTION haive_private.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) IS 'What haive.get_messages does, in one snapshot.';
 
 -- FUNCTION get_messages(uuid, bigint, bigint, integer, boolean, text)
-CREATE FUNCTION haive.get_messages(conversation_id uuid, after bigint DEFAULT 0, before bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, last boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION haive_private.get_messages(conversation_id uuid, after bigint DEFAULT 0, before bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, last boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
@@ -1047,6 +5869,16 @@ begin
   else
     v_to := least(v_to, v_from + get_messages.page_size - 1);
   end if;
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'get_messages',
+      jsonb_build_object(
+        get_messages.conversation_id,
+        case when v_from <= v_to then jsonb_build_array(v_from, v_to) end
+      ),
+      greatest(v_to - v_from + 1, 0)
+    );
+  end if;
   return (
     haive_private.message_docs(
       v_caller.tenant, array[get_messages.conversation_id], array[v_from], array[v_to]
@@ -1056,1625 +5888,47 @@ end;
 $$;
 
 
-ALTER FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive_private.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) OWNER TO postgres;
 
--- FUNCTION list_branches(text, text, text)
-CREATE FUNCTION haive.list_branches(thread_id text, namespace text DEFAULT ''::text, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(list_branches.tenant, false);
-begin
-  return (
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'branch_id', b.branch_id, 'name', b.name, 'head_id', b.head_id,
-          'root_id', (
-            select c.id from haive.checkpoints as c
-            where
-              c.tenant_id = b.tenant_id and c.branch_id = b.root_branch_id and c.seq <= b.root_seq
-            order by c.seq desc
-            limit 1
-          ),
-          'metadata', b.metadata::jsonb, 'sealed', encode(b.sealed, 'base64'), 'key_id', b.key_id,
-          'created_at', b.created_at, 'updated_at', b.updated_at
-        )
-        order by b.created_at, b.branch_id
-      ),
-      '[]'
-    )
-    from haive.threads as t
-    join haive.branches as b on b.tenant_id = t.tenant_id and b.thread_key = t.thread_key
-    where
-      t.thread_id = list_branches.thread_id and t.namespace = list_branches.namespace
-      and t.tenant_id = v_caller.tenant
-      and (v_caller.actor is null or t.user_id = v_caller.actor)
-  );
-end;
-$$;
+-- ACL FUNCTION get_tenant(p_tenant_id text)
+GRANT ALL ON FUNCTION haive_private.get_tenant(p_tenant_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.get_tenant(p_tenant_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.get_tenant(p_tenant_id text) FROM PUBLIC;
 
+-- COMMENT FUNCTION get_tenant(p_tenant_id text)
+COMMENT ON FUNCTION haive_private.get_tenant(p_tenant_id text) IS 'What haive.get_tenant does, for a caller without rights on the table.';
 
-ALTER FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) OWNER TO postgres;
-
--- ACL FUNCTION list_branches(thread_id text, namespace text, tenant text)
-GRANT ALL ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION list_branches(thread_id text, namespace text, tenant text)
-COMMENT ON FUNCTION haive.list_branches(thread_id text, namespace text, tenant text) IS 'The branches of a thread, oldest first, with their heads and where they begin.';
-
--- FUNCTION list_checkpoint_writes(text, text, uuid, uuid, integer, integer, text)
-CREATE FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text DEFAULT ''::text, after_checkpoint_id uuid DEFAULT NULL::uuid, after_task_id uuid DEFAULT NULL::uuid, after_idx integer DEFAULT NULL::integer, page_size integer DEFAULT 1000, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    SET enable_seqscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-#variable_conflict use_column
-declare
-  v_caller record := haive_private.enter_tenant(list_checkpoint_writes.tenant, false);
-begin
-  if (list_checkpoint_writes.page_size between 1 and 1000) is not true then
-    raise exception using
-      errcode = 'PT422',
-      message = 'page_size is not between 1 and 1000',
-      hint = 'Read on after the last one.';
-  end if;
-  return (
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'thread_key', w.thread_key, 'checkpoint_id', w.checkpoint_id, 'task_id', w.task_id,
-          'idx', w.idx, 'channel', w.channel::text, 'task_path', w.task_path::text,
-          'codec', w.codec::int2, 'size', w.size, 'key_id', w.key_id::text,
-          'payload', replace(encode(w.payload, 'base64'), e'\n', '')
-        )
-        order by w.checkpoint_id, w.task_id, w.idx
-      ),
-      '[]'
-    )
-    from (
-      select
-        p.*,
-        sum(octet_length(p.payload)) over (order by p.checkpoint_id, p.task_id, p.idx)
-        - octet_length(p.payload) as bytes_before
-      from haive.threads as t
-      cross join lateral (
-        select w.*
-        from haive.checkpoint_writes as w
-        where
-          w.tenant_id = t.tenant_id and w.thread_key = t.thread_key
-          and (w.checkpoint_id, w.task_id, w.idx::int) > (
-            coalesce(
-              list_checkpoint_writes.after_checkpoint_id, '00000000-0000-0000-0000-000000000000'
-            ),
-            coalesce(
-              list_checkpoint_writes.after_task_id, '00000000-0000-0000-0000-000000000000'
-            ),
-            coalesce(list_checkpoint_writes.after_idx, -2147483648)
-          )
-        order by w.checkpoint_id, w.task_id, w.idx
-        limit list_checkpoint_writes.page_size
-      ) as p
-      where
-        t.tenant_id = v_caller.tenant and t.thread_id = list_checkpoint_writes.thread_id
-        and t.namespace = list_checkpoint_writes.namespace
-        and (v_caller.actor is null or t.user_id = v_caller.actor)
-    ) as w
-    where w.bytes_before < 33554432 -- as in find_checkpoints
-  );
-end;
-$$;
-
-
-ALTER FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) OWNER TO postgres;
-
--- ACL FUNCTION list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text)
-GRANT ALL ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text)
-COMMENT ON FUNCTION haive.list_checkpoint_writes(thread_id text, namespace text, after_checkpoint_id uuid, after_task_id uuid, after_idx integer, page_size integer, tenant text) IS 'The pending writes of a thread by checkpoint, task and place, also where the checkpoint is not saved yet: at most page_size, ending after 32 MiB; empty when there are no more.';
-
--- FUNCTION list_threads(text, text, integer, text, text)
-CREATE FUNCTION haive.list_threads(user_id text DEFAULT NULL::text, thread_id text DEFAULT NULL::text, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(list_threads.tenant, false);
-begin
-  if (list_threads.page_size between 1 and 1000) is not true then
-    raise exception using
-      errcode = 'PT422',
-      message = 'page_size is not between 1 and 1000',
-      hint = 'Read on with page_after, the last thread_id.';
-  end if;
-  return (
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'thread_id', p.thread_id, 'user_id', p.user_id, 'namespaces', p.namespaces,
-          'branches', s.branches, 'checkpoints', s.checkpoints, 'bytes', s.bytes,
-          'created_at', p.created_at, 'updated_at', s.updated_at
-        )
-        order by p.thread_id
-      ),
-      '[]'
-    )
-    from (
-      select
-        t.thread_id::text as thread_id, min(t.user_id::text) as user_id,
-        array_agg(t.namespace::text order by t.namespace) as namespaces,
-        array_agg(t.thread_key) as keys, min(t.created_at) as created_at
-      from haive.threads as t
-      where
-        t.tenant_id = v_caller.tenant
-        and (list_threads.page_after is null or t.thread_id > list_threads.page_after)
-        and (list_threads.thread_id is null or t.thread_id = list_threads.thread_id)
-        and (list_threads.user_id is null or t.user_id = list_threads.user_id)
-        and (v_caller.actor is null or t.user_id = v_caller.actor)
-      group by t.thread_id
-      order by t.thread_id
-      limit list_threads.page_size
-    ) as p
-    cross join lateral (
-      select
-        count(distinct b.branch_id) as branches, count(c.id) as checkpoints,
-        coalesce(sum(octet_length(c.payload)), 0) as bytes, max(b.updated_at) as updated_at
-      from haive.branches as b
-      left join haive.checkpoints as c
-        on c.tenant_id = b.tenant_id and c.branch_id = b.branch_id
-      where b.tenant_id = v_caller.tenant and b.thread_key = any(p.keys)
-    ) as s
-  );
-end;
-$$;
-
-
-ALTER FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) OWNER TO postgres;
-
--- ACL FUNCTION list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text)
-GRANT ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text)
-COMMENT ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) IS 'The threads of the tenant by their names, with how many checkpoints they have and of what size.';
-
--- ACL TABLE members
-GRANT SELECT ON TABLE haive.members TO authenticated;
-GRANT SELECT ON TABLE haive.members TO haive_client;
-GRANT SELECT ON TABLE haive.members TO service_role;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive.members TO haive_writer;
-
--- COMMENT TABLE members
-COMMENT ON TABLE haive.members IS 'Which user (the "sub" of a token) belongs to which tenant, and as what.';
-
--- ROW SECURITY members
-ALTER TABLE haive.members ENABLE ROW LEVEL SECURITY;
-
--- TABLE members
-CREATE TABLE haive.members (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    user_id haive_private.name NOT NULL,
-    role text DEFAULT 'member'::text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT members_role_is_known CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text, 'reader'::text])))
-);
-
-
-ALTER TABLE haive.members OWNER TO postgres;
-
--- POLICY members functions add members to the tenant they entered
-CREATE POLICY "functions add members to the tenant they entered" ON haive.members FOR INSERT TO haive_writer WITH CHECK ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
-
--- POLICY members functions change members of the tenant they entered
-CREATE POLICY "functions change members of the tenant they entered" ON haive.members FOR UPDATE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
-
--- POLICY members functions read all members
-CREATE POLICY "functions read all members" ON haive.members FOR SELECT TO haive_writer USING (true);
-
--- POLICY members functions remove members of the tenant they entered
-CREATE POLICY "functions remove members of the tenant they entered" ON haive.members FOR DELETE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
-
--- POLICY members members read themselves, administrators all of their tenant
-CREATE POLICY "members read themselves, administrators all of their tenant" ON haive.members FOR SELECT TO authenticated USING ((((user_id)::text = ( SELECT haive.current_actor() AS current_actor)) OR (tenant_id IN ( SELECT haive_private.my_admin_tenants() AS my_admin_tenants))));
-
--- CONSTRAINT members members_pkey
-ALTER TABLE ONLY haive.members
-    ADD CONSTRAINT members_pkey PRIMARY KEY (tenant_id, user_id);
-
--- FK CONSTRAINT members members_tenant_fkey
-ALTER TABLE ONLY haive.members
-    ADD CONSTRAINT members_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
-
--- POLICY members services read members of the tenant they entered
-CREATE POLICY "services read members of the tenant they entered" ON haive.members FOR SELECT TO haive_client USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
-
--- COMMENT COLUMN members.role
-COMMENT ON COLUMN haive.members.role IS 'owner and admin see all of the tenant; member writes and reader reads where they take part.';
-
--- INDEX members_user_idx
-CREATE INDEX members_user_idx ON haive.members USING btree (user_id);
-
--- ACL TABLE messages
-GRANT SELECT ON TABLE haive.messages TO authenticated;
-GRANT SELECT ON TABLE haive.messages TO haive_client;
-GRANT SELECT ON TABLE haive.messages TO service_role;
-GRANT SELECT,INSERT ON TABLE haive.messages TO haive_writer;
-
--- COMMENT TABLE messages
-COMMENT ON TABLE haive.messages IS 'What was said, in the order that the database gave it.';
-
--- ROW SECURITY messages
-ALTER TABLE haive.messages ENABLE ROW LEVEL SECURITY;
-
--- TABLE messages
-CREATE TABLE haive.messages (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    conversation_id uuid NOT NULL,
-    seq bigint NOT NULL,
-    id uuid NOT NULL,
-    role haive_private.message_role NOT NULL,
-    content haive_private.message_text NOT NULL,
-    parts haive_private.message_parts,
-    metadata haive_private."json_object" DEFAULT '{}'::jsonb NOT NULL,
-    input_tokens haive_private.token_count,
-    output_tokens haive_private.token_count,
-    model haive_private.name,
-    cost haive_private.money,
-    created_at haive_private.moment DEFAULT now() NOT NULL,
-    CONSTRAINT messages_usage_is_whole CHECK ((num_nulls(input_tokens, output_tokens) <> 1))
-);
-
-
-ALTER TABLE haive.messages OWNER TO postgres;
-
--- POLICY messages members read the messages of conversations they read
-CREATE POLICY "members read the messages of conversations they read" ON haive.messages FOR SELECT TO authenticated USING ((EXISTS ( SELECT
-   FROM haive.conversations c
-  WHERE ((c.tenant_id = messages.tenant_id) AND (c.id = messages.conversation_id)))));
-
--- FK CONSTRAINT messages messages_conversation_fkey
-ALTER TABLE ONLY haive.messages
-    ADD CONSTRAINT messages_conversation_fkey FOREIGN KEY (tenant_id, conversation_id) REFERENCES haive.conversations(tenant_id, id) ON DELETE CASCADE;
-
--- CONSTRAINT messages messages_id_key
-ALTER TABLE ONLY haive.messages
-    ADD CONSTRAINT messages_id_key UNIQUE (id, tenant_id);
-
--- CONSTRAINT messages messages_pkey
-ALTER TABLE ONLY haive.messages
-    ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, seq);
-
--- POLICY messages services work in the tenant they entered
-CREATE POLICY "services work in the tenant they entered" ON haive.messages TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
-
--- COMMENT COLUMN messages.content
-COMMENT ON COLUMN haive.messages.content IS 'The text; of a message in parts, their text joined.';
-
--- COMMENT COLUMN messages.id
-COMMENT ON COLUMN haive.messages.id IS 'UUIDv7 from the client: the same id with the same content is the same message.';
-
--- COMMENT COLUMN messages.parts
-COMMENT ON COLUMN haive.messages.parts IS 'The list of parts (text, image, tool call, tool result), or null where the text is all.';
-
--- COMMENT COLUMN messages.seq
-COMMENT ON COLUMN haive.messages.seq IS '1, 2, 3 … without gaps in a conversation, given under the lock of its row.';
-
--- FUNCTION put_checkpoint_writes(text, uuid, uuid, jsonb, text, text, text, text)
-CREATE FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text DEFAULT ''::text, task_path text DEFAULT ''::text, user_id text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS bigint
-    LANGUAGE sql
-    SET search_path TO ''
-    AS $$
-  select haive_private.put_checkpoint_writes(
-    put_checkpoint_writes.tenant, put_checkpoint_writes.thread_id, put_checkpoint_writes.namespace,
-    put_checkpoint_writes.checkpoint_id, put_checkpoint_writes.task_id,
-    put_checkpoint_writes.task_path, put_checkpoint_writes.writes, put_checkpoint_writes.user_id
-  )
-$$;
-
-
-ALTER FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) OWNER TO postgres;
-
--- ACL FUNCTION put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text)
-GRANT ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text)
-COMMENT ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) IS 'Keeps what a task wrote after a checkpoint: a list of {idx, channel, size, codec, key_id, payload} with the payload in base64. Returns how many were new or replaced.';
-
--- ACL FUNCTION query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text)
-GRANT ALL ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text)
-COMMENT ON FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) IS 'A page of conversations by filters and order, with the last message_limit messages of each if asked: {conversations, next_page}. Text filters read every candidate: narrow them by user or time.';
-
--- FUNCTION query_conversations(jsonb, text, boolean, integer, text, integer, text)
-CREATE FUNCTION haive.query_conversations(filters jsonb DEFAULT '{}'::jsonb, order_by text DEFAULT 'last_message_at'::text, ascending boolean DEFAULT false, page_size integer DEFAULT 10, page_after text DEFAULT NULL::text, message_limit integer DEFAULT 0, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $_$
-declare
-  v_caller record := haive_private.enter_tenant(query_conversations.tenant, false);
-  v_filter record;
-  v_kind text;
-  v_fragment text;
-  v_type text;
-  v_keys text;
-  v_cursor_keys text;
-  v_cursor text[];
-  v_where text := 'c.tenant_id = $1';
-  v_tags text[];
-  v_any_tags text[];
-  v_participants text[];
-  v_rows haive.conversations[];
-  v_size int;
-  v_docs json;
-begin
-  for v_filter in
-    select f.key, f.value
-    from jsonb_each(coalesce(query_conversations.filters, '{}')) as f
-    where jsonb_typeof(f.value) <> 'null'
-    order by f.key
-  loop
-    v_kind := case
-      when v_filter.key in ('tags', 'any_tags', 'participants') then 'array'
-      when v_filter.key in ('min_messages', 'max_messages') then 'number'
-      when v_filter.key = 'context' then 'object'
-      else 'string'
-    end;
-    v_fragment := case v_filter.key
-      when 'user_id' then 'c.user_id = $2 ->> ''user_id'''
-      when 'agent_id' then 'c.agent_id = $2 ->> ''agent_id'''
-      when 'tags' then 'c.tags @> $5'
-      when 'any_tags' then 'c.tags && $6'
-      when 'participants'
-        then 'c.participants @> $7'
-      when 'context' then 'c.context @> ($2 -> ''context'')'
-      when 'title' then 'strpos(lower(c.title), lower($2 ->> ''title'')) > 0'
-      when 'text' then $f$(
-        strpos(lower(c.title), lower($2 ->> 'text')) > 0
-        or exists (
-          select from haive.messages as m
-          where m.tenant_id = c.tenant_id and m.conversation_id = c.id
-            and strpos(lower(m.content), lower($2 ->> 'text')) > 0
-        )
-      )$f$
-      when 'min_messages' then 'c.message_count >= ($2 ->> ''min_messages'')::bigint'
-      when 'max_messages' then 'c.message_count <= ($2 ->> ''max_messages'')::bigint'
-      when 'created_after' then 'c.created_at >= ($2 ->> ''created_after'')::timestamptz'
-      when 'created_before' then 'c.created_at < ($2 ->> ''created_before'')::timestamptz'
-      when 'updated_after' then 'c.updated_at >= ($2 ->> ''updated_after'')::timestamptz'
-      when 'updated_before' then 'c.updated_at < ($2 ->> ''updated_before'')::timestamptz'
-      when 'active_after' then $f$
-        c.last_message_at >= ($2 ->> 'active_after')::timestamptz
-        and c.active_hour >= date_bin(
-          '1 hour', ($2 ->> 'active_after')::timestamptz, '2000-01-01 00:00:00+00'
-        )
-      $f$
-      when 'active_before' then 'c.last_message_at < ($2 ->> ''active_before'')::timestamptz'
-    end;
-    if v_fragment is null then
-      raise exception using
-        errcode = 'PT422',
-        message = format('unknown filter: %s', left(v_filter.key, 200)),
-        hint = 'Filters are user_id, agent_id, tags, any_tags, participants, context, title, text, '
-          'min_messages, max_messages, and created_, updated_ and active_ with after and before.';
-    elsif jsonb_typeof(v_filter.value) <> v_kind then
-      raise exception using
-        errcode = 'PT422',
-        message = format('filter %s is no %s', v_filter.key, v_kind),
-        hint = 'Lists of text for tags, any_tags and participants; ISO 8601 for times.';
-    elsif v_filter.key like '%\_after' or v_filter.key like '%\_before' then
-      -- A time is a string that is one: the cast says so where it is not.
-      perform (v_filter.value #>> '{}')::timestamptz;
-    elsif v_kind = 'array' then
-      case v_filter.key
-        when 'tags' then
-          v_tags := array(select jsonb_array_elements_text(v_filter.value));
-        when 'any_tags' then
-          v_any_tags := array(select jsonb_array_elements_text(v_filter.value));
-        else
-          v_participants := array(select jsonb_array_elements_text(v_filter.value));
-      end case;
-    end if;
-    v_where := v_where || ' and ' || v_fragment;
-  end loop;
-
-  if (
-    query_conversations.page_size between 1 and 1000
-    and query_conversations.message_limit between 0 and 1000
-  ) is not true then
-    raise exception using
-      errcode = 'PT422',
-      message = 'page_size is not between 1 and 1000, or message_limit not between 0 and 1000',
-      hint = 'Read on with page_after, and with get_messages.';
-  end if;
-
-  v_type := case query_conversations.order_by
-    when 'message_count' then 'bigint'
-    when 'last_message_at' then 'timestamptz'
-    when 'created_at' then 'timestamptz'
-    when 'updated_at' then 'timestamptz'
-  end;
-  if v_type is null then
-    raise exception using
-      errcode = 'PT422',
-      message = format('unknown order_by: %s', left(query_conversations.order_by, 200)),
-      hint = 'Orders are created_at, last_message_at, message_count, updated_at.';
-  end if;
-  v_keys := 'c.' || query_conversations.order_by;
-  v_cursor_keys := '($3[1])::' || v_type;
-  if query_conversations.order_by = 'last_message_at' then
-    -- The indexed hour first: the same order, and only the hours of the page are sorted.
-    v_keys := 'c.active_hour, ' || v_keys;
-    v_cursor_keys := 'date_bin(''1 hour'', ($3[1])::timestamptz, ''2000-01-01 00:00:00+00''), '
-      || v_cursor_keys;
-  end if;
-  v_keys := v_keys || ', c.id';
-  if query_conversations.page_after is not null then
-    v_cursor := string_to_array(query_conversations.page_after, '/');
-    if cardinality(v_cursor) <> 2 then
-      raise exception using
-        errcode = 'PT422',
-        message = 'page_after is no cursor',
-        hint = 'Pass next_page of the page before, with the same order.';
-    end if;
-    v_where := v_where || format(
-      ' and (%s) %s (%s, ($3[2])::uuid)',
-      v_keys, case when query_conversations.ascending then '>' else '<' end, v_cursor_keys
-    );
-  end if;
-  if query_conversations.ascending is not true then
-    v_keys := replace(v_keys, ',', ' desc,') || ' desc';
-  end if;
-
-  execute format(
-    'select array(select c from haive.conversations as c where %s order by %s limit $4 + 1)',
-    v_where, v_keys
-  )
-  into v_rows
-  using
-    v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size,
-    -- Known to the planner: of an array made in the statement it expects few rows, and reads all
-    -- that have a tag (1.5 against 0.2 ms at 50,000 conversations).
-    v_tags, v_any_tags, v_participants;
-
-  v_size := least(cardinality(v_rows), query_conversations.page_size);
-  if query_conversations.message_limit > 0 then
-    select json_agg(haive_private.conversation_doc(v_rows[p.place], p.messages) order by p.place)
-    into v_docs
-    from unnest(
-      haive_private.message_docs(
-        v_caller.tenant,
-        array(select (v_rows[i]).id from generate_series(1, v_size) as i),
-        array(
-          select (v_rows[i]).message_count - query_conversations.message_limit + 1
-          from generate_series(1, v_size) as i
-        ),
-        array(select (v_rows[i]).message_count from generate_series(1, v_size) as i)
-      )
-    ) with ordinality as p (messages, place);
-  else
-    select json_agg(haive_private.conversation_doc(v_rows[i]) order by i) into v_docs
-    from generate_series(1, v_size) as i;
-  end if;
-  return json_build_object(
-    'conversations', coalesce(v_docs, '[]'),
-    'next_page', case
-      when cardinality(v_rows) > v_size
-        -- As JSON a time is ISO 8601, whatever the session's DateStyle.
-        then (to_json(v_rows[v_size]) ->> query_conversations.order_by) || '/' || (v_rows[v_size]).id
-    end
-  );
-end;
-$_$;
-
-
-ALTER FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) OWNER TO postgres;
-
--- FUNCTION rewrite_checkpoints(text, text, uuid[], jsonb, jsonb, jsonb, jsonb, text)
-CREATE FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text DEFAULT ''::text, remove uuid[] DEFAULT '{}'::uuid[], replace jsonb DEFAULT '[]'::jsonb, writes jsonb DEFAULT '[]'::jsonb, branches jsonb DEFAULT '[]'::jsonb, schemas jsonb DEFAULT '[]'::jsonb, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE sql
-    SET search_path TO ''
-    AS $$
-  select haive_private.rewrite_checkpoints(
-    rewrite_checkpoints.tenant, rewrite_checkpoints.thread_id, rewrite_checkpoints.namespace,
-    rewrite_checkpoints.remove, rewrite_checkpoints.replace, rewrite_checkpoints.writes,
-    rewrite_checkpoints.branches, rewrite_checkpoints.schemas
-  )
-$$;
-
-
-ALTER FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) OWNER TO postgres;
-
--- ACL FUNCTION rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text)
-GRANT ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text)
-COMMENT ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) IS 'Removes checkpoints of a thread and replaces how others, with their writes, branches and schemas, are stored, all at once. What they say does not change. The head of a branch is removed only where branches names it: {branch_id, was_head_id, head_id}.';
-
--- FUNCTION save_checkpoint(text, uuid, bytea, integer, text, text, text, uuid, smallint, integer, jsonb, text[], jsonb, bytea, text, bytea, bytea, boolean, text, boolean, text)
-CREATE FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text DEFAULT ''::text, branch text DEFAULT 'main'::text, fork text DEFAULT NULL::text, parent_id uuid DEFAULT NULL::uuid, codec smallint DEFAULT 0, depth integer DEFAULT 0, metadata jsonb DEFAULT NULL::jsonb, tags text[] DEFAULT NULL::text[], search jsonb DEFAULT NULL::jsonb, sealed bytea DEFAULT NULL::bytea, key_id text DEFAULT NULL::text, schema_hash bytea DEFAULT NULL::bytea, schema bytea DEFAULT NULL::bytea, failed boolean DEFAULT false, user_id text DEFAULT NULL::text, count_failed boolean DEFAULT NULL::boolean, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE sql
-    SET search_path TO ''
-    AS $$
-  select haive_private.save_checkpoint(
-    save_checkpoint.tenant, save_checkpoint.thread_id, save_checkpoint.namespace,
-    save_checkpoint.branch, save_checkpoint.fork, save_checkpoint.id, save_checkpoint.parent_id,
-    save_checkpoint.payload, save_checkpoint.codec, save_checkpoint.depth, save_checkpoint.size,
-    save_checkpoint.metadata, save_checkpoint.tags, save_checkpoint.search, save_checkpoint.sealed, save_checkpoint.key_id,
-    save_checkpoint.schema_hash, save_checkpoint.schema, save_checkpoint.failed,
-    save_checkpoint.user_id, save_checkpoint.count_failed
-  )
-$$;
-
-
-ALTER FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) OWNER TO postgres;
-
--- ACL FUNCTION save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text)
-GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text)
-COMMENT ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) IS 'Saves a checkpoint after parent_id, which must be the head of the branch: else the answer is {conflict, head_id} and nothing is saved, or it begins the branch named by fork. Returns branch, branch_id, seq, created_at and, with count_failed, how many checkpoints the thread has, failed ones among them or not. The same id with the same content is the same checkpoint.';
-
--- ACL FUNCTION schema_version()
-GRANT ALL ON FUNCTION haive.schema_version() TO authenticated;
-GRANT ALL ON FUNCTION haive.schema_version() TO haive_client;
-GRANT ALL ON FUNCTION haive.schema_version() TO service_role;
-REVOKE ALL ON FUNCTION haive.schema_version() FROM PUBLIC;
-
--- COMMENT FUNCTION schema_version()
-COMMENT ON FUNCTION haive.schema_version() IS 'The newest migration that this installation has.';
-
--- FUNCTION schema_version()
-CREATE FUNCTION haive.schema_version() RETURNS text
-    LANGUAGE sql STABLE
-    SET search_path TO ''
-    AS $$
-  select max(m.version) from haive_private.migrations as m
-$$;
-
-
-ALTER FUNCTION haive.schema_version() OWNER TO postgres;
-
--- FUNCTION set_member(text, text, text)
-CREATE FUNCTION haive.set_member(user_id text, role text, tenant text DEFAULT NULL::text) RETURNS void
-    LANGUAGE sql
-    SET search_path TO ''
-    AS $$
-  select haive_private.set_member(set_member.tenant, set_member.user_id, set_member.role)
-$$;
-
-
-ALTER FUNCTION haive.set_member(user_id text, role text, tenant text) OWNER TO postgres;
-
--- ACL FUNCTION set_member(user_id text, role text, tenant text)
-GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION set_member(user_id text, role text, tenant text)
-COMMENT ON FUNCTION haive.set_member(user_id text, role text, tenant text) IS 'Makes a user owner, admin, member or reader of a tenant; a null role removes them.';
-
--- ACL TABLE tenants
-GRANT SELECT ON TABLE haive.tenants TO authenticated;
-GRANT SELECT ON TABLE haive.tenants TO haive_client;
-GRANT SELECT ON TABLE haive.tenants TO haive_writer;
-GRANT SELECT ON TABLE haive.tenants TO service_role;
-
--- COMMENT TABLE tenants
-COMMENT ON TABLE haive.tenants IS 'Whose data it is. The tenant "default" always exists.';
-
--- ROW SECURITY tenants
-ALTER TABLE haive.tenants ENABLE ROW LEVEL SECURITY;
-
--- TABLE tenants
-CREATE TABLE haive.tenants (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    name text NOT NULL,
-    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT tenants_id_is_a_slug CHECK ((tenant_id ~ '^[a-z0-9][a-z0-9_-]{0,62}$'::text)),
-    CONSTRAINT tenants_name_is_bounded CHECK (((length(name) >= 1) AND (length(name) <= 200))),
-    CONSTRAINT tenants_settings_are_an_object CHECK ((jsonb_typeof(settings) = 'object'::text))
-);
-
-
-ALTER TABLE haive.tenants OWNER TO postgres;
-
--- POLICY tenants members read their tenants
-CREATE POLICY "members read their tenants" ON haive.tenants FOR SELECT TO authenticated USING ((tenant_id IN ( SELECT haive_private.my_tenants() AS my_tenants)));
-
--- POLICY tenants services work in the tenant they entered
-CREATE POLICY "services work in the tenant they entered" ON haive.tenants FOR SELECT TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
-
--- CONSTRAINT tenants tenants_pkey
-ALTER TABLE ONLY haive.tenants
-    ADD CONSTRAINT tenants_pkey PRIMARY KEY (tenant_id);
-
--- COMMENT COLUMN tenants.tenant_id
-COMMENT ON COLUMN haive.tenants.tenant_id IS 'A slug; collated "C" because it heads every key.';
-
--- ACL TABLE threads
-GRANT SELECT ON TABLE haive.threads TO authenticated;
-GRANT SELECT ON TABLE haive.threads TO haive_client;
-GRANT SELECT ON TABLE haive.threads TO service_role;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive.threads TO haive_writer;
-
--- COMMENT TABLE threads
-COMMENT ON TABLE haive.threads IS 'What checkpoints belong to: a workflow by its name, and each subgraph of it by its namespace.';
-
--- ROW SECURITY threads
-ALTER TABLE haive.threads ENABLE ROW LEVEL SECURITY;
-
--- TABLE threads
-CREATE TABLE haive.threads (
-    tenant_id text NOT NULL COLLATE pg_catalog."C",
-    thread_key uuid DEFAULT gen_random_uuid() NOT NULL,
-    thread_id haive_private.name NOT NULL,
-    namespace haive_private.namespace DEFAULT ''::text NOT NULL,
-    user_id haive_private.name,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
-);
-
-
-ALTER TABLE haive.threads OWNER TO postgres;
-
--- POLICY threads members read their own, administrators all
-CREATE POLICY "members read their own, administrators all" ON haive.threads FOR SELECT TO authenticated USING ((((tenant_id IN ( SELECT haive_private.my_tenants() AS my_tenants)) AND ((user_id)::text = ( SELECT haive.current_actor() AS current_actor))) OR (tenant_id IN ( SELECT haive_private.my_admin_tenants() AS my_admin_tenants))));
-
--- POLICY threads services work in the tenant they entered
-CREATE POLICY "services work in the tenant they entered" ON haive.threads TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
-
--- CONSTRAINT threads threads_name_key
-ALTER TABLE ONLY haive.threads
-    ADD CONSTRAINT threads_name_key UNIQUE (thread_id, namespace, tenant_id);
-
--- CONSTRAINT threads threads_pkey
-ALTER TABLE ONLY haive.threads
-    ADD CONSTRAINT threads_pkey PRIMARY KEY (tenant_id, thread_key);
-
--- FK CONSTRAINT threads threads_tenant_fkey
-ALTER TABLE ONLY haive.threads
-    ADD CONSTRAINT threads_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
-
--- COMMENT COLUMN threads.thread_key
-COMMENT ON COLUMN haive.threads.thread_key IS 'Stands for thread and namespace in the tables below, at 16 bytes a row.';
-
--- COMMENT COLUMN threads.user_id
-COMMENT ON COLUMN haive.threads.user_id IS 'Whose it is: that user may see it; null: no user''s.';
-
--- INDEX threads_user_idx
-CREATE INDEX threads_user_idx ON haive.threads USING btree (user_id) WHERE (user_id IS NOT NULL);
-
--- ACL FUNCTION update_conversation(conversation_id uuid, changes jsonb, tenant text)
-GRANT ALL ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION update_conversation(conversation_id uuid, changes jsonb, tenant text)
-COMMENT ON FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) IS 'Replaces the given fields among agent_id, title, tags, context, participants and settings.';
-
--- FUNCTION update_conversation(uuid, jsonb, text)
-CREATE FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE sql
-    SET search_path TO ''
-    AS $$
-  select haive_private.update_conversation(
-    update_conversation.tenant, update_conversation.conversation_id, update_conversation.changes
-  )
-$$;
-
-
-ALTER FUNCTION haive.update_conversation(conversation_id uuid, changes jsonb, tenant text) OWNER TO postgres;
-
--- COMMENT DOMAIN "json_object"
-COMMENT ON DOMAIN haive_private."json_object" IS 'A JSON object of at most 1 MiB and less than 100 levels.';
-
--- ACL FUNCTION annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb)
-GRANT ALL ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) FROM PUBLIC;
-
--- COMMENT FUNCTION annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb)
-COMMENT ON FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) IS 'What haive.annotate_checkpoint does, for a caller without rights on the tables.';
-
--- FUNCTION annotate_checkpoint(text, uuid, text, text, text[], text[], boolean, bytea, bytea, jsonb)
-CREATE FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) RETURNS boolean
+-- FUNCTION get_tenant(text)
+CREATE FUNCTION haive_private.get_tenant(p_tenant_id text) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_keys record;
-  v_row haive.checkpoints;
+  v_row haive.tenants;
 begin
-  select array_agg(c.thread_key) as threads, count(*) as n into v_keys
-  from haive.checkpoints as c
-  join haive.threads as t on t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
-  where
-    c.id = p_checkpoint_id and c.tenant_id = v_caller.tenant
-    and (p_thread_id is null or (t.thread_id = p_thread_id and t.namespace = p_namespace))
-    and (v_caller.actor is null or t.user_id = v_caller.actor);
-  if v_keys.n = 0 then
-    raise exception using
-      errcode = 'PT404',
-      message = format('no checkpoint %s', p_checkpoint_id),
-      hint = 'It was pruned, belongs to another tenant, or is not the caller''s to see.';
-  elsif v_keys.n > 1 then
-    raise exception using
-      errcode = 'PT422',
-      message = 'several threads have a checkpoint of this id, for one is a copy',
-      hint = 'Pass thread_id too.';
-  end if;
-  update haive.checkpoints as c
-  set
-    tags = case
-      when c.key_id is null then (
-        select array_agg(u.tag order by u.place)
-        from (
-          select a.tag, min(a.place) as place
-          from unnest(c.tags || p_add) with ordinality as a (tag, place)
-          where a.tag <> all(coalesce(p_remove, '{}'))
-          group by a.tag
-        ) as u
-      )
-    end,
-    failed = coalesce(p_failed, c.failed),
-    sealed = coalesce(p_sealed, c.sealed),
-    search = coalesce(p_search, c.search)
-  where
-    c.id = p_checkpoint_id and c.thread_key = v_keys.threads[1] and c.tenant_id = v_caller.tenant
-    and (p_sealed is null or c.sealed = p_was_sealed)
-    and (c.key_id is null or (p_add is null and p_remove is null))
-  returning * into v_row;
-  if not found then
-    return false;
-  end if;
-  insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
-  values (v_caller.tenant, 'checkpoint.changed', v_row.thread_key, v_row.id);
-  return true;
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.annotate_checkpoint(p_tenant text, p_checkpoint_id uuid, p_thread_id text, p_namespace text, p_add text[], p_remove text[], p_failed boolean, p_sealed bytea, p_was_sealed bytea, p_search jsonb) OWNER TO haive_writer;
-
--- ACL FUNCTION append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text)
-GRANT ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) FROM PUBLIC;
-
--- COMMENT FUNCTION append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text)
-COMMENT ON FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) IS 'What append_messages does, for one message.';
-
--- FUNCTION append_message(text, uuid, uuid, text, text, jsonb, jsonb, integer, integer, text, numeric, timestamp with time zone)
-CREATE FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb DEFAULT NULL::jsonb, p_metadata jsonb DEFAULT NULL::jsonb, p_input_tokens integer DEFAULT NULL::integer, p_output_tokens integer DEFAULT NULL::integer, p_model text DEFAULT NULL::text, p_cost numeric DEFAULT NULL::numeric, p_created_at timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) RETURNS record
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-#variable_conflict use_column
-declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_replay record;
-begin
-  created_at := coalesce(p_created_at, now());
-  update haive.conversations as c
-  set
-    message_count = c.message_count + 1,
-    input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
-    output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
-    cost = c.cost + coalesce(p_cost, 0),
-    last_message_at = greatest(c.last_message_at, append_message.created_at)
-  where
-    c.tenant_id = v_caller.tenant and c.id = p_conversation_id
-    and (
-      v_caller.actor is null or c.user_id = v_caller.actor
-      or v_caller.actor = any(c.participants)
-    )
-  returning c.message_count into append_message.seq;
-  if not found then
-    failure := 'PT404';
-    return;
-  end if;
-  insert into haive.messages (
-    tenant_id, conversation_id, seq, id, role, content, parts, metadata,
-    input_tokens, output_tokens, model, cost, created_at
-  )
-  values (
-    v_caller.tenant, p_conversation_id, append_message.seq, p_id, p_role, p_content, p_parts,
-    coalesce(p_metadata, '{}'), p_input_tokens, p_output_tokens, p_model, p_cost,
-    append_message.created_at
-  );
-  insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
-  values (
-    v_caller.tenant, 'messages.added', p_conversation_id, append_message.seq, append_message.seq
-  );
-exception
-  when unique_violation then
-    v_replay := haive_private.replay_messages(
-      v_caller.tenant, v_caller.actor, array[p_conversation_id], array[p_id], array[p_role],
-      array[p_content], array[p_parts], array[p_metadata], array[p_input_tokens],
-      array[p_output_tokens], array[p_model], array[p_cost], array[p_created_at]
-    );
-    seq := v_replay.seqs[1];
-    created_at := v_replay.times[1];
-    failure := v_replay.failures[1];
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uuid, p_id uuid, p_role text, p_content text, p_parts jsonb, p_metadata jsonb, p_input_tokens integer, p_output_tokens integer, p_model text, p_cost numeric, p_created_at timestamp with time zone, OUT seq bigint, OUT created_at timestamp with time zone, OUT failure text) OWNER TO haive_writer;
-
--- ACL FUNCTION append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
-GRANT ALL ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) FROM PUBLIC;
-
--- COMMENT FUNCTION append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
-COMMENT ON FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) IS 'Writes messages of any conversations; those that exist already are answered as they are.';
-
--- FUNCTION append_messages(text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], integer[], integer[], text[], numeric[], timestamp with time zone[])
-CREATE FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[] DEFAULT NULL::jsonb[], p_metadata jsonb[] DEFAULT NULL::jsonb[], p_input_tokens integer[] DEFAULT NULL::integer[], p_output_tokens integer[] DEFAULT NULL::integer[], p_models text[] DEFAULT NULL::text[], p_costs numeric[] DEFAULT NULL::numeric[], p_created_at timestamp with time zone[] DEFAULT NULL::timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) RETURNS record
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
-begin
-  begin
-    select w.seqs, w.times into seqs, times
-    from haive_private.insert_messages(
-      v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
-      p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at
-    ) as w;
-    if array_position(seqs, null) is not null then
-      failures := array(
-        select case when u.seq is null then 'PT404' end
-        from unnest(seqs) with ordinality as u (seq, place)
-        order by u.place
-      );
-    end if;
-  exception
-    when unique_violation then
-      select w.seqs, w.times, w.failures into seqs, times, failures
-      from haive_private.replay_messages(
-        v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
-        p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at
-      ) as w;
-  end;
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.append_messages(p_tenant text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) OWNER TO haive_writer;
-
--- COMMENT DOMAIN chain_depth
-COMMENT ON DOMAIN haive_private.chain_depth IS 'How many deltas lie between a state and a whole one, at most.';
-
--- DOMAIN chain_depth
-CREATE DOMAIN haive_private.chain_depth AS smallint
-	CONSTRAINT chain_depth_is_positive CHECK ((VALUE >= 0));
-
-
-ALTER DOMAIN haive_private.chain_depth OWNER TO postgres;
-
--- ACL FUNCTION checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
-GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) FROM PUBLIC;
-
--- COMMENT FUNCTION checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
-COMMENT ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) IS 'What the SDK needs to decode some checkpoints.';
-
--- FUNCTION checkpoint_frames(text, uuid[], bigint[])
-CREATE FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    SET enable_seqscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $$
-begin
-  return (
-    with recursive chain as (
-      select c.thread_key, c.id, c.parent_id, c.codec, c.branch_id, c.seq
-      from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
-      cross join lateral (
-        select c.* from haive.checkpoints as c
-        where c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
-        limit 1 -- or an empty table is planned to be read whole for each row
-      ) as c
-      union -- and not all: deltas of a page share their ancestors
-      select c.thread_key, c.id, c.parent_id, c.codec, c.branch_id, c.seq
-      from chain as k
-      cross join lateral (
-        select c.* from haive.checkpoints as c
-        where c.id = k.parent_id and c.thread_key = k.thread_key and c.tenant_id = p_tenant
-        limit 1
-      ) as c
-      where k.codec = 2
-    )
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'thread_key', c.thread_key, 'id', c.id, 'parent_id', c.parent_id, 'codec', c.codec::int2,
-          'size', c.size, 'key_id', c.key_id::text,
-          'payload', replace(encode(c.payload, 'base64'), e'\n', '')
-        )
-        order by c.seq
-      ),
-      '[]'
-    )
-    from chain as k
-    cross join lateral (
-      select c.* from haive.checkpoints as c
-      where c.tenant_id = p_tenant and c.branch_id = k.branch_id and c.seq = k.seq
-      limit 1
-    ) as c
-  );
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) OWNER TO postgres;
-
--- ACL FUNCTION checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
-GRANT ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) FROM PUBLIC;
-
--- COMMENT FUNCTION checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
-COMMENT ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) IS 'The pending writes of some checkpoints, by task path, task and place.';
-
--- FUNCTION checkpoint_write_docs(text, uuid[], bigint[])
-CREATE FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) RETURNS json
-    LANGUAGE plpgsql STABLE
-    SET search_path TO ''
-    AS $$
-begin
-  return (
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'thread_key', w.thread_key, 'checkpoint_id', w.checkpoint_id, 'task_id', w.task_id,
-          'idx', w.idx, 'channel', w.channel::text, 'task_path', w.task_path::text,
-          'codec', w.codec::int2, 'size', w.size, 'key_id', w.key_id::text,
-          'payload', replace(encode(w.payload, 'base64'), e'\n', '')
-        )
-        order by w.task_path, w.task_id, w.idx
-      ),
-      '[]'
-    )
-    from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
-    join haive.checkpoints as c
-      on c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
-    join haive.checkpoint_writes as w
-      on w.tenant_id = p_tenant and w.thread_key = c.thread_key and w.checkpoint_id = c.id
-  );
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) OWNER TO postgres;
-
--- COMMENT DOMAIN codec
-COMMENT ON DOMAIN haive_private.codec IS 'How a payload is packed: 0 as it is, 1 by zstd, 2 by zstd against the state of the parent.';
-
--- DOMAIN codec
-CREATE DOMAIN haive_private.codec AS smallint
-	CONSTRAINT codec_is_known CHECK (((VALUE >= 0) AND (VALUE <= 2)));
-
-
-ALTER DOMAIN haive_private.codec OWNER TO postgres;
-
--- FUNCTION conversation_doc(haive.conversations, json)
-CREATE FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json DEFAULT NULL::json) RETURNS json
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO ''
-    AS $$
-begin
-  return json_build_object(
-    'id', p_row.id,
-    'tenant_id', p_row.tenant_id,
-    'agent_id', p_row.agent_id::text,
-    'user_id', p_row.user_id::text,
-    'metadata', json_build_object(
-      'title', p_row.title::text,
-      'tags', p_row.tags::text[],
-      'context', p_row.context::jsonb,
-      'participants', p_row.participants::text[],
-      'settings', p_row.settings::jsonb
-    ),
-    'message_count', p_row.message_count,
-    'input_tokens', p_row.input_tokens,
-    'output_tokens', p_row.output_tokens,
-    'cost', p_row.cost::text,
-    'created_at', p_row.created_at::timestamptz,
-    'updated_at', p_row.updated_at,
-    'last_message_at', p_row.last_message_at,
-    'messages', p_messages
-  );
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) OWNER TO postgres;
-
--- ACL FUNCTION conversation_doc(p_row haive.conversations, p_messages json)
-GRANT ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) TO haive_writer;
-GRANT ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) FROM PUBLIC;
-
--- COMMENT FUNCTION conversation_doc(p_row haive.conversations, p_messages json)
-COMMENT ON FUNCTION haive_private.conversation_doc(p_row haive.conversations, p_messages json) IS 'A conversation as the functions of the API return it.';
-
--- ACL FUNCTION copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb)
-GRANT ALL ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) FROM PUBLIC;
-
--- COMMENT FUNCTION copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb)
-COMMENT ON FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) IS 'What haive.copy_thread does, for a caller without rights on the tables.';
-
--- FUNCTION copy_thread(text, text, text, text, jsonb, jsonb, jsonb)
-CREATE FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_from haive.threads;
-  v_to uuid := gen_random_uuid();
-  v_old uuid[];
-  v_new uuid[];
-  v_count bigint;
-begin
-  select * into v_from from haive.threads as t
-  where
-    t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = v_caller.tenant
-    and (v_caller.actor is null or t.user_id = v_caller.actor);
+  perform haive_private.administer_tenant(p_tenant_id);
+  select t.* into v_row from haive.tenants as t where t.tenant_id = p_tenant_id;
   if not found then
     raise exception using
       errcode = 'PT404',
-      message = 'no such thread',
-      hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
+      message = format('no tenant %s', left(p_tenant_id, 63)),
+      hint = 'Create it with create_tenant.';
   end if;
-  insert into haive.threads (tenant_id, thread_key, thread_id, namespace, user_id)
-  values (v_caller.tenant, v_to, p_new_thread_id, p_namespace, v_from.user_id)
-  on conflict do nothing;
-  if not found or exists (
-    select from haive.threads as t
-    where
-      t.thread_id = p_new_thread_id and t.tenant_id = v_caller.tenant
-      and t.user_id is distinct from v_from.user_id
-  ) then
-    raise exception using
-      errcode = 'PT409',
-      message = 'there is a thread of the new name already',
-      hint = 'Choose another name, or delete that thread first.';
-  end if;
-
-  select array_agg(b.branch_id), array_agg(coalesce(d.new_branch_id, gen_random_uuid()))
-  into v_old, v_new
-  from haive.branches as b
-  left join jsonb_to_recordset(p_branches) as d (branch_id uuid, new_branch_id uuid)
-    on d.branch_id = b.branch_id
-  where b.thread_key = v_from.thread_key and b.tenant_id = v_caller.tenant;
-
-  insert into haive.branches (
-    tenant_id, branch_id, thread_key, name, root_branch_id, head_id, metadata, sealed,
-    key_id, created_at
-  )
-  select
-    b.tenant_id, v_new[array_position(v_old, b.branch_id)], v_to, b.name,
-    v_new[array_position(v_old, b.root_branch_id)], b.head_id, b.metadata,
-    coalesce(decode(d.sealed, 'base64'), b.sealed), coalesce(d.key_id, b.key_id), b.created_at
-  from haive.branches as b
-  left join jsonb_to_recordset(p_branches) as d (branch_id uuid, sealed text, key_id text)
-    on d.branch_id = b.branch_id
-  where b.thread_key = v_from.thread_key and b.tenant_id = v_caller.tenant;
-
-  insert into haive.checkpoints (
-    tenant_id, branch_id, thread_key, id, parent_id, created_at, size, codec, depth, failed,
-    key_id, schema_hash, tags, metadata, search, sealed, payload
-  )
-  select
-    c.tenant_id, v_new[array_position(v_old, c.branch_id)], v_to, c.id, c.parent_id, c.created_at,
-    c.size, c.codec, c.depth, c.failed, coalesce(d.key_id, c.key_id), c.schema_hash, c.tags,
-    c.metadata, coalesce(d.search, c.search), coalesce(decode(d.sealed, 'base64'), c.sealed),
-    coalesce(decode(d.payload, 'base64'), c.payload)
-  from haive.checkpoints as c
-  left join jsonb_to_recordset(p_checkpoints) as d (
-    id uuid, key_id text, search jsonb, sealed text, payload text
-  ) on d.id = c.id
-  where
-    c.tenant_id = v_caller.tenant and c.branch_id = any(v_old)
-    -- Not what was saved since the client read the thread: nobody could open it.
-    and (c.key_id is null or d.id is not null)
-  order by c.seq;
-  get diagnostics v_count = row_count;
-  if
-    exists (
-      select from jsonb_to_recordset(p_checkpoints) as d (id uuid, parent_id uuid, was_key_id text)
-      where not exists (
-        select from haive.checkpoints as c
-        where
-          c.id = d.id and c.thread_key = v_from.thread_key and c.tenant_id = v_caller.tenant
-          and c.key_id = d.was_key_id and c.parent_id is not distinct from d.parent_id
-      )
-    )
-    or exists (
-      select from haive.checkpoints as c
-      where
-        c.tenant_id = v_caller.tenant and c.branch_id = any(v_new) and c.parent_id is not null
-        and not exists (
-          select from haive.checkpoints as p
-          where
-            p.id = c.parent_id and p.thread_key = v_to and p.tenant_id = v_caller.tenant
-        )
-    )
-    or exists (
-      select from haive.branches as b
-      where
-        b.tenant_id = v_caller.tenant and b.branch_id = any(v_old) and b.sealed is not null
-        and not exists (
-          select from jsonb_to_recordset(p_branches) as d (branch_id uuid)
-          where d.branch_id = b.branch_id
-        )
-    )
-  then
-    raise exception using
-      errcode = 'PT409',
-      message = 'the thread was changed meanwhile',
-      hint = 'Seal for the copy what is there now.';
-  end if;
-
-  -- Where the branches begin, in the numbers of the copy. Zero, and not null, where what lay before
-  -- is pruned: of the branch that it left, nothing is in its history.
-  update haive.branches as b
-  set root_seq = coalesce((
-    select n.seq
-    from haive.branches as o
-    join haive.checkpoints as c
-      on c.tenant_id = o.tenant_id and c.branch_id = o.root_branch_id and c.seq <= o.root_seq
-    join haive.checkpoints as n
-      on n.id = c.id and n.thread_key = v_to and n.tenant_id = c.tenant_id
-    where
-      o.tenant_id = b.tenant_id and o.branch_id = v_old[array_position(v_new, b.branch_id)]
-    order by c.seq desc
-    limit 1
-  ), 0)
-  where b.thread_key = v_to and b.tenant_id = v_caller.tenant and b.root_branch_id is not null;
-
-  update haive.branches as b
-  set head_id = n.head_id
-  from (
-    select b.branch_id, h.id as head_id
-    from haive.branches as b
-    left join lateral (
-      select c.id from haive.checkpoints as c
-      where
-        c.tenant_id = b.tenant_id
-        and (
-          c.branch_id = b.branch_id
-          or (c.branch_id = b.root_branch_id and c.seq <= b.root_seq)
-        )
-      order by c.seq desc
-      limit 1
-    ) as h on true
-    where b.thread_key = v_to and b.tenant_id = v_caller.tenant
-  ) as n
-  where b.tenant_id = v_caller.tenant and b.branch_id = n.branch_id;
-
-  insert into haive.checkpoint_writes (
-    tenant_id, thread_key, checkpoint_id, task_id, idx, channel, task_path, size, codec, key_id,
-    payload
-  )
-  select
-    w.tenant_id, v_to, w.checkpoint_id, w.task_id, w.idx, w.channel, w.task_path, w.size, w.codec,
-    coalesce(d.key_id, w.key_id), coalesce(decode(d.payload, 'base64'), w.payload)
-  from haive.checkpoint_writes as w
-  left join jsonb_to_recordset(p_writes) as d (
-    checkpoint_id uuid, task_id uuid, idx int, key_id text, payload text
-  ) on d.checkpoint_id = w.checkpoint_id and d.task_id = w.task_id and d.idx = w.idx
-  where
-    w.tenant_id = v_caller.tenant and w.thread_key = v_from.thread_key
-    and (w.key_id is null or d.idx is not null);
-
-  insert into haive.events (tenant_id, kind, thread_key)
-  values (v_caller.tenant, 'thread.copied', v_to);
-  return v_count;
+  return haive_private.tenant_doc(v_row);
 end;
 $$;
 
 
-ALTER FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.get_tenant(p_tenant_id text) OWNER TO haive_writer;
 
--- ACL FUNCTION create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text)
-GRANT ALL ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) FROM PUBLIC;
+-- ACL FUNCTION insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[])
+REVOKE ALL ON FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[]) FROM PUBLIC;
 
--- COMMENT FUNCTION create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text)
-COMMENT ON FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) IS 'What haive.create_branch does, for a caller without rights on the tables.';
+-- COMMENT FUNCTION insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[])
+COMMENT ON FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[]) IS 'Writes new messages; an id that exists already is a unique violation.';
 
--- FUNCTION create_branch(text, uuid, text, text, text, uuid, jsonb, bytea, text)
-CREATE FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) RETURNS json
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_roots haive.checkpoints[];
-  v_root haive.checkpoints;
-  v_branch haive.branches;
-begin
-  v_roots := array(
-    select c
-    from haive.checkpoints as c
-    join haive.threads as t on t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
-    where
-      c.id = p_from_checkpoint and c.tenant_id = v_caller.tenant
-      and (p_thread_id is null or (t.thread_id = p_thread_id and t.namespace = p_namespace))
-      and (v_caller.actor is null or t.user_id = v_caller.actor)
-  );
-  if cardinality(v_roots) = 0 then
-    raise exception using
-      errcode = 'PT404',
-      message = format('no checkpoint %s', p_from_checkpoint),
-      hint = 'It was pruned, belongs to another tenant, or is not the caller''s to see.';
-  elsif cardinality(v_roots) > 1 then
-    raise exception using
-      errcode = 'PT422',
-      message = 'several threads have a checkpoint of this id, for one is a copy',
-      hint = 'Pass thread_id too.';
-  end if;
-  v_root := v_roots[1];
-  -- Whoever prunes holds the branches of the thread: then the root may be gone.
-  perform from haive.branches as b
-  where b.tenant_id = v_caller.tenant and b.branch_id = v_root.branch_id
-  for key share;
-  select * into v_root from haive.checkpoints as c
-  where c.tenant_id = v_caller.tenant and c.branch_id = v_root.branch_id and c.seq = v_root.seq;
-  if not found then
-    raise exception using
-      errcode = 'PT404',
-      message = format('no checkpoint %s', p_from_checkpoint),
-      hint = 'It was pruned just now.';
-  end if;
-  insert into haive.branches (
-    tenant_id, branch_id, thread_key, name, root_branch_id, root_seq, head_id,
-    metadata, sealed, key_id
-  )
-  values (
-    v_caller.tenant, p_branch_id, v_root.thread_key, p_name, v_root.branch_id, v_root.seq,
-    v_root.id, p_metadata, p_sealed, p_key_id
-  )
-  on conflict do nothing
-  returning * into v_branch;
-  if found then
-    insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
-    values (v_caller.tenant, 'branch.created', v_root.thread_key, v_root.id);
-  else
-    -- A retry finds its own.
-    select * into v_branch from haive.branches as b
-    where
-      b.tenant_id = v_caller.tenant and b.branch_id = p_branch_id
-      and b.thread_key = v_root.thread_key and b.name = p_name;
-    if not found then
-      raise exception using
-        errcode = 'PT409',
-        message = format('the thread has a branch %s already', left(p_name, 200)),
-        hint = 'Choose another name.';
-    end if;
-  end if;
-  return (
-    select json_build_object(
-      'branch_id', v_branch.branch_id, 'name', v_branch.name, 'thread_id', t.thread_id,
-      'namespace', t.namespace, 'created_at', v_branch.created_at
-    )
-    from haive.threads as t
-    where t.tenant_id = v_caller.tenant and t.thread_key = v_branch.thread_key
-  );
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.create_branch(p_tenant text, p_from_checkpoint uuid, p_name text, p_thread_id text, p_namespace text, p_branch_id uuid, p_metadata jsonb, p_sealed bytea, p_key_id text) OWNER TO haive_writer;
-
--- ACL FUNCTION create_conversations(p_tenant text, p_conversations jsonb)
-GRANT ALL ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) FROM PUBLIC;
-
--- COMMENT FUNCTION create_conversations(p_tenant text, p_conversations jsonb)
-COMMENT ON FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) IS 'What haive.create_conversations does, for a caller without rights on the table.';
-
--- FUNCTION create_conversations(text, jsonb)
-CREATE FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) RETURNS json
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_user text := haive.current_actor();
-  v_given jsonb;
-  v_taken uuid;
-  v_docs json;
-begin
-  -- Ids come from the client, for a safe retry; who sends none gets one here.
-  select jsonb_agg(jsonb_build_object('id', gen_random_uuid()) || u.doc order by u.place)
-  into v_given
-  from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
-
-  if exists (
-    select from jsonb_to_recordset(v_given) as g (user_id text)
-    where g.user_id <> v_caller.actor
-  ) then
-    raise exception using
-      errcode = 'PT403',
-      message = 'a member begins conversations of their own',
-      hint = 'Leave out user_id; name others as participants.';
-  end if;
-
-  with fresh as (
-    insert into haive.conversations (
-      tenant_id, id, agent_id, user_id, title, tags, context, participants, settings,
-      created_at, updated_at, last_message_at
-    )
-    select
-      v_caller.tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
-      g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, t.at, t.at
-    from jsonb_to_recordset(v_given) as g (
-      id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
-      participants text[], settings jsonb, created_at timestamptz
-    )
-    cross join lateral (select coalesce(g.created_at, now()) as at) as t
-    on conflict (tenant_id, id) do nothing
-    returning id
-  )
-  insert into haive.events (tenant_id, kind, conversation_id)
-  select v_caller.tenant, 'conversation.created', f.id from fresh as f;
-
-  -- A retry finds its own row, and of two with one id in a call each its equal; anything else that
-  -- sits at the id is a conflict, and so is what the caller may not see, whatever they know of it.
-  select g.id into v_taken
-  from jsonb_to_recordset(v_given) as g (
-    id uuid, agent_id text, user_id text, created_at timestamptz
-  )
-  join haive.conversations as c on c.tenant_id = v_caller.tenant and c.id = g.id
-  where
-    (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
-    or c.created_at <> g.created_at
-    or (
-      v_caller.actor is null or c.user_id = v_caller.actor
-      or v_caller.actor = any(c.participants)
-    ) is not true
-  limit 1;
-  if found then
-    raise exception using
-      errcode = 'PT409',
-      message = format('another conversation has the id %s', v_taken),
-      hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
-  end if;
-
-  select json_agg(haive_private.conversation_doc(c) order by g.place) into v_docs
-  from jsonb_array_elements(v_given) with ordinality as g (doc, place)
-  join haive.conversations as c on c.tenant_id = v_caller.tenant and c.id = (g.doc ->> 'id')::uuid;
-  return coalesce(v_docs, '[]');
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.create_conversations(p_tenant text, p_conversations jsonb) OWNER TO haive_writer;
-
--- ACL FUNCTION delete_conversation(p_tenant text, p_conversation_id uuid)
-GRANT ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) FROM PUBLIC;
-
--- COMMENT FUNCTION delete_conversation(p_tenant text, p_conversation_id uuid)
-COMMENT ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) IS 'What haive.delete_conversation does, for a caller without rights on the table.';
-
--- FUNCTION delete_conversation(text, uuid)
-CREATE FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_messages bigint;
-begin
-  delete from haive.conversations as c
-  where
-    c.tenant_id = v_caller.tenant and c.id = p_conversation_id
-    and (v_caller.actor is null or c.user_id = v_caller.actor)
-  returning c.message_count into v_messages;
-  if not found then
-    raise exception using
-      errcode = 'PT404',
-      message = format('no conversation %s', p_conversation_id),
-      hint = 'It was deleted, belongs to another tenant, or is not the caller''s to delete.';
-  end if;
-  insert into haive.events (tenant_id, kind, conversation_id)
-  values (v_caller.tenant, 'conversation.deleted', p_conversation_id);
-  return v_messages;
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) OWNER TO haive_writer;
-
--- ACL FUNCTION delete_thread(p_tenant text, p_thread_id text)
-GRANT ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) FROM PUBLIC;
-
--- COMMENT FUNCTION delete_thread(p_tenant text, p_thread_id text)
-COMMENT ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) IS 'What haive.delete_thread does, for a caller without rights on the tables.';
-
--- FUNCTION delete_thread(text, text)
-CREATE FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_keys uuid[];
-  v_count bigint;
-begin
-  v_keys := array(
-    select t.thread_key from haive.threads as t
-    where
-      t.thread_id = p_thread_id and t.tenant_id = v_caller.tenant
-      and (v_caller.actor is null or t.user_id = v_caller.actor)
-    for update
-  );
-  select count(*) into v_count
-  from haive.branches as b
-  join haive.checkpoints as c on c.tenant_id = b.tenant_id and c.branch_id = b.branch_id
-  where b.tenant_id = v_caller.tenant and b.thread_key = any(v_keys);
-  delete from haive.threads as t
-  where t.tenant_id = v_caller.tenant and t.thread_key = any(v_keys);
-  insert into haive.events (tenant_id, kind, thread_key)
-  select v_caller.tenant, 'thread.deleted', u.thread_key from unnest(v_keys) as u (thread_key);
-  return v_count;
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) OWNER TO haive_writer;
-
--- ACL FUNCTION enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean)
-GRANT ALL ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean) FROM PUBLIC;
-
--- COMMENT FUNCTION enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean)
-COMMENT ON FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean) IS 'Resolves and checks the tenant of an operation: argument, header, session setting, the caller''s only membership; "default" for trusted callers.';
-
--- FUNCTION enter_tenant(text, boolean)
-CREATE FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean) RETURNS record
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $$
-declare
-  v_role text;
-  v_count bigint;
-begin
-  tenant := coalesce(
-    p_tenant, nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-haive-tenant'
-  );
-  -- Trusted are the members of haive_client, which no API user can become. The setting "role"
-  -- keeps what PostgREST or SET ROLE chose, in a definer function too; no API call can set it.
-  trusted := pg_has_role(
-    coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
-    'haive_client', 'member'
-  );
-  if trusted then
-    tenant := coalesce(tenant, nullif(current_setting('persistence.tenant', true), ''), 'default');
-  else
-    actor := haive.current_actor();
-    if actor is null then
-      raise exception using
-        errcode = 'PT401',
-        message = 'the token names no user',
-        hint = 'Sign in and send the user''s token, or call with a secret key.';
-    end if;
-    select count(*), min(m.tenant_id), min(m.role) into v_count, tenant, v_role
-    from haive.members as m
-    where m.user_id = actor and m.tenant_id = coalesce(enter_tenant.tenant, m.tenant_id);
-    if v_count = 0 then
-      raise exception using
-        errcode = 'PT403',
-        message = 'the caller is no member of the tenant',
-        hint = 'An administrator of the tenant adds members with set_member.';
-    elsif v_count > 1 then
-      raise exception using
-        errcode = 'PT422',
-        message = 'the caller belongs to several tenants and names none',
-        hint = 'Pass the argument tenant, or the header x-haive-tenant.';
-    end if;
-    if p_write and v_role = 'reader' then
-      raise exception using
-        errcode = 'PT403',
-        message = 'a reader of the tenant may not write',
-        hint = 'An administrator of the tenant changes roles with set_member.';
-    end if;
-    if v_role in ('owner', 'admin') then
-      actor := null;
-    end if;
-  end if;
-  if p_write and current_setting('lock_timeout') = '0' then
-    -- A row that somebody holds must not hold up a statement that others share for ever.
-    perform set_config('lock_timeout', '10s', true);
-  end if;
-  perform set_config('persistence.tenant', tenant, true);
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.enter_tenant(p_tenant text, p_write boolean, OUT tenant text, OUT actor text, OUT trusted boolean) OWNER TO haive_writer;
-
--- COMMENT DOMAIN event_kind
-COMMENT ON DOMAIN haive_private.event_kind IS 'What happened.';
-
--- DOMAIN event_kind
-CREATE DOMAIN haive_private.event_kind AS text COLLATE pg_catalog."C"
-	CONSTRAINT event_kind_is_known CHECK ((VALUE = ANY (ARRAY['conversation.created'::text, 'conversation.updated'::text, 'conversation.deleted'::text, 'messages.added'::text, 'checkpoint.saved'::text, 'checkpoint.changed'::text, 'checkpoints.pruned'::text, 'branch.created'::text, 'thread.copied'::text, 'thread.deleted'::text])));
-
-
-ALTER DOMAIN haive_private.event_kind OWNER TO postgres;
-
--- ACL FUNCTION insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[])
-REVOKE ALL ON FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[]) FROM PUBLIC;
-
--- COMMENT FUNCTION insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[])
-COMMENT ON FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[]) IS 'Writes new messages; an id that exists already is a unique violation.';
-
--- FUNCTION insert_messages(text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], integer[], integer[], text[], numeric[], timestamp with time zone[])
-CREATE FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[]) RETURNS record
+-- FUNCTION insert_messages(text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], integer[], integer[], text[], numeric[], timestamp with time zone[], bytea[], text[])
+CREATE FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -2682,7 +5936,8 @@ declare
   v_places record;
 begin
   v_places := haive_private.reserve_messages(
-    p_tenant, p_actor, p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at
+    p_tenant, p_actor, p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at,
+    p_sealed is not null and array_position(p_sealed, null) is null
   );
   with placed as materialized (
     select
@@ -2692,21 +5947,22 @@ begin
       + row_number() over (partition by u.conversation_id order by u.place) as seq
     from unnest(
       p_conversation_ids, p_ids, p_roles, p_contents, p_parts, p_metadata,
-      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at
+      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at, p_sealed,
+      p_sealed_with
     ) with ordinality as u (
       conversation_id, id, role, content, parts, metadata,
-      input_tokens, output_tokens, model, cost, created_at, place
+      input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with, place
     )
   ),
   written as (
     insert into haive.messages (
       tenant_id, conversation_id, seq, id, role, content, parts, metadata,
-      input_tokens, output_tokens, model, cost, created_at
+      input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with
     )
     select
       p_tenant, p.conversation_id, p.seq, p.id, p.role, p.content, p.parts,
       coalesce(p.metadata, '{}'), p.input_tokens, p.output_tokens, p.model, p.cost,
-      coalesce(p.created_at, now())
+      coalesce(p.created_at, now()), p.sealed, p.sealed_with
     from placed as p
     where p.seq is not null
   )
@@ -2717,7 +5973,66 @@ end;
 $$;
 
 
-ALTER FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[]) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[]) OWNER TO haive_writer;
+
+-- FUNCTION invitation_doc(haive.invitations, text)
+CREATE FUNCTION haive_private.invitation_doc(p_row haive.invitations, p_token text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return json_build_object(
+    'id', p_row.id,
+    'tenant_id', p_row.tenant_id,
+    'label', p_row.label::text,
+    'role', p_row.role,
+    'status', case
+      when p_row.accepted_at is not null then 'accepted'
+      when p_row.revoked_at is not null then 'revoked'
+      when p_row.expires_at <= now() then 'expired'
+      else 'open'
+    end,
+    'created_by', p_row.created_by::text,
+    'created_at', p_row.created_at,
+    'expires_at', p_row.expires_at,
+    'accepted_at', p_row.accepted_at,
+    'accepted_by', p_row.accepted_by::text,
+    'revoked_at', p_row.revoked_at,
+    'token', p_token
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.invitation_doc(p_row haive.invitations, p_token text) OWNER TO postgres;
+
+-- ACL FUNCTION invitation_doc(p_row haive.invitations, p_token text)
+GRANT ALL ON FUNCTION haive_private.invitation_doc(p_row haive.invitations, p_token text) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.invitation_doc(p_row haive.invitations, p_token text) FROM PUBLIC;
+
+-- COMMENT FUNCTION invitation_doc(p_row haive.invitations, p_token text)
+COMMENT ON FUNCTION haive_private.invitation_doc(p_row haive.invitations, p_token text) IS 'An invitation as the functions of the API return it, with its token where it has just been made.';
+
+-- ACL FUNCTION is_audited(p_tenant text)
+REVOKE ALL ON FUNCTION haive_private.is_audited(p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION is_audited(p_tenant text)
+COMMENT ON FUNCTION haive_private.is_audited(p_tenant text) IS 'Whether what is written goes on record; false for a tenant that is gone.';
+
+-- FUNCTION is_audited(text)
+CREATE FUNCTION haive_private.is_audited(p_tenant text) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return exists (
+    select from haive.tenants as t where t.tenant_id = p_tenant and t.audit <> 'off'
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.is_audited(p_tenant text) OWNER TO haive_writer;
 
 -- DOMAIN json_object
 CREATE DOMAIN haive_private."json_object" AS jsonb
@@ -2726,6 +6041,86 @@ CREATE DOMAIN haive_private."json_object" AS jsonb
 
 
 ALTER DOMAIN haive_private."json_object" OWNER TO postgres;
+
+-- ACL FUNCTION judge_use(p_tenant text, p_today date, p_limits bigint[], p_used bigint[], p_added bigint[])
+REVOKE ALL ON FUNCTION haive_private.judge_use(p_tenant text, p_today date, p_limits bigint[], p_used bigint[], p_added bigint[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION judge_use(p_tenant text, p_today date, p_limits bigint[], p_used bigint[], p_added bigint[])
+COMMENT ON FUNCTION haive_private.judge_use(p_tenant text, p_today date, p_limits bigint[], p_used bigint[], p_added bigint[]) IS 'Refuses what is over a limit, and warns of what comes near.';
+
+-- FUNCTION judge_use(text, date, bigint[], bigint[], bigint[])
+CREATE FUNCTION haive_private.judge_use(p_tenant text, p_today date, p_limits bigint[], p_used bigint[], p_added bigint[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_names constant text[] := array['conversations', 'storage', 'tokens'];
+  v_notes constant text[] := array[
+    'conversations', 'storage', to_char(p_today, '"tokens-"YYYY-MM')
+  ];
+begin
+  for i in 1..3 loop
+    if p_used[i] > p_limits[i] then
+      perform haive_private.refuse_over_quota(
+        p_tenant, v_names[i], p_limits[i], p_used[i] - p_added[i],
+        case when v_names[i] = 'tokens' then haive_private.month_end(p_tenant, p_today) end
+      );
+    elsif
+      p_used[i] >= p_limits[i] - p_limits[i] / 5
+      and exists (
+        select from haive.tenants as t
+        where t.tenant_id = p_tenant and strpos(t.warned, v_notes[i]) = 0
+      )
+    then
+      update haive.tenants as t
+      set
+        warned = case
+          when i = 3 then trim(regexp_replace(t.warned, 'tokens-[0-9-]+', '') || ' ' || v_notes[i])
+          else trim(t.warned || ' ' || v_notes[i])
+        end
+      where t.tenant_id = p_tenant and strpos(t.warned, v_notes[i]) = 0;
+      if found then
+        insert into haive.events (tenant_id, kind) values (p_tenant, 'quota.warning');
+      end if;
+    end if;
+  end loop;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.judge_use(p_tenant text, p_today date, p_limits bigint[], p_used bigint[], p_added bigint[]) OWNER TO haive_writer;
+
+-- ACL FUNCTION keep_an_owner(p_tenant text, p_user_id text)
+GRANT ALL ON FUNCTION haive_private.keep_an_owner(p_tenant text, p_user_id text) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.keep_an_owner(p_tenant text, p_user_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION keep_an_owner(p_tenant text, p_user_id text)
+COMMENT ON FUNCTION haive_private.keep_an_owner(p_tenant text, p_user_id text) IS 'Refuses to take the last owner from a tenant.';
+
+-- FUNCTION keep_an_owner(text, text)
+CREATE FUNCTION haive_private.keep_an_owner(p_tenant text, p_user_id text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_owners text[] := array(
+    select m.user_id::text from haive.members as m
+    where m.tenant_id = p_tenant and m.role = 'owner'
+    order by m.user_id
+    for update
+  );
+begin
+  if v_owners = array[p_user_id] then
+    raise exception using
+      errcode = 'PT403',
+      message = 'the last owner of a tenant stays',
+      hint = 'Make somebody else an owner first.';
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.keep_an_owner(p_tenant text, p_user_id text) OWNER TO postgres;
 
 -- COMMENT DOMAIN key_id
 COMMENT ON DOMAIN haive_private.key_id IS 'Names the key that something was sealed with.';
@@ -2737,6 +6132,16 @@ CREATE DOMAIN haive_private.key_id AS text COLLATE pg_catalog."C"
 
 ALTER DOMAIN haive_private.key_id OWNER TO postgres;
 
+-- COMMENT DOMAIN key_status
+COMMENT ON DOMAIN haive_private.key_status IS 'next: to be known before it is used; active: seals; retired: opens; destroyed: is no more.';
+
+-- DOMAIN key_status
+CREATE DOMAIN haive_private.key_status AS text COLLATE pg_catalog."C"
+	CONSTRAINT key_status_is_known CHECK ((VALUE = ANY (ARRAY['next'::text, 'active'::text, 'retired'::text, 'destroyed'::text])));
+
+
+ALTER DOMAIN haive_private.key_status OWNER TO postgres;
+
 -- COMMENT DOMAIN labels
 COMMENT ON DOMAIN haive_private.labels IS 'At most 1,000 texts, together 200,000 bytes.';
 
@@ -2746,6 +6151,140 @@ CREATE DOMAIN haive_private.labels AS text[]
 
 
 ALTER DOMAIN haive_private.labels OWNER TO postgres;
+
+-- ACL FUNCTION list_invitations(p_tenant text, p_page_size integer, p_page_after uuid)
+GRANT ALL ON FUNCTION haive_private.list_invitations(p_tenant text, p_page_size integer, p_page_after uuid) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.list_invitations(p_tenant text, p_page_size integer, p_page_after uuid) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.list_invitations(p_tenant text, p_page_size integer, p_page_after uuid) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.list_invitations(p_tenant text, p_page_size integer, p_page_after uuid) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_invitations(p_tenant text, p_page_size integer, p_page_after uuid)
+COMMENT ON FUNCTION haive_private.list_invitations(p_tenant text, p_page_size integer, p_page_after uuid) IS 'What haive.list_invitations does, for a caller without rights on the table.';
+
+-- FUNCTION list_invitations(text, integer, uuid)
+CREATE FUNCTION haive_private.list_invitations(p_tenant text, p_page_size integer, p_page_after uuid) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_as_administrator(p_tenant, false);
+begin
+  if (p_page_size between 1 and 10000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 10000',
+      hint = 'Read on with page_after, the id of the last invitation of a page.';
+  end if;
+  return (
+    select coalesce(json_agg(haive_private.invitation_doc(i.*) order by i.id), '[]')
+    from (
+      select o.* from haive.invitations as o
+      where o.tenant_id = v_caller.tenant and (p_page_after is null or o.id > p_page_after)
+      order by o.id
+      limit p_page_size
+    ) as i
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.list_invitations(p_tenant text, p_page_size integer, p_page_after uuid) OWNER TO haive_writer;
+
+-- ACL FUNCTION list_tenant_keys(p_tenant text)
+GRANT ALL ON FUNCTION haive_private.list_tenant_keys(p_tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.list_tenant_keys(p_tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.list_tenant_keys(p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_tenant_keys(p_tenant text)
+COMMENT ON FUNCTION haive_private.list_tenant_keys(p_tenant text) IS 'What haive.list_tenant_keys does, for a caller without rights on the table.';
+
+-- FUNCTION list_tenant_keys(text)
+CREATE FUNCTION haive_private.list_tenant_keys(p_tenant text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  perform haive_private.administer_tenant(p_tenant);
+  return (
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'key_id', k.key_id::text, 'wrapped', encode(k.wrapped, 'base64'),
+          'kek_id', k.kek_id::text, 'status', k.status::text, 'created_at', k.created_at
+        )
+        order by k.created_at, k.key_id
+      ),
+      '[]'
+    )
+    from haive_private.tenant_keys as k
+    where k.tenant_id = p_tenant
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.list_tenant_keys(p_tenant text) OWNER TO haive_writer;
+
+-- FUNCTION list_tenants(integer, text, text)
+CREATE FUNCTION haive_private.list_tenants(p_page_size integer, p_page_after text, p_status text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_docs json;
+begin
+  perform haive_private.administer_tenant(null);
+  if (p_page_size between 1 and 10000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 10000',
+      hint = 'Read on with page_after, the id of the last tenant of a page.';
+  end if;
+  select coalesce(json_agg(haive_private.tenant_doc(t.*) order by t.tenant_id), '[]') into v_docs
+  from (
+    select s.* from haive.tenants as s
+    where
+      s.tenant_id > coalesce(p_page_after, '')
+      and (p_status is null or s.status = p_status)
+    order by s.tenant_id
+    limit p_page_size
+  ) as t;
+  return v_docs;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.list_tenants(p_page_size integer, p_page_after text, p_status text) OWNER TO haive_writer;
+
+-- ACL FUNCTION list_tenants(p_page_size integer, p_page_after text, p_status text)
+GRANT ALL ON FUNCTION haive_private.list_tenants(p_page_size integer, p_page_after text, p_status text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.list_tenants(p_page_size integer, p_page_after text, p_status text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.list_tenants(p_page_size integer, p_page_after text, p_status text) FROM PUBLIC;
+
+-- COMMENT FUNCTION list_tenants(p_page_size integer, p_page_after text, p_status text)
+COMMENT ON FUNCTION haive_private.list_tenants(p_page_size integer, p_page_after text, p_status text) IS 'What haive.list_tenants does, for a caller without rights on the table.';
+
+-- ACL FUNCTION message_bytes(p_content text, p_parts jsonb, p_metadata jsonb)
+GRANT ALL ON FUNCTION haive_private.message_bytes(p_content text, p_parts jsonb, p_metadata jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.message_bytes(p_content text, p_parts jsonb, p_metadata jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION message_bytes(p_content text, p_parts jsonb, p_metadata jsonb)
+COMMENT ON FUNCTION haive_private.message_bytes(p_content text, p_parts jsonb, p_metadata jsonb) IS 'Bytes that a message counts for.';
+
+-- FUNCTION message_bytes(text, jsonb, jsonb)
+CREATE FUNCTION haive_private.message_bytes(p_content text, p_parts jsonb, p_metadata jsonb) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return 100 + octet_length(p_content) + coalesce(octet_length(p_parts::text), 0)
+    -- Most have none: 2 of the 3 µs that a row takes.
+    + case when p_metadata = '{}' then 2 else octet_length(p_metadata::text) end;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.message_bytes(p_content text, p_parts jsonb, p_metadata jsonb) OWNER TO postgres;
 
 -- ACL FUNCTION message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[])
 GRANT ALL ON FUNCTION haive_private.message_docs(p_tenant text, p_conversation_ids uuid[], p_from bigint[], p_to bigint[]) TO authenticated;
@@ -2768,7 +6307,14 @@ begin
       from (
         select
           m.id, m.conversation_id, m.seq, m.role::text,
-          case when m.parts is null then to_json(m.content::text) else m.parts::json end as content,
+          case
+            when m.sealed is not null then json_build_object(
+              'sealed', replace(encode(m.sealed, 'base64'), e'\n', ''),
+              'sealed_with', m.sealed_with::text
+            )
+            when m.parts is null then to_json(m.content::text)
+            else m.parts::json
+          end as content,
           m.metadata::jsonb,
           case
             when m.input_tokens is not null then json_build_object(
@@ -2829,6 +6375,645 @@ CREATE DOMAIN haive_private.message_text AS text
 
 ALTER DOMAIN haive_private.message_text OWNER TO postgres;
 
+-- ACL FUNCTION meter(p_tenant text, p_conversations bigint, p_bytes bigint, p_messages bigint, p_input_tokens bigint, p_output_tokens bigint, p_cost numeric)
+REVOKE ALL ON FUNCTION haive_private.meter(p_tenant text, p_conversations bigint, p_bytes bigint, p_messages bigint, p_input_tokens bigint, p_output_tokens bigint, p_cost numeric) FROM PUBLIC;
+
+-- COMMENT FUNCTION meter(p_tenant text, p_conversations bigint, p_bytes bigint, p_messages bigint, p_input_tokens bigint, p_output_tokens bigint, p_cost numeric)
+COMMENT ON FUNCTION haive_private.meter(p_tenant text, p_conversations bigint, p_bytes bigint, p_messages bigint, p_input_tokens bigint, p_output_tokens bigint, p_cost numeric) IS 'Counts what a statement has added to a tenant or, below zero, removed, and holds its limits.';
+
+-- FUNCTION meter(text, bigint, bigint, bigint, bigint, bigint, numeric)
+CREATE FUNCTION haive_private.meter(p_tenant text, p_conversations bigint, p_bytes bigint, p_messages bigint DEFAULT 0, p_input_tokens bigint DEFAULT 0, p_output_tokens bigint DEFAULT 0, p_cost numeric DEFAULT 0) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_facts text[] := string_to_array(current_setting('persistence.meter', true), ' ', '-');
+  v_tokens bigint := p_input_tokens + p_output_tokens;
+  v_today date;
+  v_slot int := pg_backend_pid() % 16;
+  -- Limits of what is added to; null where there is none.
+  v_max_conversations bigint;
+  v_max_bytes bigint;
+  v_max_tokens bigint;
+  v_limited boolean;
+  v_lock bigint;
+  v_share double precision;
+  v_alone boolean := false;
+  v_used bigint[];
+  v_entered text;
+  v_done text;
+begin
+  if v_facts[1] is distinct from p_tenant then
+    select string_to_array(haive_private.meter_facts(t), ' ', '-') into v_facts
+    from haive.tenants as t where t.tenant_id = p_tenant and t.metered;
+    if not found then
+      return false;
+    end if;
+    if current_setting('persistence.tenant', true) is distinct from p_tenant then
+      -- Rows changed outside of a tenant, by the owner of the tables.
+      v_entered := coalesce(current_setting('persistence.tenant', true), '');
+      v_done := set_config('persistence.tenant', p_tenant, true);
+    end if;
+  end if;
+  v_today := v_facts[2];
+  if p_conversations > 0 then
+    v_max_conversations := v_facts[3];
+  end if;
+  if p_bytes > 0 then
+    v_max_bytes := v_facts[4];
+  end if;
+  if v_tokens > 0 then
+    v_max_tokens := v_facts[5];
+  end if;
+  v_limited := num_nonnulls(v_max_conversations, v_max_bytes, v_max_tokens) > 0;
+
+  if v_limited then
+    if current_setting('transaction_isolation') <> 'read committed' then
+      raise exception using
+        errcode = 'PT422',
+        message = 'this transaction does not see what others write to a tenant with limits',
+        hint = 'Use the isolation level read committed.';
+    end if;
+    v_lock := hashtextextended('haive/quota/' || p_tenant, 0);
+    -- Its part of the limits, with what came before in the transaction. The half is for a limit of 0.
+    v_share := coalesce(nullif(current_setting('persistence.share', true), '')::double precision, 0)
+      + greatest(
+        p_conversations / (v_max_conversations + 0.5::double precision),
+        p_bytes / (v_max_bytes + 0.5::double precision),
+        v_tokens / (v_max_tokens + 0.5::double precision)
+      );
+    v_alone := v_share * 11 * (
+      current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int
+    ) > 1;
+    if not v_alone and v_facts[6] <> '' then
+      -- Above 0.8. Whoever finds out with the lock in hand that the sum is above 0.9 can only wait for
+      -- others who wait likewise: better to know before.
+      v_used := haive_private.metered_use(p_tenant, v_today);
+      v_alone := coalesce(
+        v_used[1] + p_conversations > v_max_conversations - v_max_conversations / 10
+        or v_used[2] + p_bytes > v_max_bytes - v_max_bytes / 10
+        or v_used[3] + v_tokens > v_max_tokens - v_max_tokens / 10,
+        false
+      );
+    end if;
+    if v_alone then
+      perform pg_advisory_xact_lock(v_lock);
+    elsif not pg_try_advisory_xact_lock_shared(v_lock) then
+      perform pg_advisory_xact_lock_shared(v_lock);
+    end if;
+    v_done := set_config('persistence.share', v_share::text, true);
+  end if;
+
+  for v_try in 1..2 loop
+    update haive_private.meters as m
+    set
+      conversations = m.conversations + p_conversations,
+      bytes = m.bytes + p_bytes,
+      month_tokens = m.month_tokens + v_tokens,
+      day_conversations = m.day_conversations + greatest(p_conversations, 0),
+      day_messages = m.day_messages + p_messages,
+      day_input_tokens = m.day_input_tokens + p_input_tokens,
+      day_output_tokens = m.day_output_tokens + p_output_tokens,
+      day_cost = m.day_cost + p_cost
+    where m.tenant_id = p_tenant and m.slot = v_slot and m.day = v_today
+    returning
+      case
+        when v_limited then (
+          -- A statement does not see its own change: it is added.
+          select array[
+            sum(s.conversations) + p_conversations, sum(s.bytes) + p_bytes,
+            v_tokens + coalesce(
+              sum(s.month_tokens) filter (where s.day >= date_trunc('month', v_today::timestamp)), 0
+            )
+          ]
+          from haive_private.meters as s where s.tenant_id = p_tenant
+        )
+      end
+    into v_used;
+    exit when found;
+    v_today := haive_private.turn_meter(p_tenant, v_slot, v_today);
+  end loop;
+
+  if
+    v_used[1] >= v_max_conversations - v_max_conversations / 5
+    or v_used[2] >= v_max_bytes - v_max_bytes / 5
+    or v_used[3] >= v_max_tokens - v_max_tokens / 5
+  then
+    if not v_alone and coalesce(
+      v_used[1] > v_max_conversations - v_max_conversations / 10
+      or v_used[2] > v_max_bytes - v_max_bytes / 10
+      or v_used[3] > v_max_tokens - v_max_tokens / 10,
+      false
+    ) then
+      perform pg_advisory_xact_lock(v_lock);
+      v_used := haive_private.metered_use(p_tenant, v_today);
+    end if;
+    perform haive_private.judge_use(
+      p_tenant, v_today, array[v_max_conversations, v_max_bytes, v_max_tokens], v_used,
+      array[p_conversations, p_bytes, v_tokens]
+    );
+  end if;
+  if v_facts[6] <> '' and least(p_conversations, p_bytes) < 0 then
+    perform haive_private.rearm_warnings(p_tenant, v_today);
+  end if;
+  if v_entered is not null then
+    v_done := set_config('persistence.tenant', v_entered, true);
+  end if;
+  return true;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter(p_tenant text, p_conversations bigint, p_bytes bigint, p_messages bigint, p_input_tokens bigint, p_output_tokens bigint, p_cost numeric) OWNER TO haive_writer;
+
+-- ACL FUNCTION meter_branches()
+REVOKE ALL ON FUNCTION haive_private.meter_branches() FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_branches()
+COMMENT ON FUNCTION haive_private.meter_branches() IS 'Counts notes of branches that a statement wrote or removed.';
+
+-- FUNCTION meter_branches()
+CREATE FUNCTION haive_private.meter_branches() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_bytes bigint;
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' then
+    v_bytes := case
+      when num_nulls(new.metadata, new.sealed) = 2 then 0
+      else haive_private.checkpoint_bytes(null, new.sealed, new.metadata)
+    end - case
+      when num_nulls(old.metadata, old.sealed) = 2 then 0
+      else haive_private.checkpoint_bytes(null, old.sealed, old.metadata)
+    end;
+    if v_bytes <> 0 then
+      perform haive_private.meter(new.tenant_id, 0, v_bytes);
+    end if;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id,
+      tg_argv[0]::int
+      * sum(haive_private.checkpoint_bytes(null, c.sealed, c.metadata))::bigint as bytes
+    from changed as c
+    where num_nulls(c.metadata, c.sealed) < 2
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, 0, v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_branches() OWNER TO haive_writer;
+
+-- ACL FUNCTION meter_checkpoint_schemas()
+REVOKE ALL ON FUNCTION haive_private.meter_checkpoint_schemas() FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_checkpoint_schemas()
+COMMENT ON FUNCTION haive_private.meter_checkpoint_schemas() IS 'Counts schemas of states that a statement wrote or removed.';
+
+-- FUNCTION meter_checkpoint_schemas()
+CREATE FUNCTION haive_private.meter_checkpoint_schemas() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' then
+    for v in
+      select u.tenant_id, sum(u.bytes)::bigint as bytes
+      from (
+        select a.tenant_id, haive_private.checkpoint_bytes(a.payload) as bytes
+        from added as a
+        union all
+        select r.tenant_id, -haive_private.checkpoint_bytes(r.payload) as bytes
+        from removed as r
+      ) as u
+      group by u.tenant_id
+      having sum(u.bytes) <> 0
+    loop
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end loop;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id,
+      tg_argv[0]::int * sum(haive_private.checkpoint_bytes(c.payload))::bigint as bytes
+    from changed as c
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, 0, v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_checkpoint_schemas() OWNER TO haive_writer;
+
+-- ACL FUNCTION meter_checkpoint_writes()
+REVOKE ALL ON FUNCTION haive_private.meter_checkpoint_writes() FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_checkpoint_writes()
+COMMENT ON FUNCTION haive_private.meter_checkpoint_writes() IS 'Counts pending writes that a statement wrote or removed.';
+
+-- FUNCTION meter_checkpoint_writes()
+CREATE FUNCTION haive_private.meter_checkpoint_writes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' then
+    for v in
+      select u.tenant_id, sum(u.bytes)::bigint as bytes
+      from (
+        select a.tenant_id, haive_private.checkpoint_bytes(a.payload) as bytes
+        from added as a
+        union all
+        select r.tenant_id, -haive_private.checkpoint_bytes(r.payload) as bytes
+        from removed as r
+      ) as u
+      group by u.tenant_id
+      having sum(u.bytes) <> 0
+    loop
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end loop;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id,
+      tg_argv[0]::int * sum(haive_private.checkpoint_bytes(c.payload))::bigint as bytes
+    from changed as c
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, 0, v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_checkpoint_writes() OWNER TO haive_writer;
+
+-- ACL FUNCTION meter_checkpoints()
+REVOKE ALL ON FUNCTION haive_private.meter_checkpoints() FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_checkpoints()
+COMMENT ON FUNCTION haive_private.meter_checkpoints() IS 'Counts checkpoints that a statement wrote or removed.';
+
+-- FUNCTION meter_checkpoints()
+CREATE FUNCTION haive_private.meter_checkpoints() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' then
+    for v in
+      select u.tenant_id, sum(u.bytes)::bigint as bytes
+      from (
+        select
+          a.tenant_id,
+          haive_private.checkpoint_bytes(
+            a.payload, a.sealed, a.metadata, a.tags, a.search
+          ) as bytes
+        from added as a
+        union all
+        select
+          r.tenant_id,
+          -haive_private.checkpoint_bytes(
+            r.payload, r.sealed, r.metadata, r.tags, r.search
+          ) as bytes
+        from removed as r
+      ) as u
+      group by u.tenant_id
+      having sum(u.bytes) <> 0
+    loop
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end loop;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id,
+      tg_argv[0]::int * sum(
+        haive_private.checkpoint_bytes(c.payload, c.sealed, c.metadata, c.tags, c.search)
+      )::bigint as bytes
+    from changed as c
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, 0, v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_checkpoints() OWNER TO haive_writer;
+
+-- ACL FUNCTION meter_conversations()
+REVOKE ALL ON FUNCTION haive_private.meter_conversations() FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_conversations()
+COMMENT ON FUNCTION haive_private.meter_conversations() IS 'Counts conversations that a statement wrote or removed.';
+
+-- FUNCTION meter_conversations()
+CREATE FUNCTION haive_private.meter_conversations() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_sign int;
+  v_bytes bigint;
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' then
+    v_bytes := haive_private.conversation_bytes(
+      new.title, new.tags, new.context, new.participants, new.settings
+    ) + coalesce(octet_length(new.sealed), 0) - haive_private.conversation_bytes(
+      old.title, old.tags, old.context, old.participants, old.settings
+    ) - coalesce(octet_length(old.sealed), 0);
+    if v_bytes <> 0 then
+      perform haive_private.meter(new.tenant_id, 0, v_bytes);
+    end if;
+    return null;
+  end if;
+  v_sign := tg_argv[0];
+  for v in
+    select
+      c.tenant_id, count(*) as conversations,
+      sum(
+        haive_private.conversation_bytes(c.title, c.tags, c.context, c.participants, c.settings)
+        + coalesce(octet_length(c.sealed), 0)
+      )::bigint as bytes
+    from changed as c
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, v_sign * v.conversations, v_sign * v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_conversations() OWNER TO haive_writer;
+
+-- ACL TABLE meter_days
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.meter_days TO haive_writer;
+
+-- COMMENT TABLE meter_days
+COMMENT ON TABLE haive_private.meter_days IS 'What was added on days that are over, in the tenant''s time zone, whether it was removed later or not.';
+
+-- ROW SECURITY meter_days
+ALTER TABLE haive_private.meter_days ENABLE ROW LEVEL SECURITY;
+
+-- TABLE meter_days
+CREATE TABLE haive_private.meter_days (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    day date NOT NULL,
+    slot smallint NOT NULL,
+    conversations bigint NOT NULL,
+    messages bigint NOT NULL,
+    input_tokens bigint NOT NULL,
+    output_tokens bigint NOT NULL,
+    cost numeric NOT NULL
+);
+
+
+ALTER TABLE haive_private.meter_days OWNER TO postgres;
+
+-- POLICY meter_days functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive_private.meter_days TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT meter_days meter_days_pkey
+ALTER TABLE ONLY haive_private.meter_days
+    ADD CONSTRAINT meter_days_pkey PRIMARY KEY (tenant_id, day, slot);
+
+-- FK CONSTRAINT meter_days meter_days_tenant_fkey
+ALTER TABLE ONLY haive_private.meter_days
+    ADD CONSTRAINT meter_days_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
+
+-- FUNCTION meter_facts(haive.tenants)
+CREATE FUNCTION haive_private.meter_facts(p_row haive.tenants) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return concat_ws(
+    ' ', p_row.tenant_id, (now() at time zone coalesce(p_row.settings ->> 'timezone', 'UTC'))::date,
+    coalesce(p_row.max_conversations::text, '-'), coalesce(p_row.max_storage_bytes::text, '-'),
+    coalesce(p_row.max_tokens_per_month::text, '-'), left(p_row.warned, 1)
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_facts(p_row haive.tenants) OWNER TO postgres;
+
+-- ACL FUNCTION meter_facts(p_row haive.tenants)
+GRANT ALL ON FUNCTION haive_private.meter_facts(p_row haive.tenants) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.meter_facts(p_row haive.tenants) FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_facts(p_row haive.tenants)
+COMMENT ON FUNCTION haive_private.meter_facts(p_row haive.tenants) IS 'What it takes to count what is written to a metered tenant.';
+
+-- ACL FUNCTION meter_messages()
+REVOKE ALL ON FUNCTION haive_private.meter_messages() FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_messages()
+COMMENT ON FUNCTION haive_private.meter_messages() IS 'Counts messages that a statement wrote or removed.';
+
+-- FUNCTION meter_messages()
+CREATE FUNCTION haive_private.meter_messages() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_first text;
+  v_last text;
+  v_messages bigint;
+  v_bytes bigint;
+  v_input_tokens bigint;
+  v_output_tokens bigint;
+  v_cost numeric;
+  v record;
+  v_done boolean;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' then
+    -- What is rewritten, sealed or masked is no new message, and its tokens are counted already.
+    for v in
+      select u.tenant_id, sum(u.bytes)::bigint as bytes
+      from (
+        select
+          a.tenant_id,
+          haive_private.message_bytes(a.content, a.parts, a.metadata)
+          + coalesce(octet_length(a.sealed), 0) as bytes
+        from added as a
+        union all
+        select
+          r.tenant_id,
+          -haive_private.message_bytes(r.content, r.parts, r.metadata)
+          - coalesce(octet_length(r.sealed), 0)
+        from removed as r
+      ) as u
+      group by u.tenant_id
+      having sum(u.bytes) <> 0
+    loop
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end loop;
+    return null;
+  end if;
+  -- Nearly always they are of one tenant, and a loop costs more than the sum.
+  select
+    min(c.tenant_id), max(c.tenant_id), count(*),
+    sum(
+      haive_private.message_bytes(c.content, c.parts, c.metadata)
+      + coalesce(octet_length(c.sealed), 0)
+    ),
+    coalesce(sum(c.input_tokens), 0), coalesce(sum(c.output_tokens), 0), coalesce(sum(c.cost), 0)
+  into v_first, v_last, v_messages, v_bytes, v_input_tokens, v_output_tokens, v_cost
+  from changed as c;
+  if v_first = v_last then
+    v_done := case
+      when tg_argv[0] = 'added' then haive_private.meter(
+        v_first, 0, v_bytes, v_messages, v_input_tokens, v_output_tokens, v_cost
+      )
+      else haive_private.meter(v_first, 0, -v_bytes)
+    end;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id, count(*) as messages,
+      sum(
+        haive_private.message_bytes(c.content, c.parts, c.metadata)
+        + coalesce(octet_length(c.sealed), 0)
+      )::bigint as bytes,
+      coalesce(sum(c.input_tokens), 0) as input_tokens,
+      coalesce(sum(c.output_tokens), 0) as output_tokens,
+      coalesce(sum(c.cost), 0) as cost
+    from changed as c
+    group by c.tenant_id
+    order by c.tenant_id
+  loop
+    v_done := case
+      when tg_argv[0] = 'added' then haive_private.meter(
+        v.tenant_id, 0, v.bytes, v.messages, v.input_tokens, v.output_tokens, v.cost
+      )
+      else haive_private.meter(v.tenant_id, 0, -v.bytes)
+    end;
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_messages() OWNER TO haive_writer;
+
+-- ACL FUNCTION metered_use(p_tenant text, p_today date)
+REVOKE ALL ON FUNCTION haive_private.metered_use(p_tenant text, p_today date) FROM PUBLIC;
+
+-- COMMENT FUNCTION metered_use(p_tenant text, p_today date)
+COMMENT ON FUNCTION haive_private.metered_use(p_tenant text, p_today date) IS 'What a metered tenant uses: conversations, bytes, and tokens of the month of a day.';
+
+-- FUNCTION metered_use(text, date)
+CREATE FUNCTION haive_private.metered_use(p_tenant text, p_today date) RETURNS bigint[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select array[
+      coalesce(sum(m.conversations), 0)::bigint,
+      coalesce(sum(m.bytes), 0)::bigint,
+      coalesce(
+        sum(m.month_tokens) filter (where m.day >= date_trunc('month', p_today)::date), 0
+      )::bigint
+    ]
+    from haive_private.meters as m
+    where m.tenant_id = p_tenant
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.metered_use(p_tenant text, p_today date) OWNER TO haive_writer;
+
+-- ACL TABLE meters
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.meters TO haive_writer;
+
+-- COMMENT TABLE meters
+COMMENT ON TABLE haive_private.meters IS 'What each metered tenant uses, in 16 parts: writers whose part is another one do not wait for each other. The use is the sum.';
+
+-- ROW SECURITY meters
+ALTER TABLE haive_private.meters ENABLE ROW LEVEL SECURITY;
+
+-- TABLE meters
+CREATE TABLE haive_private.meters (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    slot smallint NOT NULL,
+    day date NOT NULL,
+    conversations bigint DEFAULT 0 NOT NULL,
+    bytes bigint DEFAULT 0 NOT NULL,
+    month_tokens bigint DEFAULT 0 NOT NULL,
+    day_conversations bigint DEFAULT 0 NOT NULL,
+    day_messages bigint DEFAULT 0 NOT NULL,
+    day_input_tokens bigint DEFAULT 0 NOT NULL,
+    day_output_tokens bigint DEFAULT 0 NOT NULL,
+    day_cost numeric DEFAULT 0 NOT NULL
+)
+WITH (fillfactor='50');
+
+
+ALTER TABLE haive_private.meters OWNER TO postgres;
+
+-- POLICY meters functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive_private.meters TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT meters meters_pkey
+ALTER TABLE ONLY haive_private.meters
+    ADD CONSTRAINT meters_pkey PRIMARY KEY (tenant_id, slot);
+
+-- FK CONSTRAINT meters meters_tenant_fkey
+ALTER TABLE ONLY haive_private.meters
+    ADD CONSTRAINT meters_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
+
+-- COMMENT COLUMN meters.day
+COMMENT ON COLUMN haive_private.meters.day IS 'The last day, in the tenant''s time zone, that this part was written on.';
+
+-- COMMENT COLUMN meters.month_tokens
+COMMENT ON COLUMN haive_private.meters.month_tokens IS 'Tokens of the month of that day: what is deleted has been used all the same.';
+
 -- ACL TABLE migrations
 GRANT SELECT ON TABLE haive_private.migrations TO authenticated;
 GRANT SELECT ON TABLE haive_private.migrations TO haive_client;
@@ -2877,6 +7062,30 @@ CREATE DOMAIN haive_private.money AS numeric
 
 ALTER DOMAIN haive_private.money OWNER TO postgres;
 
+-- ACL FUNCTION month_end(p_tenant text, p_today date)
+REVOKE ALL ON FUNCTION haive_private.month_end(p_tenant text, p_today date) FROM PUBLIC;
+
+-- COMMENT FUNCTION month_end(p_tenant text, p_today date)
+COMMENT ON FUNCTION haive_private.month_end(p_tenant text, p_today date) IS 'When the month of a day ends in the time zone of a tenant.';
+
+-- FUNCTION month_end(text, date)
+CREATE FUNCTION haive_private.month_end(p_tenant text, p_today date) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select
+      (date_trunc('month', p_today::timestamp) + interval '1 month')
+      at time zone coalesce(t.settings ->> 'timezone', 'UTC')
+    from haive.tenants as t where t.tenant_id = p_tenant
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.month_end(p_tenant text, p_today date) OWNER TO haive_writer;
+
 -- ACL FUNCTION my_admin_tenants()
 GRANT ALL ON FUNCTION haive_private.my_admin_tenants() TO authenticated;
 GRANT ALL ON FUNCTION haive_private.my_admin_tenants() TO haive_client;
@@ -2891,8 +7100,13 @@ CREATE FUNCTION haive_private.my_admin_tenants() RETURNS SETOF text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-  select m.tenant_id from haive.members as m
-  where m.user_id = (select haive.current_actor()) and m.role in ('owner', 'admin')
+  select m.tenant_id
+  from haive.members as m
+  join haive.tenants as t on t.tenant_id = m.tenant_id
+  where
+    m.user_id = (select haive.current_actor()) and m.role in ('owner', 'admin')
+    and t.status in ('active', 'moving') and t.isolation = 'row'
+    and (t.audit <> 'all' or t.tenant_id = current_setting('persistence.tenant', true))
 $$;
 
 
@@ -2912,7 +7126,13 @@ CREATE FUNCTION haive_private.my_tenants() RETURNS SETOF text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
-  select m.tenant_id from haive.members as m where m.user_id = (select haive.current_actor())
+  select m.tenant_id
+  from haive.members as m
+  join haive.tenants as t on t.tenant_id = m.tenant_id
+  where
+    m.user_id = (select haive.current_actor())
+    and t.status in ('active', 'moving') and t.isolation = 'row'
+    and (t.audit <> 'all' or t.tenant_id = current_setting('persistence.tenant', true))
 $$;
 
 
@@ -3061,7 +7281,7 @@ begin
     where t.thread_id = p_thread_id and t.tenant_id = p_tenant
     limit 1;
     if not found then
-      v_owner := coalesce(p_actor, p_user_id);
+      v_owner := coalesce(p_actor, p_user_id, haive.current_actor());
     end if;
     insert into haive.threads (tenant_id, thread_id, namespace, user_id)
     values (p_tenant, p_thread_id, p_namespace, v_owner)
@@ -3095,6 +7315,44 @@ CREATE DOMAIN haive_private.payload AS bytea
 
 
 ALTER DOMAIN haive_private.payload OWNER TO postgres;
+
+-- ACL FUNCTION purge_tenant(p_tenant_id text)
+GRANT ALL ON FUNCTION haive_private.purge_tenant(p_tenant_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.purge_tenant(p_tenant_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.purge_tenant(p_tenant_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION purge_tenant(p_tenant_id text)
+COMMENT ON FUNCTION haive_private.purge_tenant(p_tenant_id text) IS 'What haive.purge_tenant does, for a caller without rights on the table.';
+
+-- FUNCTION purge_tenant(text)
+CREATE FUNCTION haive_private.purge_tenant(p_tenant_id text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_conversations bigint;
+begin
+  perform haive_private.administer_tenant(p_tenant_id);
+  perform from haive.tenants as t
+  where t.tenant_id = p_tenant_id and t.status = 'deleted'
+  for update;
+  if not found then
+    raise exception using
+      errcode = 'PT409',
+      message = format('the tenant %s is not deleted', left(p_tenant_id, 63)),
+      hint = 'Delete it first: that can be undone, and this cannot.';
+  end if;
+  select count(*) into v_conversations
+  from haive.conversations as c where c.tenant_id = p_tenant_id;
+  -- All that belongs to it goes with it, by the foreign keys.
+  delete from haive.tenants as t where t.tenant_id = p_tenant_id;
+  delete from haive.events as e where e.tenant_id = p_tenant_id;
+  return v_conversations;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.purge_tenant(p_tenant_id text) OWNER TO haive_writer;
 
 -- ACL FUNCTION put_checkpoint_writes(p_tenant text, p_thread_id text, p_namespace text, p_checkpoint_id uuid, p_task_id uuid, p_task_path text, p_writes jsonb, p_user_id text)
 GRANT ALL ON FUNCTION haive_private.put_checkpoint_writes(p_tenant text, p_thread_id text, p_namespace text, p_checkpoint_id uuid, p_task_id uuid, p_task_path text, p_writes jsonb, p_user_id text) TO authenticated;
@@ -3144,14 +7402,663 @@ $$;
 
 ALTER FUNCTION haive_private.put_checkpoint_writes(p_tenant text, p_thread_id text, p_namespace text, p_checkpoint_id uuid, p_task_id uuid, p_task_path text, p_writes jsonb, p_user_id text) OWNER TO haive_writer;
 
--- ACL FUNCTION replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
-REVOKE ALL ON FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) FROM PUBLIC;
+-- ACL FUNCTION put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text)
+GRANT ALL ON FUNCTION haive_private.put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text) FROM PUBLIC;
 
--- COMMENT FUNCTION replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
-COMMENT ON FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) IS 'Writes those messages that are not there yet and answers for all.';
+-- COMMENT FUNCTION put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text)
+COMMENT ON FUNCTION haive_private.put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text) IS 'What haive.put_tenant_key does, for a caller without rights on the table.';
 
--- FUNCTION replay_messages(text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], integer[], integer[], text[], numeric[], timestamp with time zone[])
-CREATE FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) RETURNS record
+-- FUNCTION put_tenant_key(text, text, bytea, text, text, text)
+CREATE FUNCTION haive_private.put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_was text;
+begin
+  perform haive_private.administer_tenant(p_tenant);
+  if p_status not in ('next', 'active', 'retired') or p_wrapped is null then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a key that is written is next, active or retired, and wrapped',
+      hint = 'Destroy keys with destroy_tenant_keys.';
+  end if;
+  perform from haive.tenants as t where t.tenant_id = p_tenant for update;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(p_tenant, 63)),
+      hint = 'Create it with create_tenant.';
+  end if;
+  select k.status into v_was
+  from haive_private.tenant_keys as k
+  where k.tenant_id = p_tenant and k.key_id = p_key_id;
+  if
+    v_was is distinct from p_was_status
+    or exists (
+      select from haive_private.tenant_keys as k
+      where
+        k.tenant_id = p_tenant and (
+          k.status = 'destroyed'
+          or (
+            k.key_id <> p_key_id and k.status = p_status
+            and (p_status = 'next' or (p_status = 'active' and p_was_status is null))
+          )
+        )
+    )
+  then
+    return false;
+  end if;
+  if p_status = 'active' then
+    update haive_private.tenant_keys as k
+    set status = 'retired'
+    where k.tenant_id = p_tenant and k.status = 'active' and k.key_id <> p_key_id;
+  end if;
+  insert into haive_private.tenant_keys as k (tenant_id, key_id, wrapped, kek_id, status)
+  values (p_tenant, p_key_id, p_wrapped, p_kek_id, p_status)
+  on conflict (tenant_id, key_id) do update
+  set wrapped = excluded.wrapped, kek_id = excluded.kek_id, status = excluded.status;
+  return true;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text) OWNER TO haive_writer;
+
+-- ACL FUNCTION query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text)
+GRANT ALL ON FUNCTION haive_private.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text)
+COMMENT ON FUNCTION haive_private.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) IS 'What haive.query_conversations does, in one snapshot.';
+
+-- FUNCTION query_conversations(jsonb, text, boolean, integer, text, integer, text)
+CREATE FUNCTION haive_private.query_conversations(filters jsonb DEFAULT '{}'::jsonb, order_by text DEFAULT 'last_message_at'::text, ascending boolean DEFAULT false, page_size integer DEFAULT 10, page_after text DEFAULT NULL::text, message_limit integer DEFAULT 0, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_caller record := haive_private.enter_tenant(query_conversations.tenant, false);
+  v_filter record;
+  v_kind text;
+  v_fragment text;
+  v_type text;
+  v_keys text;
+  v_cursor_keys text;
+  v_cursor text[];
+  v_where text := 'c.tenant_id = $1';
+  v_tags text[];
+  v_any_tags text[];
+  v_participants text[];
+  v_rows haive.conversations[];
+  v_size int;
+  v_docs json;
+begin
+  for v_filter in
+    select f.key, f.value
+    from jsonb_each(coalesce(query_conversations.filters, '{}')) as f
+    where jsonb_typeof(f.value) <> 'null'
+    order by f.key
+  loop
+    v_kind := case
+      when v_filter.key in ('tags', 'any_tags', 'participants') then 'array'
+      when v_filter.key in ('min_messages', 'max_messages') then 'number'
+      when v_filter.key = 'context' then 'object'
+      else 'string'
+    end;
+    v_fragment := case v_filter.key
+      when 'user_id' then 'c.user_id = $2 ->> ''user_id'''
+      when 'agent_id' then 'c.agent_id = $2 ->> ''agent_id'''
+      when 'tags' then 'c.tags @> $5'
+      when 'any_tags' then 'c.tags && $6'
+      when 'participants'
+        then 'c.participants @> $7'
+      when 'context' then 'c.context @> ($2 -> ''context'')'
+      when 'title' then 'strpos(lower(c.title), lower($2 ->> ''title'')) > 0'
+      when 'text' then $f$(
+        strpos(lower(c.title), lower($2 ->> 'text')) > 0
+        or exists (
+          select from haive.messages as m
+          where m.tenant_id = c.tenant_id and m.conversation_id = c.id
+            and strpos(lower(m.content), lower($2 ->> 'text')) > 0
+        )
+      )$f$
+      when 'min_messages' then 'c.message_count >= ($2 ->> ''min_messages'')::bigint'
+      when 'max_messages' then 'c.message_count <= ($2 ->> ''max_messages'')::bigint'
+      when 'created_after' then 'c.created_at >= ($2 ->> ''created_after'')::timestamptz'
+      when 'created_before' then 'c.created_at < ($2 ->> ''created_before'')::timestamptz'
+      when 'updated_after' then 'c.updated_at >= ($2 ->> ''updated_after'')::timestamptz'
+      when 'updated_before' then 'c.updated_at < ($2 ->> ''updated_before'')::timestamptz'
+      when 'active_after' then $f$
+        c.last_message_at >= ($2 ->> 'active_after')::timestamptz
+        and c.active_hour >= date_bin(
+          '1 hour', ($2 ->> 'active_after')::timestamptz, '2000-01-01 00:00:00+00'
+        )
+      $f$
+      when 'active_before' then 'c.last_message_at < ($2 ->> ''active_before'')::timestamptz'
+    end;
+    if v_fragment is null then
+      raise exception using
+        errcode = 'PT422',
+        message = format('unknown filter: %s', left(v_filter.key, 200)),
+        hint = 'Filters are user_id, agent_id, tags, any_tags, participants, context, title, text, '
+          'min_messages, max_messages, and created_, updated_ and active_ with after and before.';
+    elsif
+      v_filter.key in ('context', 'title', 'text')
+      and current_setting('persistence.watch', true) like '%s%'
+    then
+      raise exception using
+        errcode = 'PT422',
+        message = format('filter %s: this tenant''s content is sealed by the client', v_filter.key),
+        hint = 'Filter by user_id, agent_id, tags, participants, counts and times.';
+    elsif jsonb_typeof(v_filter.value) <> v_kind then
+      raise exception using
+        errcode = 'PT422',
+        message = format('filter %s is no %s', v_filter.key, v_kind),
+        hint = 'Lists of text for tags, any_tags and participants; ISO 8601 for times.';
+    elsif v_filter.key like '%\_after' or v_filter.key like '%\_before' then
+      -- A time is a string that is one: the cast says so where it is not.
+      perform (v_filter.value #>> '{}')::timestamptz;
+    elsif v_kind = 'array' then
+      case v_filter.key
+        when 'tags' then
+          v_tags := array(select jsonb_array_elements_text(v_filter.value));
+        when 'any_tags' then
+          v_any_tags := array(select jsonb_array_elements_text(v_filter.value));
+        else
+          v_participants := array(select jsonb_array_elements_text(v_filter.value));
+      end case;
+    end if;
+    v_where := v_where || ' and ' || v_fragment;
+  end loop;
+
+  if (
+    query_conversations.page_size between 1 and 1000
+    and query_conversations.message_limit between 0 and 1000
+  ) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 1000, or message_limit not between 0 and 1000',
+      hint = 'Read on with page_after, and with get_messages.';
+  end if;
+
+  v_type := case query_conversations.order_by
+    when 'message_count' then 'bigint'
+    when 'last_message_at' then 'timestamptz'
+    when 'created_at' then 'timestamptz'
+    when 'updated_at' then 'timestamptz'
+  end;
+  if v_type is null then
+    raise exception using
+      errcode = 'PT422',
+      message = format('unknown order_by: %s', left(query_conversations.order_by, 200)),
+      hint = 'Orders are created_at, last_message_at, message_count, updated_at.';
+  end if;
+  v_keys := 'c.' || query_conversations.order_by;
+  v_cursor_keys := '($3[1])::' || v_type;
+  if query_conversations.order_by = 'last_message_at' then
+    -- The indexed hour first: the same order, and only the hours of the page are sorted.
+    v_keys := 'c.active_hour, ' || v_keys;
+    v_cursor_keys := 'date_bin(''1 hour'', ($3[1])::timestamptz, ''2000-01-01 00:00:00+00''), '
+      || v_cursor_keys;
+  end if;
+  v_keys := v_keys || ', c.id';
+  if query_conversations.page_after is not null then
+    v_cursor := string_to_array(query_conversations.page_after, '/');
+    if cardinality(v_cursor) <> 2 then
+      raise exception using
+        errcode = 'PT422',
+        message = 'page_after is no cursor',
+        hint = 'Pass next_page of the page before, with the same order.';
+    end if;
+    v_where := v_where || format(
+      ' and (%s) %s (%s, ($3[2])::uuid)',
+      v_keys, case when query_conversations.ascending then '>' else '<' end, v_cursor_keys
+    );
+  end if;
+  if query_conversations.ascending is not true then
+    v_keys := replace(v_keys, ',', ' desc,') || ' desc';
+  end if;
+
+  execute format(
+    'select array(select c from haive.conversations as c where %s order by %s limit $4 + 1)',
+    v_where, v_keys
+  )
+  into v_rows
+  using
+    v_caller.tenant, query_conversations.filters, v_cursor, query_conversations.page_size,
+    -- Known to the planner: of an array made in the statement it expects few rows, and reads all
+    -- that have a tag (1.5 against 0.2 ms at 50,000 conversations).
+    v_tags, v_any_tags, v_participants;
+
+  v_size := least(cardinality(v_rows), query_conversations.page_size);
+  if query_conversations.message_limit > 0 then
+    select json_agg(haive_private.conversation_doc(v_rows[p.place], p.messages) order by p.place)
+    into v_docs
+    from unnest(
+      haive_private.message_docs(
+        v_caller.tenant,
+        array(select (v_rows[i]).id from generate_series(1, v_size) as i),
+        array(
+          select (v_rows[i]).message_count - query_conversations.message_limit + 1
+          from generate_series(1, v_size) as i
+        ),
+        array(select (v_rows[i]).message_count from generate_series(1, v_size) as i)
+      )
+    ) with ordinality as p (messages, place);
+  else
+    select json_agg(haive_private.conversation_doc(v_rows[i]) order by i) into v_docs
+    from generate_series(1, v_size) as i;
+  end if;
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'query_conversations',
+      (
+        select jsonb_object_agg(
+          (v_rows[i]).id,
+          case
+            when least(query_conversations.message_limit, (v_rows[i]).message_count) > 0
+              then jsonb_build_array(
+                greatest((v_rows[i]).message_count - query_conversations.message_limit + 1, 1),
+                (v_rows[i]).message_count
+              )
+          end
+        )
+        from generate_series(1, v_size) as i
+      ),
+      v_size
+    );
+  end if;
+  return json_build_object(
+    'conversations', coalesce(v_docs, '[]'),
+    'next_page', case
+      when cardinality(v_rows) > v_size
+        -- As JSON a time is ISO 8601, whatever the session's DateStyle.
+        then (to_json(v_rows[v_size]) ->> query_conversations.order_by) || '/' || (v_rows[v_size]).id
+    end
+  );
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION rearm_warnings(p_tenant text, p_today date)
+REVOKE ALL ON FUNCTION haive_private.rearm_warnings(p_tenant text, p_today date) FROM PUBLIC;
+
+-- COMMENT FUNCTION rearm_warnings(p_tenant text, p_today date)
+COMMENT ON FUNCTION haive_private.rearm_warnings(p_tenant text, p_today date) IS 'Makes the warnings of a tenant what its use and its limits are now.';
+
+-- FUNCTION rearm_warnings(text, date)
+CREATE FUNCTION haive_private.rearm_warnings(p_tenant text, p_today date) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_used bigint[] := haive_private.metered_use(p_tenant, p_today);
+  v_row haive.tenants;
+  v_limits bigint[];
+  v_warned text;
+begin
+  select * into v_row from haive.tenants as t where t.tenant_id = p_tenant;
+  v_limits := array[v_row.max_conversations, v_row.max_storage_bytes, v_row.max_tokens_per_month];
+  select coalesce(string_agg(n.note, ' ' order by n.note), '') into v_warned
+  from string_to_table(nullif(v_row.warned, ''), ' ') as n (note)
+  where
+    case n.note
+      when 'conversations' then v_used[1] >= v_limits[1] - v_limits[1] / 5
+      when 'storage' then v_used[2] >= v_limits[2] - v_limits[2] / 5
+      when to_char(p_today, '"tokens-"YYYY-MM') then v_used[3] >= v_limits[3] - v_limits[3] / 5
+    end;
+  if v_warned <> v_row.warned then
+    update haive.tenants as t set warned = v_warned where t.tenant_id = p_tenant;
+  end if;
+  -- More than a limit is nothing to refuse here: it was there before the limit.
+  perform haive_private.judge_use(
+    p_tenant, p_today, v_limits,
+    array[
+      least(v_used[1], v_limits[1]), least(v_used[2], v_limits[2]), least(v_used[3], v_limits[3])
+    ],
+    array[0, 0, 0]
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.rearm_warnings(p_tenant text, p_today date) OWNER TO haive_writer;
+
+-- ACL FUNCTION reconcile_usage(p_tenant_id text)
+GRANT ALL ON FUNCTION haive_private.reconcile_usage(p_tenant_id text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.reconcile_usage(p_tenant_id text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.reconcile_usage(p_tenant_id text) FROM PUBLIC;
+
+-- COMMENT FUNCTION reconcile_usage(p_tenant_id text)
+COMMENT ON FUNCTION haive_private.reconcile_usage(p_tenant_id text) IS 'What haive.reconcile_usage does, for a caller without rights on the tables.';
+
+-- FUNCTION reconcile_usage(text)
+CREATE FUNCTION haive_private.reconcile_usage(p_tenant_id text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_found record;
+begin
+  perform haive_private.administer_tenant(p_tenant_id);
+  -- Nobody writes while the rows are counted, and nothing is on its way.
+  perform pg_advisory_xact_lock(hashtextextended('haive/writers/' || p_tenant_id, 0));
+  perform from haive.tenants as t where t.tenant_id = p_tenant_id and t.metered;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no metered tenant %s', left(p_tenant_id, 63)),
+      hint = 'A limit, or metered, is set with update_tenant.';
+  end if;
+  v_found := haive_private.recount_tenant(p_tenant_id);
+  return json_build_object(
+    'tenant_id', p_tenant_id,
+    'conversations', v_found.conversations,
+    'conversations_drift', v_found.conversations_drift,
+    'storage', v_found.bytes,
+    'storage_drift', v_found.bytes_drift
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.reconcile_usage(p_tenant_id text) OWNER TO haive_writer;
+
+-- ACL FUNCTION recount_tenant(p_tenant text, OUT conversations bigint, OUT bytes bigint, OUT conversations_drift bigint, OUT bytes_drift bigint)
+REVOKE ALL ON FUNCTION haive_private.recount_tenant(p_tenant text, OUT conversations bigint, OUT bytes bigint, OUT conversations_drift bigint, OUT bytes_drift bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION recount_tenant(p_tenant text, OUT conversations bigint, OUT bytes bigint, OUT conversations_drift bigint, OUT bytes_drift bigint)
+COMMENT ON FUNCTION haive_private.recount_tenant(p_tenant text, OUT conversations bigint, OUT bytes bigint, OUT conversations_drift bigint, OUT bytes_drift bigint) IS 'Makes the meters of a tenant what its rows say, and tells what they were wrong by.';
+
+-- FUNCTION recount_tenant(text)
+CREATE FUNCTION haive_private.recount_tenant(p_tenant text, OUT conversations bigint, OUT bytes bigint, OUT conversations_drift bigint, OUT bytes_drift bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_zone text;
+  v_today date;
+  v_new boolean := not exists (
+    select from haive_private.meters as m where m.tenant_id = p_tenant
+  );
+  v_used bigint[];
+begin
+  select
+    coalesce(t.settings ->> 'timezone', 'UTC'),
+    (now() at time zone coalesce(t.settings ->> 'timezone', 'UTC'))::date
+  into v_zone, v_today
+  from haive.tenants as t where t.tenant_id = p_tenant;
+  select u.conversations, u.bytes into recount_tenant.conversations, recount_tenant.bytes
+  from haive_private.count_rows(p_tenant) as u;
+  v_today := haive_private.turn_meter(p_tenant, 0, v_today);
+  v_used := haive_private.metered_use(p_tenant, v_today);
+  conversations_drift := recount_tenant.conversations - v_used[1];
+  bytes_drift := recount_tenant.bytes - v_used[2];
+  update haive_private.meters as m
+  set
+    conversations = m.conversations + recount_tenant.conversations_drift,
+    bytes = m.bytes + recount_tenant.bytes_drift
+  where m.tenant_id = p_tenant and m.slot = 0;
+
+  if v_new then
+    insert into haive_private.meter_days (
+      tenant_id, day, slot, conversations, messages, input_tokens, output_tokens, cost
+    )
+    select
+      p_tenant, d.day, 0, sum(d.conversations), sum(d.messages), sum(d.input_tokens),
+      sum(d.output_tokens), sum(d.cost)
+    from (
+      select
+        least((m.created_at at time zone v_zone)::date, v_today) as day, 0 as conversations,
+        1 as messages, coalesce(m.input_tokens, 0) as input_tokens,
+        coalesce(m.output_tokens, 0) as output_tokens, coalesce(m.cost, 0) as cost
+      from haive.messages as m
+      where m.tenant_id = p_tenant
+      union all
+      select least((c.created_at at time zone v_zone)::date, v_today), 1, 0, 0, 0, 0
+      from haive.conversations as c
+      where c.tenant_id = p_tenant
+    ) as d
+    group by d.day;
+    update haive_private.meters as m
+    set month_tokens = (
+      select coalesce(sum(d.input_tokens + d.output_tokens), 0)
+      from haive_private.meter_days as d
+      where d.tenant_id = p_tenant and d.day >= date_trunc('month', v_today)::date
+    )
+    where m.tenant_id = p_tenant and m.slot = 0;
+  else
+    -- The parts of days that are over become one.
+    with parts as (
+      delete from haive_private.meter_days as d
+      where d.tenant_id = p_tenant and d.slot > 0
+      returning d.*
+    )
+    insert into haive_private.meter_days as d (
+      tenant_id, day, slot, conversations, messages, input_tokens, output_tokens, cost
+    )
+    select
+      p_tenant, p.day, 0, sum(p.conversations), sum(p.messages), sum(p.input_tokens),
+      sum(p.output_tokens), sum(p.cost)
+    from parts as p
+    group by p.day
+    on conflict (tenant_id, day, slot) do update
+    set
+      conversations = d.conversations + excluded.conversations,
+      messages = d.messages + excluded.messages,
+      input_tokens = d.input_tokens + excluded.input_tokens,
+      output_tokens = d.output_tokens + excluded.output_tokens,
+      cost = d.cost + excluded.cost;
+  end if;
+  perform haive_private.rearm_warnings(p_tenant, v_today);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.recount_tenant(p_tenant text, OUT conversations bigint, OUT bytes bigint, OUT conversations_drift bigint, OUT bytes_drift bigint) OWNER TO haive_writer;
+
+-- ACL FUNCTION refuse_audit_changes()
+REVOKE ALL ON FUNCTION haive_private.refuse_audit_changes() FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_audit_changes()
+COMMENT ON FUNCTION haive_private.refuse_audit_changes() IS 'Refuses every update, deletion and truncation of the audit log.';
+
+-- FUNCTION refuse_audit_changes()
+CREATE FUNCTION haive_private.refuse_audit_changes() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  raise exception using
+    errcode = 'PT403',
+    message = 'the audit log is only added to',
+    hint = 'What was put on record stays.';
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_audit_changes() OWNER TO postgres;
+
+-- ACL FUNCTION refuse_erased(p_tenant text, p_users text[])
+GRANT ALL ON FUNCTION haive_private.refuse_erased(p_tenant text, p_users text[]) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.refuse_erased(p_tenant text, p_users text[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_erased(p_tenant text, p_users text[])
+COMMENT ON FUNCTION haive_private.refuse_erased(p_tenant text, p_users text[]) IS 'Refuses what is about users that were erased from the tenant.';
+
+-- FUNCTION refuse_erased(text, text[])
+CREATE FUNCTION haive_private.refuse_erased(p_tenant text, p_users text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_salt bytea;
+begin
+  perform pg_advisory_xact_lock_shared(hashtextextended('erasures of ' || p_tenant, 0));
+  select e.salt into v_salt from haive.erasures as e where e.tenant_id = p_tenant limit 1;
+  if v_salt is null then
+    return;
+  end if;
+  perform from unnest(p_users) as u (user_id)
+  join haive.erasures as e
+    on e.tenant_id = p_tenant
+    and e.subject_hash = sha256(v_salt || convert_to(u.user_id, 'UTF8'));
+  if found then
+    raise exception using
+      errcode = 'PT410',
+      message = 'the user was erased from this tenant',
+      hint = 'Nothing is stored about them any more.';
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_erased(p_tenant text, p_users text[]) OWNER TO postgres;
+
+-- ACL FUNCTION refuse_erased_owner()
+REVOKE ALL ON FUNCTION haive_private.refuse_erased_owner() FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_erased_owner()
+COMMENT ON FUNCTION haive_private.refuse_erased_owner() IS 'Refuses a row that belongs to a user who was erased.';
+
+-- FUNCTION refuse_erased_owner()
+CREATE FUNCTION haive_private.refuse_erased_owner() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform haive_private.refuse_erased(new.tenant_id, array[new.user_id::text]);
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_erased_owner() OWNER TO postgres;
+
+-- ACL FUNCTION refuse_erased_participants()
+REVOKE ALL ON FUNCTION haive_private.refuse_erased_participants() FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_erased_participants()
+COMMENT ON FUNCTION haive_private.refuse_erased_participants() IS 'Refuses a conversation that names a user who was erased.';
+
+-- FUNCTION refuse_erased_participants()
+CREATE FUNCTION haive_private.refuse_erased_participants() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  if tg_op = 'INSERT' then
+    perform haive_private.refuse_erased(
+      new.tenant_id, array_append(new.participants::text[], new.user_id::text)
+    );
+  else
+    -- Of a change only who comes: who is there may be marked, and about to be taken out.
+    perform haive_private.refuse_erased(
+      new.tenant_id,
+      array(
+        select unnest(new.participants::text[]) except select unnest(old.participants::text[])
+      )
+    );
+  end if;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_erased_participants() OWNER TO postgres;
+
+-- ACL FUNCTION refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone)
+GRANT ALL ON FUNCTION haive_private.refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone) FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone)
+COMMENT ON FUNCTION haive_private.refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone) IS 'Raises the error of a tenant that is at a limit, with what it has used and when that begins anew.';
+
+-- FUNCTION refuse_over_quota(text, text, bigint, bigint, timestamp with time zone)
+CREATE FUNCTION haive_private.refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_seconds bigint := greatest(ceil(extract(epoch from p_resets_at - clock_timestamp())), 1);
+  v_message text := format(
+    'the tenant %s is at its limit of %s %s', p_tenant, p_limit,
+    case p_resource
+      when 'storage' then 'bytes of storage'
+      when 'requests' then 'requests a minute'
+      when 'tokens' then 'tokens a month'
+      else p_resource
+    end
+  );
+  v_hint text := case p_resource
+    when 'requests' then 'Repeat the call after retry_after seconds.'
+    when 'tokens' then 'The month begins anew at resets_at; or raise the limit with update_tenant.'
+    else 'Delete what is not needed, or raise the limit with update_tenant.'
+  end;
+  v_facts text := json_build_object(
+    'resource', p_resource, 'limit', p_limit, 'used', p_used, 'resets_at', p_resets_at,
+    'retry_after', case when p_resets_at is not null then v_seconds end
+  );
+begin
+  if nullif(current_setting('request.method', true), '') is null then
+    raise exception using
+      errcode = 'PT429', message = v_message, detail = v_facts, hint = v_hint;
+  end if;
+  raise exception using
+    errcode = 'PGRST',
+    message = json_build_object(
+      'code', 'PT429', 'message', v_message, 'details', v_facts, 'hint', v_hint
+    ),
+    detail = json_build_object(
+      'status', 429,
+      'headers', case
+        when p_resets_at is null then '{}'::json
+        else json_build_object('Retry-After', v_seconds::text)
+      end
+    );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone) OWNER TO postgres;
+
+-- ACL FUNCTION refuse_plain()
+GRANT ALL ON FUNCTION haive_private.refuse_plain() TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.refuse_plain() FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_plain()
+COMMENT ON FUNCTION haive_private.refuse_plain() IS 'Refuses a row in the clear where the tenant that was entered seals it.';
+
+-- FUNCTION refuse_plain()
+CREATE FUNCTION haive_private.refuse_plain() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  perform haive_private.check_sealed(false);
+  return new;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_plain() OWNER TO postgres;
+
+-- ACL FUNCTION replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
+REVOKE ALL ON FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
+COMMENT ON FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) IS 'Writes those messages that are not there yet and answers for all.';
+
+-- FUNCTION replay_messages(text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], integer[], integer[], text[], numeric[], timestamp with time zone[], bytea[], text[])
+CREATE FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -3182,7 +8089,9 @@ begin
     array(select p_output_tokens[i] from unnest(v_missing) as i),
     array(select p_models[i] from unnest(v_missing) as i),
     array(select p_costs[i] from unnest(v_missing) as i),
-    array(select p_created_at[i] from unnest(v_missing) as i)
+    array(select p_created_at[i] from unnest(v_missing) as i),
+    array(select p_sealed[i] from unnest(v_missing) as i),
+    array(select p_sealed_with[i] from unnest(v_missing) as i)
   )
   where cardinality(v_missing) > 0;
 
@@ -3198,18 +8107,20 @@ begin
         when c.id is null then 'PT404'
         when m.id is null or (
           m.conversation_id, m.role, m.content, m.parts, m.metadata,
-          m.input_tokens, m.output_tokens, m.model, m.cost, m.created_at
+          m.input_tokens, m.output_tokens, m.model, m.cost, m.created_at, m.sealed, m.sealed_with
         ) is distinct from (
           u.conversation_id, u.role, u.content, u.parts, coalesce(u.metadata, '{}'),
-          u.input_tokens, u.output_tokens, u.model, u.cost, coalesce(u.created_at, m.created_at)
+          u.input_tokens, u.output_tokens, u.model, u.cost, coalesce(u.created_at, m.created_at),
+          u.sealed, u.sealed_with
         ) then 'PT409'
       end as failure
     from unnest(
       p_conversation_ids, p_ids, p_roles, p_contents, p_parts, p_metadata,
-      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at
+      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at, p_sealed,
+      p_sealed_with
     ) with ordinality as u (
       conversation_id, id, role, content, parts, metadata,
-      input_tokens, output_tokens, model, cost, created_at, place
+      input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with, place
     )
     left join haive.conversations as c
       on c.tenant_id = p_tenant and c.id = u.conversation_id
@@ -3220,16 +8131,134 @@ end;
 $$;
 
 
-ALTER FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) OWNER TO haive_writer;
 
--- ACL FUNCTION reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[])
-REVOKE ALL ON FUNCTION haive_private.reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[]) FROM PUBLIC;
+-- ACL TABLE request_buckets
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.request_buckets TO haive_writer;
 
--- COMMENT FUNCTION reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[])
-COMMENT ON FUNCTION haive_private.reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[]) IS 'Gives places (seq) to messages that are about to be written in the same transaction.';
+-- COMMENT TABLE request_buckets
+COMMENT ON TABLE haive_private.request_buckets IS 'The token buckets of tenants with a limit of requests a minute. A bucket is held until its request has ended, so a tenant with a high limit has several.';
 
--- FUNCTION reserve_messages(text, text, uuid[], integer[], integer[], numeric[], timestamp with time zone[])
-CREATE FUNCTION haive_private.reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[]) RETURNS record
+-- ROW SECURITY request_buckets
+ALTER TABLE haive_private.request_buckets ENABLE ROW LEVEL SECURITY;
+
+-- TABLE request_buckets
+CREATE UNLOGGED TABLE haive_private.request_buckets (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    slot smallint NOT NULL,
+    full_at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='10');
+
+
+ALTER TABLE haive_private.request_buckets OWNER TO postgres;
+
+-- POLICY request_buckets functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive_private.request_buckets TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT request_buckets request_buckets_pkey
+ALTER TABLE ONLY haive_private.request_buckets
+    ADD CONSTRAINT request_buckets_pkey PRIMARY KEY (tenant_id, slot);
+
+-- FK CONSTRAINT request_buckets request_buckets_tenant_fkey
+ALTER TABLE ONLY haive_private.request_buckets
+    ADD CONSTRAINT request_buckets_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
+
+-- COMMENT COLUMN request_buckets.full_at
+COMMENT ON COLUMN haive_private.request_buckets.full_at IS 'When it will be full again: a minute ahead means that it is empty.';
+
+-- ACL FUNCTION reseal_conversations(p_tenant text, p_conversations jsonb)
+GRANT ALL ON FUNCTION haive_private.reseal_conversations(p_tenant text, p_conversations jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.reseal_conversations(p_tenant text, p_conversations jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.reseal_conversations(p_tenant text, p_conversations jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION reseal_conversations(p_tenant text, p_conversations jsonb)
+COMMENT ON FUNCTION haive_private.reseal_conversations(p_tenant text, p_conversations jsonb) IS 'What haive.reseal_conversations does, for a caller without rights on the table.';
+
+-- FUNCTION reseal_conversations(text, jsonb)
+CREATE FUNCTION haive_private.reseal_conversations(p_tenant text, p_conversations jsonb) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_count bigint;
+begin
+  if not v_caller.trusted then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services seal what others wrote',
+      hint = 'Call with a secret key, or on a direct connection.';
+  end if;
+  update haive.conversations as c
+  set
+    title = null, context = '{}', settings = '{}',
+    sealed = decode(d.sealed, 'base64'), sealed_with = d.sealed_with
+  from jsonb_to_recordset(p_conversations) as d (
+    id uuid, was_sealed_with text, was_updated_at timestamptz, sealed text, sealed_with text
+  )
+  where
+    c.tenant_id = v_caller.tenant and c.id = d.id
+    and c.sealed_with is not distinct from d.was_sealed_with and c.updated_at = d.was_updated_at
+    and d.sealed is not null;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.reseal_conversations(p_tenant text, p_conversations jsonb) OWNER TO haive_writer;
+
+-- ACL FUNCTION reseal_messages(p_tenant text, p_messages jsonb)
+GRANT ALL ON FUNCTION haive_private.reseal_messages(p_tenant text, p_messages jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.reseal_messages(p_tenant text, p_messages jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.reseal_messages(p_tenant text, p_messages jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION reseal_messages(p_tenant text, p_messages jsonb)
+COMMENT ON FUNCTION haive_private.reseal_messages(p_tenant text, p_messages jsonb) IS 'What haive.reseal_messages does, for a caller without rights on the table.';
+
+-- FUNCTION reseal_messages(text, jsonb)
+CREATE FUNCTION haive_private.reseal_messages(p_tenant text, p_messages jsonb) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_count bigint;
+begin
+  if not v_caller.trusted then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services seal what others wrote',
+      hint = 'Call with a secret key, or on a direct connection.';
+  end if;
+  update haive.messages as m
+  set
+    content = '', parts = null, metadata = '{}',
+    sealed = decode(d.sealed, 'base64'), sealed_with = d.sealed_with
+  from jsonb_to_recordset(p_messages) as d (
+    conversation_id uuid, seq bigint, id uuid, was_sealed_with text, sealed text, sealed_with text
+  )
+  where
+    m.tenant_id = v_caller.tenant and m.conversation_id = d.conversation_id and m.seq = d.seq
+    and m.id = d.id and m.sealed_with is not distinct from d.was_sealed_with
+    and d.sealed is not null;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.reseal_messages(p_tenant text, p_messages jsonb) OWNER TO haive_writer;
+
+-- ACL FUNCTION reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed boolean, OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[])
+REVOKE ALL ON FUNCTION haive_private.reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed boolean, OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed boolean, OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[])
+COMMENT ON FUNCTION haive_private.reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed boolean, OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[]) IS 'Gives places (seq) to messages that are about to be written in the same transaction.';
+
+-- FUNCTION reserve_messages(text, text, uuid[], integer[], integer[], numeric[], timestamp with time zone[], boolean)
+CREATE FUNCTION haive_private.reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed boolean, OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[]) RETURNS record
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET plan_cache_mode TO 'force_generic_plan'
@@ -3243,6 +8272,7 @@ declare
   v_costs numeric[];
   v_latest timestamptz[];
 begin
+  perform haive_private.check_sealed(p_sealed);
   select
     array_agg(g.conversation_id), array_agg(g.n), array_agg(g.input_tokens),
     array_agg(g.output_tokens), array_agg(g.cost), array_agg(g.latest)
@@ -3306,7 +8336,55 @@ end;
 $$;
 
 
-ALTER FUNCTION haive_private.reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[]) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.reserve_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_input_tokens integer[], p_output_tokens integer[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed boolean, OUT conversation_ids uuid[], OUT last_seqs bigint[], OUT counts bigint[]) OWNER TO haive_writer;
+
+-- ACL FUNCTION revoke_invitation(p_tenant text, p_invitation_id uuid)
+GRANT ALL ON FUNCTION haive_private.revoke_invitation(p_tenant text, p_invitation_id uuid) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.revoke_invitation(p_tenant text, p_invitation_id uuid) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.revoke_invitation(p_tenant text, p_invitation_id uuid) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.revoke_invitation(p_tenant text, p_invitation_id uuid) FROM PUBLIC;
+
+-- COMMENT FUNCTION revoke_invitation(p_tenant text, p_invitation_id uuid)
+COMMENT ON FUNCTION haive_private.revoke_invitation(p_tenant text, p_invitation_id uuid) IS 'What haive.revoke_invitation does, for a caller without rights on the table.';
+
+-- FUNCTION revoke_invitation(text, uuid)
+CREATE FUNCTION haive_private.revoke_invitation(p_tenant text, p_invitation_id uuid) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_as_administrator(p_tenant, true);
+  v_row haive.invitations;
+begin
+  select * into v_row from haive.invitations as i
+  where i.tenant_id = v_caller.tenant and i.id = p_invitation_id
+  for update;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no invitation %s', p_invitation_id),
+      hint = 'list_invitations shows those of the tenant.';
+  elsif v_row.accepted_at is not null then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the invitation is accepted',
+      hint = 'Remove the member with set_member.';
+  elsif v_caller.role = 'admin' and v_row.role in ('owner', 'admin') then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only an owner takes back what invites owners and admins',
+      hint = 'Admins invite members and readers.';
+  end if;
+  update haive.invitations as i
+  set revoked_at = coalesce(i.revoked_at, now())
+  where i.tenant_id = v_caller.tenant and i.id = p_invitation_id
+  returning i.* into v_row;
+  return haive_private.invitation_doc(v_row);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.revoke_invitation(p_tenant text, p_invitation_id uuid) OWNER TO haive_writer;
 
 -- ACL FUNCTION rewrite_checkpoints(p_tenant text, p_thread_id text, p_namespace text, p_remove uuid[], p_replace jsonb, p_writes jsonb, p_branches jsonb, p_schemas jsonb)
 GRANT ALL ON FUNCTION haive_private.rewrite_checkpoints(p_tenant text, p_thread_id text, p_namespace text, p_remove uuid[], p_replace jsonb, p_writes jsonb, p_branches jsonb, p_schemas jsonb) TO authenticated;
@@ -3581,6 +8659,16 @@ $$;
 
 ALTER FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) OWNER TO haive_writer;
 
+-- COMMENT DOMAIN sealed_content
+COMMENT ON DOMAIN haive_private.sealed_content IS 'Content that the client sealed, at most 33 MiB and 1 KiB: the parts, the metadata and the seal.';
+
+-- DOMAIN sealed_content
+CREATE DOMAIN haive_private.sealed_content AS bytea
+	CONSTRAINT sealed_content_is_bounded CHECK ((octet_length(VALUE) <= 34604032));
+
+
+ALTER DOMAIN haive_private.sealed_content OWNER TO postgres;
+
 -- ACL FUNCTION set_member(p_tenant text, p_user_id text, p_role text)
 GRANT ALL ON FUNCTION haive_private.set_member(p_tenant text, p_user_id text, p_role text) TO authenticated;
 GRANT ALL ON FUNCTION haive_private.set_member(p_tenant text, p_user_id text, p_role text) TO haive_client;
@@ -3621,6 +8709,19 @@ begin
       message = 'only an administrator changes the members of a tenant',
       hint = 'Owners set every role; admins set member and reader.';
   end if;
+  if not v_caller.trusted and p_role is distinct from 'owner' then
+    perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
+  end if;
+  -- What somebody may no longer give, their open invitations do not give either.
+  update haive.invitations as i
+  set revoked_at = now()
+  where
+    i.tenant_id = v_caller.tenant and i.created_by = p_user_id
+    and i.accepted_at is null and i.revoked_at is null
+    and (
+      p_role is null or p_role in ('member', 'reader')
+      or (p_role = 'admin' and i.role in ('owner', 'admin'))
+    );
   if p_role is null then
     delete from haive.members as m where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
   else
@@ -3644,6 +8745,399 @@ CREATE DOMAIN haive_private.state_size AS integer
 
 ALTER DOMAIN haive_private.state_size OWNER TO postgres;
 
+-- FUNCTION sum_counts(jsonb, jsonb)
+CREATE FUNCTION haive_private.sum_counts(p_one jsonb, p_other jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+  select coalesce(jsonb_object_agg(s.name, s.rows), '{}')
+  from (
+    select c.key as name, sum(c.value::bigint) as rows
+    from (
+      select o.key, o.value from jsonb_each_text(p_one) as o
+      union all
+      select t.key, t.value from jsonb_each_text(p_other) as t
+    ) as c
+    group by c.key
+  ) as s
+  where s.rows > 0
+$$;
+
+
+ALTER FUNCTION haive_private.sum_counts(p_one jsonb, p_other jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION sum_counts(p_one jsonb, p_other jsonb)
+GRANT ALL ON FUNCTION haive_private.sum_counts(p_one jsonb, p_other jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.sum_counts(p_one jsonb, p_other jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION sum_counts(p_one jsonb, p_other jsonb)
+COMMENT ON FUNCTION haive_private.sum_counts(p_one jsonb, p_other jsonb) IS 'Two objects of numbers by table as one, without those that are zero.';
+
+-- ACL FUNCTION take_request(p_tenant text, p_limit bigint)
+REVOKE ALL ON FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION take_request(p_tenant text, p_limit bigint)
+COMMENT ON FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) IS 'Counts a request of a tenant with a limit of them a minute, or refuses it. A transaction that may not write is refused over the limit and not counted.';
+
+-- FUNCTION take_request(text, bigint)
+CREATE FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  -- A bucket is of at least 8 requests, or, where the limit is lower, the only one.
+  v_buckets int := least(greatest(p_limit / 8, 1), 8);
+  v_size bigint := p_limit / v_buckets;
+  v_larger int := p_limit % v_buckets; -- so many hold one more
+  v_lock bigint := hashtextextended('haive/requests/' || p_tenant, 0);
+  v_slot int := pg_backend_pid() % v_buckets;
+  v_cost interval;
+  v_counts boolean := current_setting('transaction_read_only') = 'off';
+  v_used double precision;
+  v_next timestamptz;
+begin
+  if v_counts and v_size > 0 then
+    for v_try in 1..v_buckets loop
+      -- Who holds a bucket has its lock: to try a lock is cheaper than to skip a row that is locked.
+      if pg_try_advisory_xact_lock(v_lock + v_slot) then
+        v_cost := interval '1 microsecond' * (60000000 / (v_size + (v_slot < v_larger)::int));
+        -- One request more, where the bucket is full again within a minute after it.
+        update haive_private.request_buckets as b
+        set full_at = greatest(b.full_at, clock_timestamp()) + v_cost
+        where
+          b.tenant_id = p_tenant and b.slot = v_slot
+          and b.full_at <= clock_timestamp() + interval '1 minute' - v_cost;
+        if found then
+          return true;
+        end if;
+      end if;
+      v_slot := (v_slot + 1) % v_buckets;
+    end loop;
+    insert into haive_private.request_buckets (tenant_id, slot, full_at)
+    select p_tenant, s.slot, clock_timestamp()
+    from generate_series(0, v_buckets - 1) as s (slot)
+    on conflict do nothing;
+    -- Waits for those that are held: they may have something left.
+    perform from haive_private.request_buckets as b
+    where b.tenant_id = p_tenant and b.slot < v_buckets
+    order by b.slot
+    for no key update;
+    update haive_private.request_buckets as b
+    set
+      full_at = greatest(b.full_at, clock_timestamp())
+      + interval '1 microsecond' * (60000000 / (v_size + (b.slot < v_larger)::int))
+    where
+      b.tenant_id = p_tenant
+      and b.slot = (
+        select f.slot from haive_private.request_buckets as f
+        where
+          f.tenant_id = p_tenant and f.slot < v_buckets
+          and f.full_at <= clock_timestamp() + interval '1 minute'
+          - interval '1 microsecond' * (60000000 / (v_size + (f.slot < v_larger)::int))
+        order by f.full_at
+        limit 1
+      );
+    if found then
+      return true;
+    end if;
+  end if;
+  select
+    sum(
+      greatest(extract(epoch from f.full_at - clock_timestamp()), 0)
+      * (v_size + (f.slot < v_larger)::int) / 60
+    ),
+    min(
+      f.full_at - interval '1 minute'
+      + interval '1 microsecond' * (60000000 / nullif(v_size + (f.slot < v_larger)::int, 0))
+    )
+  into v_used, v_next
+  from haive_private.request_buckets as f
+  where f.tenant_id = p_tenant and f.slot < v_buckets;
+  if v_counts or v_next > clock_timestamp() then
+    perform haive_private.refuse_over_quota(
+      p_tenant, 'requests', p_limit, least(ceil(v_used), p_limit)::bigint,
+      coalesce(v_next, clock_timestamp() + interval '1 minute')
+    );
+  end if;
+  return false;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) OWNER TO haive_writer;
+
+-- ACL FUNCTION tenant_analytics(p_tenant_ids text[], p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone)
+GRANT ALL ON FUNCTION haive_private.tenant_analytics(p_tenant_ids text[], p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.tenant_analytics(p_tenant_ids text[], p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.tenant_analytics(p_tenant_ids text[], p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) FROM PUBLIC;
+
+-- COMMENT FUNCTION tenant_analytics(p_tenant_ids text[], p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone)
+COMMENT ON FUNCTION haive_private.tenant_analytics(p_tenant_ids text[], p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) IS 'What haive.tenant_analytics does, for a caller without rights on the tables.';
+
+-- FUNCTION tenant_analytics(text[], text[], integer, timestamp with time zone, timestamp with time zone)
+CREATE FUNCTION haive_private.tenant_analytics(p_tenant_ids text[], p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_unknown text;
+  v_tenant_id text;
+  v_docs json[] := '{}';
+begin
+  perform haive_private.administer_tenant(null);
+  select string_agg(m, ', ' order by m) into v_unknown
+  from unnest(p_metrics) as m
+  where m not in (
+    'conversation_count', 'message_count', 'token_usage', 'storage_used', 'active_users'
+  );
+  if v_unknown is not null or coalesce(cardinality(p_metrics), 0) = 0 then
+    raise exception using
+      errcode = 'PT422',
+      message = format('unknown metrics: %s', left(coalesce(v_unknown, 'none'), 200)),
+      hint = 'Metrics are conversation_count, message_count, token_usage, storage_used, active_users.';
+  end if;
+  if p_days is not null and (p_days between 0 and 36500 and num_nulls(p_since, p_until) = 2) is not true
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'days is not from 0 to 36500, or given with since or until',
+      hint = 'Days up to today, 0 for the month so far; or since and until, as times.';
+  end if;
+  for v_tenant_id in
+    select t.tenant_id from haive.tenants as t where p_tenant_ids is null
+    union
+    select u.id from unnest(p_tenant_ids) as u (id) where u.id is not null
+    order by 1
+  loop
+    perform haive_private.administer_tenant(v_tenant_id);
+    v_docs := v_docs || haive_private.analytics_doc(
+      v_tenant_id, p_metrics, p_days, p_since, p_until
+    );
+  end loop;
+  return array_to_json(v_docs);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.tenant_analytics(p_tenant_ids text[], p_metrics text[], p_days integer, p_since timestamp with time zone, p_until timestamp with time zone) OWNER TO haive_writer;
+
+-- FUNCTION tenant_doc(haive.tenants)
+CREATE FUNCTION haive_private.tenant_doc(p_row haive.tenants) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return json_build_object(
+    'tenant_id', p_row.tenant_id,
+    'name', p_row.name,
+    'status', p_row.status::text,
+    'isolation', p_row.isolation::text,
+    'location', p_row.location::text,
+    'settings', p_row.settings,
+    'quota', json_build_object(
+      'max_conversations', p_row.max_conversations::bigint,
+      'max_storage_bytes', p_row.max_storage_bytes::bigint,
+      'max_requests_per_minute', p_row.max_requests_per_minute::bigint,
+      'max_tokens_per_month', p_row.max_tokens_per_month::bigint
+    ),
+    'audit', p_row.audit::text,
+    'encrypted', p_row.encrypted,
+    'metered', p_row.metered,
+    'created_at', p_row.created_at,
+    'updated_at', p_row.updated_at,
+    'deleted_at', p_row.deleted_at
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.tenant_doc(p_row haive.tenants) OWNER TO postgres;
+
+-- ACL FUNCTION tenant_doc(p_row haive.tenants)
+GRANT ALL ON FUNCTION haive_private.tenant_doc(p_row haive.tenants) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.tenant_doc(p_row haive.tenants) FROM PUBLIC;
+
+-- COMMENT FUNCTION tenant_doc(p_row haive.tenants)
+COMMENT ON FUNCTION haive_private.tenant_doc(p_row haive.tenants) IS 'A tenant as the functions of the API return it.';
+
+-- COMMENT DOMAIN tenant_isolation
+COMMENT ON DOMAIN haive_private.tenant_isolation IS 'What is a tenant''s own: its rows, a schema, or a database.';
+
+-- DOMAIN tenant_isolation
+CREATE DOMAIN haive_private.tenant_isolation AS text COLLATE pg_catalog."C"
+	CONSTRAINT tenant_isolation_is_known CHECK ((VALUE = ANY (ARRAY['row'::text, 'schema'::text, 'database'::text])));
+
+
+ALTER DOMAIN haive_private.tenant_isolation OWNER TO postgres;
+
+-- ACL TABLE tenant_keys
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.tenant_keys TO haive_writer;
+
+-- COMMENT TABLE tenant_keys
+COMMENT ON TABLE haive_private.tenant_keys IS 'The data keys of tenants, each wrapped by a key that this database does not have.';
+
+-- ROW SECURITY tenant_keys
+ALTER TABLE haive_private.tenant_keys ENABLE ROW LEVEL SECURITY;
+
+-- TABLE tenant_keys
+CREATE TABLE haive_private.tenant_keys (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    key_id haive_private.key_id NOT NULL,
+    wrapped bytea,
+    kek_id haive_private.name NOT NULL,
+    status haive_private.key_status NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT tenant_keys_are_wrapped CHECK ((((wrapped IS NULL) = ((status)::text = 'destroyed'::text)) AND (octet_length(wrapped) <= 65536)))
+);
+
+
+ALTER TABLE haive_private.tenant_keys OWNER TO postgres;
+
+-- TRIGGER tenant_keys audit_delete
+CREATE TRIGGER audit_delete AFTER DELETE ON haive_private.tenant_keys REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER tenant_keys audit_insert
+CREATE TRIGGER audit_insert AFTER INSERT ON haive_private.tenant_keys REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- TRIGGER tenant_keys audit_update
+CREATE TRIGGER audit_update AFTER UPDATE ON haive_private.tenant_keys REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+
+-- POLICY tenant_keys functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive_private.tenant_keys TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT tenant_keys tenant_keys_pkey
+ALTER TABLE ONLY haive_private.tenant_keys
+    ADD CONSTRAINT tenant_keys_pkey PRIMARY KEY (tenant_id, key_id);
+
+-- FK CONSTRAINT tenant_keys tenant_keys_tenant_fkey
+ALTER TABLE ONLY haive_private.tenant_keys
+    ADD CONSTRAINT tenant_keys_tenant_fkey FOREIGN KEY (tenant_id) REFERENCES haive.tenants(tenant_id) ON DELETE CASCADE;
+
+-- COMMENT COLUMN tenant_keys.kek_id
+COMMENT ON COLUMN haive_private.tenant_keys.kek_id IS 'The key-encryption key that wrapped it.';
+
+-- COMMENT COLUMN tenant_keys.wrapped
+COMMENT ON COLUMN haive_private.tenant_keys.wrapped IS 'What only the key-encryption key opens; null once the key was destroyed.';
+
+-- INDEX tenant_keys_turn_idx
+CREATE UNIQUE INDEX tenant_keys_turn_idx ON haive_private.tenant_keys USING btree (tenant_id, status) WHERE ((status)::text = ANY (ARRAY['next'::text, 'active'::text]));
+
+-- COMMENT DOMAIN tenant_limit
+COMMENT ON DOMAIN haive_private.tenant_limit IS 'A limit of a tenant; null: none.';
+
+-- DOMAIN tenant_limit
+CREATE DOMAIN haive_private.tenant_limit AS bigint
+	CONSTRAINT tenant_limit_is_positive CHECK ((VALUE >= 0));
+
+
+ALTER DOMAIN haive_private.tenant_limit OWNER TO postgres;
+
+-- COMMENT DOMAIN tenant_status
+COMMENT ON DOMAIN haive_private.tenant_status IS 'active; suspended: closed to all; moving: read only, for a while; deleted: closed until purged.';
+
+-- DOMAIN tenant_status
+CREATE DOMAIN haive_private.tenant_status AS text COLLATE pg_catalog."C"
+	CONSTRAINT tenant_status_is_known CHECK ((VALUE = ANY (ARRAY['active'::text, 'suspended'::text, 'moving'::text, 'deleted'::text])));
+
+
+ALTER DOMAIN haive_private.tenant_status OWNER TO postgres;
+
+-- ACL FUNCTION tenant_usage(p_tenant text)
+GRANT ALL ON FUNCTION haive_private.tenant_usage(p_tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.tenant_usage(p_tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.tenant_usage(p_tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.tenant_usage(p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION tenant_usage(p_tenant text)
+COMMENT ON FUNCTION haive_private.tenant_usage(p_tenant text) IS 'What haive.tenant_usage does, for a caller without rights on the tables.';
+
+-- FUNCTION tenant_usage(text)
+CREATE FUNCTION haive_private.tenant_usage(p_tenant text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_tenant text := coalesce(
+    p_tenant, nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-haive-tenant',
+    nullif(current_setting('persistence.tenant', true), ''), 'default'
+  );
+  v_caller record;
+  v_row haive.tenants;
+  v_today date;
+  v_used bigint[];
+  v_requests bigint;
+begin
+  if pg_has_role(
+    coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+    'haive_client', 'member'
+  ) then
+    -- A tenant that is closed has used something too.
+    perform haive_private.administer_tenant(v_tenant);
+  else
+    v_caller := haive_private.enter_tenant(p_tenant, false);
+    v_tenant := v_caller.tenant;
+    if v_caller.actor is not null then
+      raise exception using
+        errcode = 'PT403',
+        message = 'only an administrator sees what the tenant uses',
+        hint = 'Owners and admins of the tenant do.';
+    end if;
+  end if;
+  select * into v_row from haive.tenants as t where t.tenant_id = v_tenant;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(v_tenant, 63)),
+      hint = 'Create it with create_tenant.';
+  end if;
+  v_today := (now() at time zone coalesce(v_row.settings ->> 'timezone', 'UTC'))::date;
+  if v_row.metered then
+    v_used := haive_private.metered_use(v_tenant, v_today);
+  else
+    select
+      array[
+        u.conversations, u.bytes,
+        (
+          select coalesce(sum(m.input_tokens::bigint + m.output_tokens), 0)::bigint
+          from haive.messages as m
+          where
+            m.tenant_id = v_tenant
+            and m.created_at >= haive_private.month_end(
+              v_tenant, v_today - extract(day from v_today)::int
+            )
+        )
+      ]
+    into v_used
+    from haive_private.count_rows(v_tenant) as u;
+  end if;
+  select
+    coalesce(
+      ceil(
+        sum(greatest(extract(epoch from b.full_at - clock_timestamp()), 0)) / 60
+        / greatest(count(*), 1) * v_row.max_requests_per_minute
+      ),
+      0
+    )
+  into v_requests
+  from haive_private.request_buckets as b
+  where b.tenant_id = v_tenant and v_row.max_requests_per_minute is not null;
+  return json_build_object(
+    'tenant_id', v_tenant,
+    'metered', v_row.metered,
+    'timezone', coalesce(v_row.settings ->> 'timezone', 'UTC'),
+    'conversations', haive_private.usage_doc(v_used[1], v_row.max_conversations),
+    'storage', haive_private.usage_doc(v_used[2], v_row.max_storage_bytes),
+    'requests', haive_private.usage_doc(v_requests, v_row.max_requests_per_minute),
+    'tokens', haive_private.usage_doc(
+      v_used[3], v_row.max_tokens_per_month, haive_private.month_end(v_tenant, v_today)
+    )
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.tenant_usage(p_tenant text) OWNER TO haive_writer;
+
 -- COMMENT DOMAIN title
 COMMENT ON DOMAIN haive_private.title IS 'At most 1,000 characters.';
 
@@ -3663,6 +9157,66 @@ CREATE DOMAIN haive_private.token_count AS integer
 
 
 ALTER DOMAIN haive_private.token_count OWNER TO postgres;
+
+-- ACL FUNCTION turn_meter(p_tenant text, p_slot integer, p_today date)
+REVOKE ALL ON FUNCTION haive_private.turn_meter(p_tenant text, p_slot integer, p_today date) FROM PUBLIC;
+
+-- COMMENT FUNCTION turn_meter(p_tenant text, p_slot integer, p_today date)
+COMMENT ON FUNCTION haive_private.turn_meter(p_tenant text, p_slot integer, p_today date) IS 'Puts down what the last day of a part came to and begins the next one; returns the day that it is on.';
+
+-- FUNCTION turn_meter(text, integer, date)
+CREATE FUNCTION haive_private.turn_meter(p_tenant text, p_slot integer, p_today date) RETURNS date
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_row haive_private.meters;
+begin
+  insert into haive_private.meters (tenant_id, slot, day) values (p_tenant, p_slot, p_today)
+  on conflict do nothing;
+  select * into v_row
+  from haive_private.meters as m
+  where m.tenant_id = p_tenant and m.slot = p_slot
+  for no key update;
+  if v_row.day >= p_today then
+    -- Another one has turned it, or the tenant's clock was put back: days only go on.
+    return v_row.day;
+  end if;
+  if (
+    v_row.day_conversations, v_row.day_messages, v_row.day_input_tokens, v_row.day_output_tokens,
+    v_row.day_cost
+  ) <> (0, 0, 0, 0, 0) then
+    insert into haive_private.meter_days as d (
+      tenant_id, day, slot, conversations, messages, input_tokens, output_tokens, cost
+    )
+    values (
+      p_tenant, v_row.day, p_slot, v_row.day_conversations, v_row.day_messages,
+      v_row.day_input_tokens, v_row.day_output_tokens, v_row.day_cost
+    )
+    on conflict (tenant_id, day, slot) do update
+    set
+      conversations = d.conversations + excluded.conversations,
+      messages = d.messages + excluded.messages,
+      input_tokens = d.input_tokens + excluded.input_tokens,
+      output_tokens = d.output_tokens + excluded.output_tokens,
+      cost = d.cost + excluded.cost;
+  end if;
+  update haive_private.meters as m
+  set
+    day = p_today,
+    month_tokens = case
+      when date_trunc('month', m.day) = date_trunc('month', p_today) then m.month_tokens
+      else 0
+    end,
+    day_conversations = 0, day_messages = 0, day_input_tokens = 0,
+    day_output_tokens = 0, day_cost = 0
+  where m.tenant_id = p_tenant and m.slot = p_slot;
+  return p_today;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.turn_meter(p_tenant text, p_slot integer, p_today date) OWNER TO haive_writer;
 
 -- ACL FUNCTION update_conversation(p_tenant text, p_conversation_id uuid, p_changes jsonb)
 GRANT ALL ON FUNCTION haive_private.update_conversation(p_tenant text, p_conversation_id uuid, p_changes jsonb) TO authenticated;
@@ -3685,33 +9239,62 @@ declare
 begin
   select string_agg(k, ', ' order by k) into v_unknown
   from jsonb_object_keys(p_changes) as k
-  where k not in ('agent_id', 'title', 'tags', 'context', 'participants', 'settings');
+  where k not in (
+    'agent_id', 'title', 'tags', 'context', 'participants', 'settings', 'sealed', 'sealed_with',
+    'was_updated_at'
+  );
   if v_unknown is not null then
     raise exception using
       errcode = 'PT422',
       message = format('cannot change: %s', left(v_unknown, 200)),
       hint = 'What changes is agent_id, title, tags, context, participants, settings.';
   end if;
+  if p_changes ?| array['title', 'context', 'settings'] then
+    perform haive_private.check_sealed(false);
+  end if;
   update haive.conversations as c
   set
     agent_id = case when p_changes ? 'agent_id' then g.agent_id else c.agent_id end,
-    title = case when p_changes ? 'title' then g.title else c.title end,
+    title = case
+      when p_changes ? 'title' then g.title
+      when g.sealed is null then c.title
+    end,
     tags = coalesce(g.tags, c.tags),
-    context = coalesce(g.context, c.context),
+    context = coalesce(g.context, case when g.sealed is null then c.context else '{}' end),
     participants = coalesce(g.participants, c.participants),
-    settings = coalesce(g.settings, c.settings),
+    settings = coalesce(g.settings, case when g.sealed is null then c.settings else '{}' end),
+    sealed = coalesce(decode(g.sealed, 'base64'), c.sealed),
+    sealed_with = coalesce(g.sealed_with, c.sealed_with),
     updated_at = now()
   from jsonb_to_record(p_changes) as g (
-    agent_id text, title text, tags text[], context jsonb, participants text[], settings jsonb
+    agent_id text, title text, tags text[], context jsonb, participants text[], settings jsonb,
+    sealed text, sealed_with text, was_updated_at timestamptz
   )
   where
     c.tenant_id = v_caller.tenant and c.id = p_conversation_id
+    -- What is sealed is changed as a whole, by who has read it.
+    and (g.was_updated_at is null or c.updated_at = g.was_updated_at)
     and (
       v_caller.actor is null or c.user_id = v_caller.actor
       or v_caller.actor = any(c.participants)
     )
   returning c.* into v_row;
-  if not found then
+  if
+    not found and p_changes ? 'was_updated_at' and exists (
+      select from haive.conversations as c
+      where
+        c.tenant_id = v_caller.tenant and c.id = p_conversation_id
+        and (
+          v_caller.actor is null or c.user_id = v_caller.actor
+          or v_caller.actor = any(c.participants)
+        )
+    )
+  then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the conversation was changed meanwhile',
+      hint = 'Read it again, and change what it says now.';
+  elsif v_row.id is null then
     raise exception using
       errcode = 'PT404',
       message = format('no conversation %s', p_conversation_id),
@@ -3725,6 +9308,277 @@ $$;
 
 
 ALTER FUNCTION haive_private.update_conversation(p_tenant text, p_conversation_id uuid, p_changes jsonb) OWNER TO haive_writer;
+
+-- ACL FUNCTION update_tenant(p_tenant_id text, p_changes jsonb)
+GRANT ALL ON FUNCTION haive_private.update_tenant(p_tenant_id text, p_changes jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.update_tenant(p_tenant_id text, p_changes jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.update_tenant(p_tenant_id text, p_changes jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION update_tenant(p_tenant_id text, p_changes jsonb)
+COMMENT ON FUNCTION haive_private.update_tenant(p_tenant_id text, p_changes jsonb) IS 'What haive.update_tenant does, for a caller without rights on the table.';
+
+-- FUNCTION update_tenant(text, jsonb)
+CREATE FUNCTION haive_private.update_tenant(p_tenant_id text, p_changes jsonb) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_unknown text;
+  v_counts boolean := p_changes ?| array[
+    'settings', 'metered', 'max_conversations', 'max_storage_bytes', 'max_requests_per_minute',
+    'max_tokens_per_month'
+  ];
+  v_row haive.tenants;
+begin
+  perform haive_private.administer_tenant(p_tenant_id);
+  if jsonb_typeof(p_changes) is distinct from 'object' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'changes is no JSON object',
+      hint = 'What changes is name, settings, status, audit, encrypted, metered and the limits.';
+  end if;
+  if v_counts or p_changes ?| array['audit', 'encrypted'] then
+    -- Nothing is on its way that was written under other limits, not counted, not on record, or in
+    -- the clear.
+    perform pg_advisory_xact_lock(hashtextextended('haive/writers/' || p_tenant_id, 0));
+  end if;
+  select string_agg(k, ', ' order by k) into v_unknown
+  from jsonb_object_keys(p_changes) as k
+  where k not in (
+    'name', 'settings', 'status', 'audit', 'encrypted', 'metered',
+    'max_conversations', 'max_storage_bytes', 'max_requests_per_minute', 'max_tokens_per_month'
+  );
+  if v_unknown is not null then
+    raise exception using
+      errcode = 'PT422',
+      message = format('cannot change: %s', left(v_unknown, 200)),
+      hint = 'What changes is name, settings, status, audit, encrypted, metered and the limits.';
+  end if;
+  if p_changes ? 'settings' then
+    perform haive_private.check_tenant_settings(p_changes -> 'settings');
+  end if;
+  if p_tenant_id = 'default' and coalesce(p_changes ->> 'status', 'active') = 'deleted' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the tenant "default" always exists',
+      hint = 'Suspend it, or delete its conversations.';
+  end if;
+  update haive.tenants as t
+  set
+    name = coalesce(g.name, t.name),
+    settings = coalesce(g.settings, t.settings),
+    status = coalesce(g.status, t.status),
+    audit = coalesce(g.audit, t.audit),
+    encrypted = coalesce(g.encrypted, t.encrypted),
+    metered = coalesce(g.metered, t.metered) or num_nonnulls(
+      case when p_changes ? 'max_conversations' then g.max_conversations else t.max_conversations end,
+      case when p_changes ? 'max_storage_bytes' then g.max_storage_bytes else t.max_storage_bytes end,
+      case
+        when p_changes ? 'max_requests_per_minute'
+          then g.max_requests_per_minute
+        else t.max_requests_per_minute
+      end,
+      case
+        when p_changes ? 'max_tokens_per_month' then g.max_tokens_per_month
+        else t.max_tokens_per_month
+      end
+    ) > 0,
+    max_conversations = case
+      when p_changes ? 'max_conversations' then g.max_conversations else t.max_conversations
+    end,
+    max_storage_bytes = case
+      when p_changes ? 'max_storage_bytes' then g.max_storage_bytes else t.max_storage_bytes
+    end,
+    max_requests_per_minute = case
+      when p_changes ? 'max_requests_per_minute'
+        then g.max_requests_per_minute
+      else t.max_requests_per_minute
+    end,
+    max_tokens_per_month = case
+      when p_changes ? 'max_tokens_per_month' then g.max_tokens_per_month else t.max_tokens_per_month
+    end,
+    updated_at = now(),
+    deleted_at = case
+      when coalesce(g.status, t.status) = 'deleted' then coalesce(t.deleted_at, now())
+    end
+  from jsonb_to_record(p_changes) as g (
+    name text, settings jsonb, status text, audit text,
+    encrypted boolean, metered boolean, max_conversations bigint, max_storage_bytes bigint,
+    max_requests_per_minute bigint, max_tokens_per_month bigint
+  )
+  where t.tenant_id = p_tenant_id
+  returning t.* into v_row;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(p_tenant_id, 63)),
+      hint = 'Create it with create_tenant.';
+  end if;
+  if v_counts and not v_row.metered then
+    delete from haive_private.meters as m where m.tenant_id = p_tenant_id;
+    delete from haive_private.meter_days as d where d.tenant_id = p_tenant_id;
+    update haive.tenants as t set warned = '' where t.tenant_id = p_tenant_id;
+  elsif v_counts and not exists (
+    select from haive_private.meters as m where m.tenant_id = p_tenant_id
+  ) then
+    perform haive_private.recount_tenant(p_tenant_id);
+  elsif v_counts then
+    perform haive_private.rearm_warnings(
+      p_tenant_id, (now() at time zone coalesce(v_row.settings ->> 'timezone', 'UTC'))::date
+    );
+  end if;
+  return haive_private.tenant_doc(v_row);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.update_tenant(p_tenant_id text, p_changes jsonb) OWNER TO haive_writer;
+
+-- FUNCTION usage_doc(bigint, bigint, timestamp with time zone)
+CREATE FUNCTION haive_private.usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return json_build_object(
+    'used', p_used,
+    'limit', p_limit,
+    -- Of a limit of nothing, all is used.
+    'fraction', case
+      when p_limit is not null then coalesce(round(p_used::numeric / nullif(p_limit, 0), 4), 1)
+    end,
+    'resets_at', p_resets_at
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone) OWNER TO postgres;
+
+-- ACL FUNCTION usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone)
+GRANT ALL ON FUNCTION haive_private.usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone) FROM PUBLIC;
+
+-- COMMENT FUNCTION usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone)
+COMMENT ON FUNCTION haive_private.usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone) IS 'The use of one resource as the functions of the API return it.';
+
+-- ACL FUNCTION verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer)
+GRANT ALL ON FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) FROM PUBLIC;
+
+-- COMMENT FUNCTION verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer)
+COMMENT ON FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) IS 'What haive.verify_audit does, for a caller without rights on the tables.';
+
+-- FUNCTION verify_audit(text, bigint, text, bigint, text, integer)
+CREATE FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_tenant text := haive_private.enter_audit(p_tenant);
+  v_after bigint := coalesce(p_after, 0);
+  v_previous bytea := '';
+  v_found record;
+  v_bad bigint;
+  v_reason text;
+begin
+  if (v_after >= 0 and p_max_rows between 1 and 1000000) is not true
+    or coalesce(p_hash, '') !~ '^([0-9a-f]{64})?$'
+    or coalesce(p_head_hash, '') !~ '^([0-9a-f]{64})?$'
+    or num_nulls(p_head_seq, p_head_hash) = 1
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the arguments of a check mean nothing',
+      hint = 'max_rows is 1 to 1,000,000, hashes are 64 hex digits, a head has seq and hash.';
+  end if;
+  if v_after > 0 then
+    select l.hash into v_previous
+    from haive.audit_log as l where l.tenant_id = v_tenant and l.seq = v_after;
+    if not found then
+      v_bad := v_after;
+      v_reason := 'missing';
+    elsif p_hash is not null and v_previous <> decode(p_hash, 'hex') then
+      v_bad := v_after;
+      v_reason := 'changed';
+    end if;
+  end if;
+
+  -- One statement, so that what is written meanwhile is in both the rows and the head, or in none.
+  with chain as materialized (
+    select
+      l.seq, l.hash,
+      lag(l.seq, 1, v_after) over (order by l.seq) as previous_seq,
+      sha256(
+        lag(l.hash, 1, v_previous) over (order by l.seq)
+        || convert_to(haive_private.audit_entry(l), 'UTF8')
+      ) as expected
+    from (
+      select a.* from haive.audit_log as a
+      where a.tenant_id = v_tenant and a.seq > v_after
+      order by a.seq
+      limit p_max_rows
+    ) as l
+  )
+  select
+    c.checked, coalesce(c.last_seq, v_after) as last_seq, coalesce(c.last_hash, v_previous) as last_hash,
+    c.checked < p_max_rows as complete,
+    b.seq as bad_seq, b.previous_seq,
+    coalesce(h.seq, 0) as head_seq, coalesce(h.hash, '') as head_hash
+  into v_found
+  from (
+    select
+      count(*) as checked, max(k.seq) as last_seq,
+      (array_agg(k.hash order by k.seq desc))[1] as last_hash
+    from chain as k
+  ) as c
+  left join lateral (
+    select k.seq, k.previous_seq from chain as k
+    where k.seq <> k.previous_seq + 1 or k.hash <> k.expected
+    order by k.seq
+    limit 1
+  ) as b on true
+  left join haive_private.audit_heads as h on h.tenant_id = v_tenant;
+
+  if v_reason is not null then
+    v_found.complete := true; -- where to go on from is not sound
+  elsif v_found.bad_seq > v_found.previous_seq + 1 then
+    v_bad := v_found.previous_seq + 1;
+    v_reason := 'missing';
+  elsif v_found.bad_seq is not null then
+    v_bad := v_found.bad_seq;
+    v_reason := 'changed';
+  elsif v_found.complete and v_found.head_seq > v_found.last_seq then
+    v_bad := v_found.last_seq + 1;
+    v_reason := 'missing';
+  elsif v_found.complete and v_found.head_seq < v_found.last_seq then
+    v_bad := v_found.head_seq + 1;
+    v_reason := 'added';
+  elsif v_found.complete and v_found.head_hash <> v_found.last_hash then
+    v_bad := v_found.last_seq;
+    v_reason := 'changed';
+  elsif v_found.complete and p_head_seq > v_found.last_seq then
+    v_bad := v_found.last_seq + 1;
+    v_reason := 'missing';
+  elsif p_head_seq between 1 and v_found.last_seq and not exists (
+    select from haive.audit_log as l
+    where l.tenant_id = v_tenant and l.seq = p_head_seq and l.hash = decode(p_head_hash, 'hex')
+  ) then
+    v_bad := p_head_seq;
+    v_reason := 'rewritten';
+  end if;
+  return json_build_object(
+    'tenant', v_tenant, 'ok', v_bad is null, 'bad_seq', v_bad, 'reason', v_reason,
+    'checked', v_found.checked, 'seq', v_found.last_seq, 'hash', encode(v_found.last_hash, 'hex'),
+    'complete', v_found.complete
+  );
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) OWNER TO haive_writer;
 
 -- COMMENT DOMAIN write_place
 COMMENT ON DOMAIN haive_private.write_place IS 'A place among the writes of a task; below zero for errors, interrupts and the like.';

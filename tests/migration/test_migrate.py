@@ -93,6 +93,17 @@ async def test_twenty_processes_at_once_apply_each_migration_once(new_database, 
     assert dump(dsn) == dump(database)
 
 
+async def test_installing_once_more_in_one_transaction_makes_the_same(database, connect, dump):
+    connections = [await connect() for _ in range(4)]
+    names = ["tenant_a", "tenant_b"] * 2
+    applied = await asyncio.gather(*map(schema.install, connections, names))
+    every = tuple(f"{m.version}_{m.name}" for m in schema.migrations())
+    assert sorted(applied, key=len) == [(), (), every, every]
+    for name in names[:2]:
+        ours = schema.relocate(dump(database), name)
+        assert sorted(_parts(dump(database, name))) == sorted(_parts(ours))
+
+
 async def test_each_migration_records_itself(new_database, connect, monkeypatch):
     # Else a process that comes between two migrations finds the first one not done, and repeats it.
     dsn = await new_database()

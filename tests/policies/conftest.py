@@ -60,11 +60,15 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
     """Fill both tenants, with `user` as the one that the targets are named after."""
     await connection.execute(
         """
-        insert into haive.tenants (tenant_id, name) values ('red', 'Red'), ('blue', 'Blue');
+        insert into haive.tenants (tenant_id, name, audit)
+        values ('red', 'Red', 'writes'), ('blue', 'Blue', 'writes');
         insert into haive.members (tenant_id, user_id, role) values
           ('red', 'reader', 'reader'), ('red', 'member', 'member'), ('red', 'admin', 'admin'),
           ('red', 'owner', 'owner'), ('red', 'somebody', 'member'),
           ('blue', 'foreigner', 'member'), ('blue', 'boss', 'owner');
+        insert into haive_private.tenant_keys (tenant_id, key_id, wrapped, kek_id, status) values
+          ('red', '00000001', 'w', 'kek', 'active'), ('red', '00000002', 'w', 'kek', 'retired'),
+          ('blue', '00000001', 'w', 'kek', 'active'), ('blue', '00000002', 'w', 'kek', 'retired');
         """
     )
     rows = [
@@ -81,6 +85,12 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
         )
         await connection.execute(
             "select haive_private.append_message($1, $2, $2, 'user', 'hello')", tenant, target
+        )
+    for name, (tenant, target, _, _) in zip(TARGETS, rows, strict=True):
+        await connection.execute(
+            "insert into haive.invitations (tenant_id, id, role, token_hash, expires_at)"
+            " values ($1, $2, 'reader', sha256(convert_to($3, 'UTF8')), now() + interval '1 day')",
+            *(tenant, target, f"token {name}"),
         )
     for name, (tenant, target, user_id, _) in zip(TARGETS, rows, strict=True):
         await connection.execute(
@@ -107,6 +117,8 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
             """,
             *(tenant, target, f"thread {name}", user_id),
         )
+    # The record is written at the commit, and this may be undone.
+    await connection.execute("set constraints all immediate")
 
 
 @pytest.fixture(scope="session")

@@ -34,14 +34,29 @@ _EXPECTED = """
 | checkpoint_writes | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
 | checkpoint_schemas | select | no | none | theirs | tenant | tenant | tenant | tenant | all | tenant | none |
 | checkpoint_schemas | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| audit_log | select | no | no | no | no | no | no | no | all | tenant | none |
+| audit_log | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| invitations | select | no | no | no | no | no | no | no | no | no | no |
+| invitations | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| erasures | select | no | no | no | no | no | no | no | no | no | no |
+| erasures | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
 | create_conversations | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | get_conversation | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | add_messages | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
 | get_messages | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| find_messages | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | query_conversations | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | update_conversation | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
 | delete_conversation | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | set_member | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| list_members | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| create_invitation | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| list_invitations | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| revoke_invitation | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| accept_invitation | call | no | all | tenant | theirs | theirs | theirs | theirs | none | none | none |
+| apply_retention | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| erase_user | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| export_user | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
 | save_checkpoint | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | find_checkpoints | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
 | put_checkpoint_writes | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
@@ -54,9 +69,30 @@ _EXPECTED = """
 | copy_thread | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | delete_thread | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | get_checkpoint_schema | call | no | none | none | tenant | tenant | tenant | tenant | tenant | tenant | none |
+| create_tenant | call | no | no | no | no | no | no | no | all | all | all |
+| get_tenant | call | no | no | no | no | no | no | no | all | all | all |
+| list_tenants | call | no | no | no | no | no | no | no | all | all | all |
+| update_tenant | call | no | no | no | no | no | no | no | all | all | all |
+| purge_tenant | call | no | no | no | no | no | no | no | all | all | all |
+| audit_page | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| audit_head | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| verify_audit | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| list_tenant_keys | call | no | no | no | no | no | no | no | all | all | all |
+| put_tenant_key | call | no | no | no | no | no | no | no | all | all | all |
+| drop_tenant_key | call | no | no | no | no | no | no | no | all | all | all |
+| destroy_tenant_keys | call | no | no | no | no | no | no | no | all | all | all |
+| find_stale_messages | call | no | no | no | no | no | no | no | tenant | tenant | none |
+| find_stale_conversations | call | no | no | no | no | no | no | no | tenant | tenant | none |
+| reseal_messages | call | no | no | no | no | no | no | no | tenant | tenant | none |
+| reseal_conversations | call | no | no | no | no | no | no | no | tenant | tenant | none |
+| count_sealed | call | no | no | no | no | no | no | no | tenant | tenant | none |
+| tenant_usage | call | no | none | none | none | none | tenant | tenant | all | all | all |
+| reconcile_usage | call | no | no | no | no | no | no | no | all | all | all |
+| tenant_analytics | call | no | no | no | no | no | no | no | all | all | all |
 | current_tenant | call | no | none | none | tenant | tenant | tenant | tenant | tenant | tenant | none |
 | current_actor | call | no | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 | error_catalogue | call | no | yes | yes | yes | yes | yes | yes | yes | yes | yes |
+| row_security | call | no | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 | schema_version | call | no | yes | yes | yes | yes | yes | yes | yes | yes | yes |
 """.strip()  # noqa: E501 - a table
 
@@ -70,6 +106,19 @@ _SCOPES = {
 }
 _READING = '"members read what they take part in, administrators all"'
 _OWN = '"members read their own, administrators all"'
+
+
+def _tenant_of(target):
+    return "blue" if target == "foreign" else "red"
+
+
+def _member_of(target, persona):
+    """The member that a target stands for."""
+    own = persona.sub or "member"
+    other = "owner" if persona.sub == "admin" else "admin"
+    return {"own": own, "shared": "somebody", "other": other, "foreign": "boss"}[target]
+
+
 _DENIED = asyncpg.InsufficientPrivilegeError
 
 # What a caller gets who is refused by us: no such user, not allowed, no such row.
@@ -111,7 +160,8 @@ class Probe:
             "conversations": "id::text", "tenants": "tenant_id", "members": "user_id",
             "threads": "thread_key::text", "branches": "thread_key::text",
             "checkpoints": "id::text", "checkpoint_writes": "checkpoint_id::text",
-            "checkpoint_schemas": "encode(hash, 'hex')::uuid::text",
+            "checkpoint_schemas": "encode(hash, 'hex')::uuid::text", "audit_log": "tenant_id",
+            "invitations": "id::text", "erasures": "subject_hash",
         }  # fmt: skip
         rows = await self._as_persona(
             "fetch", f"select distinct {key.get(name, 'conversation_id::text')} from haive.{name}"
@@ -119,10 +169,8 @@ class Probe:
         found = {row[0] for row in rows}
         targets = {target: str(value) for target, value in self._targets.items()}
         if name == "members":
-            targets = {"own": self._persona.sub or "member", "shared": "somebody"}
-            targets |= {"other": "owner" if self._persona.sub == "admin" else "admin"}
-            targets |= {"foreign": "boss"}
-        elif name == "tenants":
+            targets = {target: _member_of(target, self._persona) for target in targets}
+        elif name in {"tenants", "audit_log"}:
             targets = dict.fromkeys(("own", "shared", "other"), "red") | {"foreign": "blue"}
         return _scope(target for target, value in targets.items() if value in found)
 
@@ -165,6 +213,12 @@ class Probe:
     async def _get_messages(self, target):
         answer = await self._as_persona(
             "fetchval", "select haive.get_messages($1)", self._targets[target]
+        )
+        return json.loads(answer)
+
+    async def _find_messages(self, target):
+        answer = await self._as_persona(
+            "fetchval", "select haive.find_messages(array[$1::uuid])", self._targets[target]
         )
         return json.loads(answer)
 
@@ -212,6 +266,119 @@ class Probe:
             *("fetchval", "select haive.set_member($1, 'reader')", f"new {target}"),
             look=f"select user_id from haive.members where tenant_id = '{tenant}' order by 1",
         )
+
+    # -- tenants -----------------------------------------------------------------------------------
+
+    async def _create_tenant(self, target):
+        return await self._as_persona(
+            *("fetchval", "select haive.create_tenant($1)", f"new-{target}"),
+            look="select tenant_id from haive.tenants order by 1",
+        )
+
+    async def _get_tenant(self, target):
+        query = "select haive.get_tenant($1)"
+        return await self._as_persona("fetchval", query, _tenant_of(target))
+
+    async def _list_tenants(self, target):
+        answer = await self._as_persona("fetchval", "select haive.list_tenants()")
+        return _tenant_of(target) in {row["tenant_id"] for row in json.loads(answer)}
+
+    async def _update_tenant(self, target):
+        query = """select haive.update_tenant($1, '{"name": "Changed"}')"""
+        return await self._as_persona("fetchval", query, _tenant_of(target))
+
+    async def _purge_tenant(self, target):
+        tenant = _tenant_of(target)
+        async with _undone(self._connection):
+            await self._connection.execute(
+                "update haive.tenants set status = 'deleted' where tenant_id = $1", tenant
+            )
+            return await self._as_persona(
+                *("fetchval", "select haive.purge_tenant($1)", tenant),
+                look="select tenant_id from haive.tenants order by 1",
+            )
+
+    async def _audit_page(self, target):
+        answer = await self._as_persona("fetchval", "select haive.audit_page()")
+        return self._targets[target].hex in answer.replace("-", "")
+
+    async def _audit_head(self, target):
+        answer = json.loads(await self._as_persona("fetchval", "select haive.audit_head()"))
+        return answer["tenant"] == _tenant_of(target) and answer["seq"]
+
+    async def _verify_audit(self, target):
+        answer = json.loads(await self._as_persona("fetchval", "select haive.verify_audit()"))
+        return answer["tenant"] == _tenant_of(target) and answer["checked"]
+
+    # -- members and data subjects -----------------------------------------------------------------
+
+    async def _list_members(self, target):
+        answer = await self._as_persona("fetchval", "select haive.list_members()")
+        found = {row["user_id"] for row in json.loads(answer)}
+        return _member_of(target, self._persona) in found
+
+    async def _create_invitation(self, target):
+        tenant = _tenant_of(target)
+        return await self._as_persona(
+            *("fetchval", "select haive.create_invitation()"),
+            look=f"select id from haive.invitations where tenant_id = '{tenant}' order by id",
+        )
+
+    async def _list_invitations(self, target):
+        answer = await self._as_persona("fetchval", "select haive.list_invitations()")
+        return str(self._targets[target]) in {row["id"] for row in json.loads(answer)}
+
+    async def _revoke_invitation(self, target):
+        query = "select haive.revoke_invitation($1)"
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _accept_invitation(self, target):
+        query = "select haive.accept_invitation($1, $2)"
+        arguments = f"token {target}", _tenant_of(target)
+        try:
+            return await self._as_persona("fetchval", query, *arguments)
+        except asyncpg.PostgresError as error:
+            if error.sqlstate != "PT409":  # members of the tenant already
+                raise
+            return False
+
+    async def _apply_retention(self, target):
+        tenant = _tenant_of(target)
+        async with _undone(self._connection):
+            await self._connection.execute(
+                """update haive.tenants set settings = '{"data_retention_days": 1}';
+                update haive.conversations set last_message_at = now() - interval '9 days'"""
+            )
+            return await self._as_persona(
+                *("fetchval", "select haive.apply_retention()"),
+                look=f"select id from haive.conversations where tenant_id = '{tenant}' order by id",
+            )
+
+    async def _erase_user(self, target):
+        tenant = _tenant_of(target)
+        return await self._as_persona(
+            *("fetchval", "select haive.erase_user($1)", f"new {target}"),
+            look=f"select subject_hash from haive.erasures where tenant_id = '{tenant}' order by 1",
+        )
+
+    async def _export_user(self, target):
+        user = _member_of(target, self._persona)
+        query = "select haive.export_user($1, 'memberships')"
+        return json.loads(await self._as_persona("fetchval", query, user))["rows"]
+
+    async def _tenant_usage(self, target):
+        query = "select haive.tenant_usage($1)"
+        return await self._as_persona("fetchval", query, _tenant_of(target))
+
+    async def _reconcile_usage(self, target):
+        async with _undone(self._connection):
+            await self._connection.execute("update haive.tenants set metered = true")
+            query = "select haive.reconcile_usage($1)"
+            return await self._as_persona("fetchval", query, _tenant_of(target))
+
+    async def _tenant_analytics(self, target):
+        answer = await self._as_persona("fetchval", "select haive.tenant_analytics()")
+        return _tenant_of(target) in {row["tenant_id"] for row in json.loads(answer)}
 
     # -- threads: each with one checkpoint, of the target's id -------------------------------------
 
@@ -275,6 +442,56 @@ class Probe:
     async def _get_checkpoint_schema(self, target):
         query = "select haive.get_checkpoint_schema($1)"
         return await self._as_persona("fetchval", query, self._targets[target].bytes)
+
+    # -- keys --------------------------------------------------------------------------------------
+
+    async def _list_tenant_keys(self, target):
+        query = "select haive.list_tenant_keys($1)"
+        return json.loads(await self._as_persona("fetchval", query, _tenant_of(target)))
+
+    async def _put_tenant_key(self, target):
+        query = "select haive.put_tenant_key('0000000a', 'w', 'kek', 'next', $1)"
+        return await self._as_persona("fetchval", query, _tenant_of(target))
+
+    async def _drop_tenant_key(self, target):
+        query = "select haive.drop_tenant_key('00000002', $1)"
+        return await self._as_persona("fetchval", query, _tenant_of(target))
+
+    async def _destroy_tenant_keys(self, target):
+        query = "select haive.destroy_tenant_keys($1)"
+        return await self._as_persona("fetchval", query, _tenant_of(target))
+
+    async def _find_stale_messages(self, target):
+        answer = await self._as_persona("fetchval", "select haive.find_stale_messages('00000001')")
+        return str(self._targets[target]) in {row["id"] for row in json.loads(answer)}
+
+    async def _find_stale_conversations(self, target):
+        query = "select haive.find_stale_conversations('00000001')"
+        answer = await self._as_persona("fetchval", query)
+        return str(self._targets[target]) in {row["id"] for row in json.loads(answer)}
+
+    async def _reseal_messages(self, target):
+        key = str(self._targets[target])
+        row = {"conversation_id": key, "id": key, "seq": 1, "sealed": "", "sealed_with": "0" * 8}
+        query = "select haive.reseal_messages($1)"
+        return await self._as_persona("fetchval", query, json.dumps([row]))
+
+    async def _reseal_conversations(self, target):
+        key = self._targets[target]
+        updated_at = await self._connection.fetchval(
+            "select updated_at from haive.conversations where id = $1", key
+        )
+        row = {
+            "id": str(key), "was_updated_at": updated_at.isoformat(),
+            "sealed": "", "sealed_with": "00000001",
+        }  # fmt: skip
+        query = "select haive.reseal_conversations($1)"
+        return await self._as_persona("fetchval", query, json.dumps([row]))
+
+    async def _count_sealed(self, target):
+        answer = await self._as_persona("fetchval", "select haive.count_sealed()")
+        count = {row["table"]: row["rows"] for row in json.loads(answer)}.get("messages", 0)
+        return count == 3 and target != "foreign"
 
     async def _current_tenant(self, target):
         answer = await self._as_persona("fetchval", "select haive.current_tenant()")
@@ -345,6 +562,8 @@ async def test_the_database_answers_as_the_matrix_says(measured):
         ("alter table haive.events disable row level security", "events"),
         (f"alter policy {_READING} on haive.conversations using (false)", "get_conversation"),
         ("create policy o on haive.messages for select to authenticated using (true)", "messages"),
+        ("alter table haive.audit_log disable row level security", "audit_log"),
+        ("grant select on haive.audit_log to authenticated", "audit_log"),
         ("alter table haive.threads disable row level security", "threads"),
         ("alter table haive.branches disable row level security", "branches"),
         ("alter table haive.checkpoints disable row level security", "checkpoints"),
@@ -352,6 +571,8 @@ async def test_the_database_answers_as_the_matrix_says(measured):
         ("alter table haive.checkpoint_schemas disable row level security", "checkpoint_schemas"),
         (f"alter policy {_OWN} on haive.threads using (false)", "list_branches"),
         ("grant update on haive.checkpoints to service_role", "checkpoints"),
+        ("grant select on haive.invitations to service_role", "invitations"),
+        ("grant select on haive.erasures to haive_client", "erasures"),
         ("grant select on haive.events to authenticated", "events"),
         ("grant delete on haive.messages to service_role", "messages"),
         (

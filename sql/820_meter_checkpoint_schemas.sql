@@ -1,0 +1,60 @@
+-- As in meter_messages, for schemas of states.
+create or replace function haive_private.meter_checkpoint_schemas()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_op = 'UPDATE' then
+    for v in
+      select u.tenant_id, sum(u.bytes)::bigint as bytes
+      from (
+        select a.tenant_id, haive_private.checkpoint_bytes(a.payload) as bytes
+        from added as a
+        union all
+        select r.tenant_id, -haive_private.checkpoint_bytes(r.payload) as bytes
+        from removed as r
+      ) as u
+      group by u.tenant_id
+      having sum(u.bytes) <> 0
+    loop
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end loop;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id,
+      tg_argv[0]::int * sum(haive_private.checkpoint_bytes(c.payload))::bigint as bytes
+    from changed as c
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, 0, v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+alter function haive_private.meter_checkpoint_schemas() owner to haive_writer;
+
+comment on function haive_private.meter_checkpoint_schemas() is
+'Counts schemas of states that a statement wrote or removed.';
+
+create trigger meter_added after insert on haive.checkpoint_schemas
+referencing new table as changed
+for each statement execute function haive_private.meter_checkpoint_schemas('1');
+
+create trigger meter_changed after update on haive.checkpoint_schemas
+referencing old table as removed new table as added
+for each statement execute function haive_private.meter_checkpoint_schemas();
+
+create trigger meter_removed after delete on haive.checkpoint_schemas
+referencing old table as changed
+for each statement execute function haive_private.meter_checkpoint_schemas('-1');
