@@ -73,7 +73,7 @@ async def test_a_cancelled_call_leaves_no_transaction_and_no_role_of_the_owner(
     for ticks in TICKS:
         await cancelled(CALLS[call](store, conversation.id), ticks, times)
 
-        async with store._open.connection() as connection:
+        async with store._open._pool.connection() as connection:
             roles.add(await connection.fetchval("select current_user"))
         message = await store.add_message(conversation.id, "user", f"after {ticks} ticks")
         query = "select content from haive.messages where id = $1"
@@ -107,7 +107,7 @@ async def test_a_statement_of_the_owner_that_ran_out_of_time_leaves_no_role_of_t
     for _ in range(2):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(store.execute("select pg_sleep(5)"), 0.05)
-        async with store._open.connection() as connection:
+        async with store._open._pool.connection() as connection:
             assert await connection.fetchval("select current_user") == "haive_client"
             assert not connection.is_in_transaction()
 
@@ -122,7 +122,7 @@ async def test_what_a_statement_of_the_owner_does_to_its_session_ends_with_it(
     message = await store.add_message(conversation.id, "user", "hello")
     query = "select count(*) from haive.messages where id = $1"
     assert await postgres.fetchval(query, message.id) == 1
-    async with store._open.connection() as connection:
+    async with store._open._pool.connection() as connection:
         assert await connection.fetchval("select current_user") == "haive_client"
         assert await connection.fetchval("show lock_timeout") == "7s"
 

@@ -18,6 +18,7 @@ from haive.core.persistence import (
     errors,
     models,
     postgres,
+    privacy,
     schema,
     store,
     supabase,
@@ -53,6 +54,24 @@ def test_the_public_names_of_checkpoints() -> None:
     }  # fmt: skip
     for name in methods:
         assert inspect.getdoc(getattr(checkpointer.Checkpointer, name)), name
+
+
+def test_the_public_names_of_privacy() -> None:
+    assert privacy.__all__ == [
+        "Detector", "Finding", "PIIMode", "PIIPolicy", "PatternDetector", "PresidioDetector",
+        "Redacted", "Redactor",
+    ]  # fmt: skip
+    for name in privacy.__all__:
+        assert inspect.getdoc(getattr(privacy, name)), name
+
+
+def test_presidio_is_imported_where_it_is_used() -> None:
+    code = (
+        "import sys, haive.core.persistence.privacy, haive.core.persistence.postgres;"
+        "print(*sorted({'presidio_analyzer', 'spacy'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
 
 
 def test_checkpoints_are_imported_without_what_only_some_states_need() -> None:

@@ -13,6 +13,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from haive.core.persistence._keys import KeyRing, context
 from haive.core.persistence.checkpointer._codec import MAX_STATE_BYTES, Codec
 from haive.core.persistence.checkpointer._frames import (
     DELTA,
@@ -23,7 +24,6 @@ from haive.core.persistence.checkpointer._frames import (
     decode,
     encode,
 )
-from haive.core.persistence.checkpointer._keys import KeyRing, context
 from haive.core.persistence.errors import CorruptCheckpointError
 
 _RANDOM = random.Random(7)

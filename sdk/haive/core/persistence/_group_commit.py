@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from haive.core.persistence.errors import (
     OperationTimeoutError,
     PersistenceError,
+    QuotaExceededError,
     UnavailableError,
 )
 
@@ -166,7 +167,7 @@ class GroupCommit:
         try:
             return await self._append(rows)
         except PersistenceError as error:
-            if len(rows) == 1 or isinstance(error, UnavailableError):
+            if len(rows) == 1 or isinstance(error, UnavailableError) or _is_rate(error):
                 raise
         # By conversation first: a locked one costs its wait once, and not for each of its rows.
         streams: dict[int, list[int]] = {}
@@ -184,7 +185,8 @@ class GroupCommit:
         try:
             return await self._append(rows)
         except PersistenceError as error:
-            if len(rows) == 1 or isinstance(error, UnavailableError | OperationTimeoutError):
+            unheard = isinstance(error, UnavailableError | OperationTimeoutError)
+            if len(rows) == 1 or unheard or _is_rate(error):
                 return [copy(error) for _ in rows]
         outcomes: list[Outcome] = []
         for row in rows:
@@ -203,3 +205,8 @@ class GroupCommit:
         if self._ready and not self._launching:
             self._launching = True
             asyncio.get_running_loop().call_soon(self._launch)
+
+
+def _is_rate(error: PersistenceError) -> bool:
+    """Whether there were too many statements: then parts of one are more of them."""
+    return isinstance(error, QuotaExceededError) and error.resource == "requests"

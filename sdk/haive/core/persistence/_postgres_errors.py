@@ -37,6 +37,7 @@ def translated_error(error: BaseException) -> PersistenceError:
             message=getattr(error, "message", None),
             hint=getattr(error, "hint", None),
             constraint=getattr(error, "constraint_name", None),
+            detail=getattr(error, "detail", None),
         )
     if isinstance(error, asyncpg.DataError):
         return InvalidInputError("An argument is not of the type that the database expects.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
@@ -12,17 +11,14 @@ import asyncpg
 
 from haive.core.persistence._decoding import decode
 from haive.core.persistence._postgres_errors import FOREIGN as _FOREIGN
-from haive.core.persistence._postgres_errors import cause_of, translated, translated_error
+from haive.core.persistence._postgres_pool import is_gone
 from haive.core.persistence._retry import retrying
 from haive.core.persistence.errors import (
     AccessDeniedError,
-    ConfigurationError,
     ConflictError,
     DatabaseError,
     NotFoundError,
     PersistenceError,
-    PoolTimeoutError,
-    SchemaMissingError,
     error_class,
 )
 
@@ -30,14 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from datetime import datetime
 
-    from asyncpg.pool import PoolConnectionProxy
     from pydantic import TypeAdapter
 
+    from haive.core.persistence._postgres_pool import Connection, ConnectionPool
     from haive.core.persistence._rows import MessageRow
-    from haive.core.persistence.config import PersistenceConfig
     from haive.core.persistence.models import Message
-
-    Connection = PoolConnectionProxy[asyncpg.Record]
 
 T = TypeVar("T")
 
@@ -46,166 +39,59 @@ _log = logging.getLogger("haive.core.persistence.sql")
 # From here on COPY is ahead of arrays (at 5,000 rows 64,000 against 59,000 messages a second);
 # below, three more round trips cost more than it saves (at 2,000 rows 59,000 against 65,000).
 _COPY_FROM = 4_000
-# The role that a session takes: it reads under row level security and writes by functions alone.
-_ROLE = "haive_client"
 
 _MESSAGE_COLUMNS = (
     "tenant_id", "conversation_id", "seq", "id", "role", "content", "parts", "metadata",
-    "input_tokens", "output_tokens", "model", "cost", "created_at",
+    "input_tokens", "output_tokens", "model", "cost", "created_at", "sealed", "sealed_with",
 )  # fmt: skip
 
 
 class PostgresTransport:
     """Calls functions through an asyncpg pool."""
 
-    def __init__(self, config: PersistenceConfig) -> None:
-        self.schema = config.schema_name
-        self.tenant = config.tenant
-        self._config = config
+    def __init__(self, pool: ConnectionPool, schema: str, tenant: str | None) -> None:
+        self.schema = schema
+        self.tenant = tenant
+        self._pool = pool
+        self._config = config = pool.config
         self._statements: dict[tuple[str, ...], str] = {}
         private = f"{self.schema}_private"
         # No `from`: a scan of the function costs 5 % of the server's time for one message.
         self._append_one = (
-            f"select {private}.append_message($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)"  # nosec B608
+            f"select {private}.append_message($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)"  # nosec B608
         )
-        self._append_all = (
-            f"select * from {private}.append_messages($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12)"  # noqa: S608 # nosec B608
-        )
-        self._reserve = f"select e.tenant, r.* from {private}.enter_tenant($1, true) as e, lateral {private}.reserve_messages(e.tenant, e.actor, $2, $3, $4, $5, $6) as r"  # noqa: E501, S608 # nosec B608
-        self._pool: asyncpg.Pool[asyncpg.Record]
-        self._idle: list[Connection] = []
-        self._waiting = 0
-        self._closing = False
+        self._append_all = f"select * from {private}.append_messages($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)"  # noqa: E501, S608 # nosec B608
+        self._reserve = f"select e.tenant, r.* from {private}.enter_tenant($1, true) as e, lateral {private}.reserve_messages(e.tenant, e.actor, $2, $3, $4, $5, $6, $7) as r"  # noqa: E501, S608 # nosec B608
         self._may_copy = not config.through_transaction_pooler
 
-    @classmethod
-    async def connect(cls, config: PersistenceConfig) -> Self:
-        """Open the pool with its ``pool_size`` connections."""
-        self = cls(config)
-        pooled = config.through_transaction_pooler
-        if pooled and config.session_settings:
-            raise ConfigurationError(
-                f"{', '.join(config.session_settings)} cannot be set through a transaction pooler.",
-                hint="Use the session port (5432), or `alter role … set …` on the server.",
-            )
-        async with translated():
-            self._pool = await asyncpg.create_pool(
-                config.dsn,
-                min_size=config.pool_size,
-                max_size=config.pool_size + config.max_overflow,
-                max_inactive_connection_lifetime=60.0,
-                max_queries=10_000_000,
-                timeout=config.pool_timeout,
-                # A prepared statement lives in one session: through a pooler it is another's.
-                statement_cache_size=0 if pooled else 200,
-                init=None if pooled else self._prepare_session,  # type: ignore[arg-type] # proxies are connections
-                reset=_keep,  # type: ignore[arg-type] # likewise
-            )
-        return self
-
-    async def _prepare_session(self, connection: Connection) -> None:
-        settings = self._config.session_settings
-        try:
-            await connection.execute(
-                "select pg_catalog.set_config(name, value, false) "
-                "from unnest($1::text[], $2::text[]) as s (name, value)",
-                list(settings),
-                list(settings.values()),
-            )
-        except (asyncpg.InvalidParameterValueError, asyncpg.CantChangeRuntimeParamError) as error:
-            raise ConfigurationError(
-                f"The server does not take a setting: {error.args[0]}"
-            ) from error
-        try:
-            await connection.execute(f"set role {_ROLE}")
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise ConfigurationError(
-                "The database user may not act as haive_client.",
-                hint="Run as its owner: grant haive_client to <user>.",
-            ) from error
-        except asyncpg.InvalidParameterValueError as error:
-            raise SchemaMissingError(
-                "The kit was never installed on this server.",
-                hint=f"Run `haive migrate --schema {self.schema}`, or `supabase db push`.",
-            ) from error
-
-    @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """A connection of the pool, with errors of ours.
-
-        Raises:
-            PoolTimeoutError: None came free in ``pool_timeout`` seconds.
-        """
-        connection = await self._take()
-        try:
-            yield connection
-        except BaseException as error:
-            await self._give_up(connection, error)
-            if isinstance(error, _FOREIGN):
-                raise translated_error(error) from cause_of(error)
-            raise
-        await self._give_back(connection)
-
-    async def _take(self) -> Connection:
-        while self._idle:
-            connection = self._idle.pop()
-            if not _is_gone(connection):
-                return connection
-            await self._pool.release(connection)
-        self._waiting += 1
-        try:
-            return await self._pool.acquire(timeout=self._config.pool_timeout)
-        except TimeoutError as error:
-            raise PoolTimeoutError from error
-        except _FOREIGN as error:
-            raise translated_error(error) from cause_of(error)
-        finally:
-            self._waiting -= 1
-
-    async def _give_up(self, connection: Connection, error: BaseException) -> None:
-        # Not kept at hand: it may be in a transaction, or have an answer on its way. The pool waits
-        # for a cancelled statement and rolls back.
-        confused = isinstance(error, asyncpg.InternalClientError | asyncpg.InterfaceError)
-        # Where this fails the session is at its end; the caller hears what went wrong first.
-        with suppress(*_FOREIGN):
-            if confused and not isinstance(error, ValueError) and not _is_gone(connection):
-                connection.terminate()
-            await self._pool.release(connection)
-
-    async def _give_back(self, connection: Connection) -> None:
-        # Kept at hand where nobody waits: the pool's release and acquire are three turns of the
-        # event loop, 0.15 ms of the 0.5 that one message takes.
-        if (
-            self._waiting
-            or self._closing
-            or _is_gone(connection)
-            or len(self._idle) >= self._config.pool_size
-        ):
-            await self._pool.release(connection)
-        else:
-            self._idle.append(connection)
-
     async def call(
-        self, function: str, arguments: Mapping[str, object], returns: TypeAdapter[T], *, safe: bool
+        self,
+        function: str,
+        arguments: Mapping[str, object],
+        returns: TypeAdapter[T],
+        *,
+        safe: bool,
+        in_tenant: bool = True,
     ) -> T:
         """Call a function; see `Transport.call`."""
+        if in_tenant:
+            arguments = {**arguments, "tenant": self.tenant}
         key = (function, *arguments)
         statement = self._statements.get(key)
         if statement is None:
-            names = [*arguments, "tenant"]
-            named = ", ".join(f"{name} => ${place}" for place, name in enumerate(names, 1))
+            named = ", ".join(f"{name} => ${place}" for place, name in enumerate(arguments, 1))
             statement = self._statements[key] = f"select {self.schema}.{function}({named})"
 
         async def once() -> object:
-            async with self.connection() as connection:
-                return await self._fetchval(connection, statement, *arguments.values(), self.tenant)
+            async with self._pool.connection(self.schema) as connection:
+                return await self._fetchval(connection, statement, *arguments.values())
 
         answer = await retrying(once, self._config.retry_timeout if safe else 0)
         return decode(returns, answer)
 
     async def schema_version(self) -> str | None:
         """The newest migration of the installation; None where there is none."""
-        async with self.connection() as connection:
+        async with self._pool.connection(self.schema) as connection:
             exists = await connection.fetchval(
                 "select pg_catalog.to_regprocedure($1) is not null",
                 f"{self.schema}.schema_version()",
@@ -228,9 +114,9 @@ class PostgresTransport:
         arguments = (
             self.tenant, row.conversation_id, row.id, row.role, row.text, row.parts, row.metadata,
             usage and usage.input_tokens, usage and usage.output_tokens, usage and usage.model,
-            usage and usage.cost, row.created_at,
+            usage and usage.cost, row.created_at, row.sealed, row.sealed_with,
         )  # fmt: skip
-        async with self.connection() as connection:
+        async with self._pool.connection(self.schema) as connection:
             answer = await self._fetchval(connection, self._append_one, *arguments)
         seq, created_at, failure = answer
         return (_outcome(row, seq, created_at, failure),)
@@ -239,7 +125,7 @@ class PostgresTransport:
         self, rows: Sequence[MessageRow]
     ) -> Sequence[Message | PersistenceError]:
         columns = _columns(rows)
-        async with self.connection() as connection:
+        async with self._pool.connection(self.schema) as connection:
             answer = await self._fetchrow(connection, self._append_all, self.tenant, *columns)
         seqs, times, failures = answer
         if failures is None:
@@ -264,7 +150,7 @@ class PostgresTransport:
 
     async def _append_all_or_none(self, rows: Sequence[MessageRow]) -> list[tuple[int, datetime]]:
         columns = _columns(rows)
-        async with self.connection() as connection, connection.transaction():
+        async with self._pool.connection(self.schema) as connection, connection.transaction():
             answer = await self._fetchrow(connection, self._append_all, self.tenant, *columns)
             seqs, times, failures = answer
             for row, failure in zip(rows, failures or (), strict=False):
@@ -278,8 +164,8 @@ class PostgresTransport:
         COPY does not work under row level security, so this acts as the session's own user, who
         owns the table; the tenant is the one that was entered.
         """
-        conversation_ids, _, _, _, _, _, inputs, outputs, _, costs, times = _columns(rows)
-        async with self.connection() as connection, connection.transaction():
+        conversation_ids, _, _, _, _, _, inputs, outputs, _, costs, times, _, _ = _columns(rows)
+        async with self._pool.connection(self.schema) as connection, connection.transaction():
             await connection.execute("set local role none")
             tenant, ids, lasts, counts = await self._fetchrow(
                 connection,
@@ -290,6 +176,7 @@ class PostgresTransport:
                 outputs,
                 costs,
                 times,
+                all(row.sealed is not None for row in rows),
             )
             next_seq = {}
             for conversation_id, last, count in zip(ids, lasts, counts, strict=True):
@@ -308,6 +195,7 @@ class PostgresTransport:
                     tenant, row.conversation_id, seq, row.id, row.role, row.text, row.parts,
                     row.metadata or "{}", usage and usage.input_tokens,
                     usage and usage.output_tokens, usage and usage.model, usage and usage.cost, at,
+                    row.sealed, row.sealed_with,
                 ))  # fmt: skip
                 written.append((seq, at))
             await connection.copy_records_to_table(
@@ -321,7 +209,7 @@ class PostgresTransport:
         if self._config.through_transaction_pooler:
             yield True
             return
-        async with self.connection() as connection:
+        async with self._pool.connection(self.schema) as connection:
             taken = await connection.fetchval(
                 "select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended($1, 0))", job
             )
@@ -329,7 +217,7 @@ class PostgresTransport:
                 yield bool(taken)
             finally:
                 # The end of a session ends its locks too.
-                if taken and not _is_gone(connection):
+                if taken and not is_gone(connection):
                     with suppress(*_FOREIGN):
                         await connection.execute(
                             "select pg_catalog.pg_advisory_unlock("
@@ -339,7 +227,7 @@ class PostgresTransport:
 
     async def execute(self, sql: str, arguments: Sequence[object]) -> list[dict[str, object]]:
         """Run a statement as the session's own user; see `Store.execute`."""
-        async with self.connection() as connection:
+        async with self._pool.connection(self.schema) as connection:
             if self._config.echo_sql:
                 _log.info("%s", sql)
             try:
@@ -358,23 +246,20 @@ class PostgresTransport:
             await connection.execute("reset role")
             rows = await connection.fetch(sql, *arguments)
             await connection.reset()
-            await self._prepare_session(connection)
+            await self._pool.prepare(connection)
             ready = True
         finally:
-            if not ready and not _is_gone(connection):
+            if not ready and not is_gone(connection):
                 connection.terminate()  # a session that is still the owner's does not go back
         return [dict(row) for row in rows]
 
+    def scoped(self, *, schema: str | None = None, tenant: str | None = None) -> Self:
+        """The same connections, for another tenant or installation of the same database."""
+        return type(self)(self._pool, schema or self.schema, tenant or self.tenant)
+
     async def aclose(self) -> None:
         """Close the pool, waiting for what is under way."""
-        self._closing = True
-        async with translated():
-            while self._idle:
-                await self._pool.release(self._idle.pop())
-            try:
-                await asyncio.wait_for(self._pool.close(), self._config.pool_timeout)
-            except TimeoutError:
-                self._pool.terminate()
+        await self._pool.aclose()
 
     async def _fetchval(self, connection: Connection, sql: str, *arguments: Any) -> Any:
         row = await self._fetchrow(connection, sql, *arguments)
@@ -390,18 +275,6 @@ class PostgresTransport:
         if row is None:
             raise PersistenceError("The server answered with no row.")
         return row
-
-
-def _is_gone(connection: Connection) -> bool:
-    """Whether the server has ended the session; the pool has taken the proxy apart then."""
-    try:
-        return connection.is_closed()
-    except asyncpg.InterfaceError:
-        return True
-
-
-async def _keep(_: Connection) -> None:
-    """Undo nothing when a connection goes back: no operation leaves anything in its session."""
 
 
 def _columns(rows: Sequence[MessageRow]) -> tuple[Sequence[object] | None, ...]:
@@ -424,6 +297,8 @@ def _columns(rows: Sequence[MessageRow]) -> tuple[Sequence[object] | None, ...]:
         column([usage and usage.model for usage in usages]) if used else None,
         column([usage and usage.cost for usage in usages]) if used else None,
         column([row.created_at for row in rows]),
+        column([row.sealed for row in rows]),
+        column([row.sealed_with for row in rows]),
     )
 
 

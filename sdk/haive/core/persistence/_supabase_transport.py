@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, TypeVar
 from uuid import UUID
 
 import httpx
@@ -48,25 +48,17 @@ _VERSION: TypeAdapter[str | None] = TypeAdapter(Annotated[str, Field(pattern=r"^
 _TIMEOUT = httpx.Timeout(70.0, connect=10.0)
 
 
-class SupabaseTransport:
-    """Calls functions through PostgREST with supabase-py."""
+class ProjectApi:
+    """The client of a project, with its key and headers; one serves all tenants and schemas."""
 
     def __init__(
-        self,
-        url: str,
-        key: str,
-        *,
-        schema: str,
-        tenant: str | None,
-        headers: dict[str, str],
-        retry_timeout: float,
+        self, url: str, key: str, *, schema: str, headers: dict[str, str], retry_timeout: float
     ) -> None:
-        self.schema = schema
-        self.tenant = tenant
+        self.retry_timeout = retry_timeout
+        self._schema = schema
         self._url = url
         self._key = key
         self._headers = headers
-        self._retry_timeout = retry_timeout
         self._client: AsyncClient | None = None
         self._http: httpx.AsyncClient
 
@@ -80,7 +72,7 @@ class SupabaseTransport:
                 self._key,
                 # One client a caller: nobody's session is refreshed or kept in here.
                 AsyncClientOptions(
-                    schema=self.schema,
+                    schema=self._schema,
                     headers=dict(self._headers),
                     auto_refresh_token=False,
                     persist_session=False,
@@ -89,13 +81,17 @@ class SupabaseTransport:
             )
         return self._client
 
-    async def _rpc(self, function: str, arguments: dict[str, Any]) -> Any:
+    async def rpc(self, schema: str, function: str, arguments: dict[str, Any]) -> Any:
+        """Call a function and return the JSON that it answers with."""
         client = await self._connected()
+        rest = client.postgrest if schema == self._schema else client.postgrest.schema(schema)
         try:
-            answer = await client.postgrest.rpc(function, arguments).execute()
+            answer = await rest.rpc(function, arguments).execute()
         except APIError as error:
             # Nothing beneath it: details of the server can quote rows.
-            raise database_error(error.code, message=error.message, hint=error.hint) from None
+            raise database_error(
+                error.code, message=error.message, hint=error.hint, detail=error.details
+            ) from None
         except httpx.TimeoutException as error:
             raise StatementTimeoutError("The API did not answer in time.") from error
         except httpx.TransportError as error:
@@ -106,22 +102,46 @@ class SupabaseTransport:
             raise DatabaseError("The answer of the API cannot be read.") from None
         return answer.data
 
+    async def aclose(self) -> None:
+        """Close the client's connections."""
+        if self._client is not None:
+            self._client = None
+            await self._http.aclose()
+
+
+class SupabaseTransport:
+    """Calls functions through PostgREST with supabase-py."""
+
+    def __init__(self, api: ProjectApi, schema: str, tenant: str | None) -> None:
+        self.schema = schema
+        self.tenant = tenant
+        self._api = api
+
+    async def _rpc(self, function: str, arguments: dict[str, Any]) -> Any:
+        return await self._api.rpc(self.schema, function, arguments)
+
     async def call(
-        self, function: str, arguments: Mapping[str, object], returns: TypeAdapter[T], *, safe: bool
+        self,
+        function: str,
+        arguments: Mapping[str, object],
+        returns: TypeAdapter[T],
+        *,
+        safe: bool,
+        in_tenant: bool = True,
     ) -> T:
         """Call a function; see `Transport.call`."""
         body = {name: _jsonable(value) for name, value in arguments.items()}
-        if self.tenant is not None:
+        if in_tenant and self.tenant is not None:
             body["tenant"] = self.tenant
 
         answer = await retrying(
-            lambda: self._rpc(function, body), self._retry_timeout if safe else 0
+            lambda: self._rpc(function, body), self._api.retry_timeout if safe else 0
         )
         return decode(returns, answer)
 
     async def schema_version(self) -> str | None:
         """The newest migration of the installation."""
-        answer = await retrying(lambda: self._rpc("schema_version", {}), self._retry_timeout)
+        answer = await retrying(lambda: self._rpc("schema_version", {}), self._api.retry_timeout)
         # As JSON once more: a text is taken for JSON, and a version for a number.
         return decode(_VERSION, json.dumps(answer))
 
@@ -135,7 +155,7 @@ class SupabaseTransport:
         body: dict[str, Any] = {"messages": [row.document() for row in rows]}
         if self.tenant is not None:
             body["tenant"] = self.tenant
-        answer = await retrying(lambda: self._rpc("add_messages", body), self._retry_timeout)
+        answer = await retrying(lambda: self._rpc("add_messages", body), self._api.retry_timeout)
         written = decode(_PLACES, answer)
         if len(written) != len(rows):
             raise DatabaseError("The answer of the API cannot be read.")
@@ -152,11 +172,13 @@ class SupabaseTransport:
             "The REST API runs no SQL.", hint="Use a PostgresStore with the project's DATABASE_URL."
         )
 
+    def scoped(self, *, schema: str | None = None, tenant: str | None = None) -> Self:
+        """The same client, for another tenant or installation of the same project."""
+        return type(self)(self._api, schema or self.schema, tenant or self.tenant)
+
     async def aclose(self) -> None:
         """Close the client's connections."""
-        if self._client is not None:
-            self._client = None
-            await self._http.aclose()
+        await self._api.aclose()
 
 
 def _jsonable(value: object) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +25,13 @@ class Transport(Protocol):
     tenant: str | None
 
     async def call(
-        self, function: str, arguments: Mapping[str, object], returns: TypeAdapter[T], *, safe: bool
+        self,
+        function: str,
+        arguments: Mapping[str, object],
+        returns: TypeAdapter[T],
+        *,
+        safe: bool,
+        in_tenant: bool = True,
     ) -> T:
         """Call a function by name and decode the JSON that it returns.
 
@@ -34,6 +40,7 @@ class Transport(Protocol):
             arguments: By name. Values are JSON or have a JSON form that Postgres reads.
             returns: What the answer is.
             safe: Whether repeating the call changes nothing: then a lost server is waited for.
+            in_tenant: Whether the function works in a tenant, and takes its name.
         """
 
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
@@ -59,6 +66,9 @@ class Transport(Protocol):
             False where somebody else is at it. Where there is no session that could hold a lock,
             always true.
         """
+
+    def scoped(self, *, schema: str | None = None, tenant: str | None = None) -> Self:
+        """The same way to the database, for another tenant or installation in it."""
 
     async def aclose(self) -> None:
         """Give everything back."""

@@ -3,6 +3,7 @@
     PersistenceError
     ├── InvalidInputError            an argument is wrong; nothing was stored
     │   ├── ContentTooLargeError
+    │   ├── PersonalDataError        the policy refuses what is in it: `entities`, `paths`
     │   └── StateError               a state holds what cannot be stored; `path` says where
     ├── NotFoundError                no such row, or none that the caller may see
     ├── ConflictError                the id is taken by other content
@@ -11,8 +12,18 @@
     │   ├── CorruptCheckpointError   what is stored is damaged, or was put there by somebody else
     │   ├── CheckpointKeyError       no key of the ring opens it
     │   └── StateMismatchError       the state does not fit its model any more: `paths`
+    ├── DecryptionError              what is sealed does not open: changed, moved, or another key's
+    │   ├── KeyMissingError          no key at hand opens it
+    │   └── KeyDestroyedError        the tenant's keys were destroyed
     ├── AccessDeniedError            the caller may not
     │   └── TokenExpiredError
+    ├── AuditSignatureError          the head of an audit log is not signed by the key
+    ├── SubjectErasedError           the user was erased; nothing more is stored about them
+    ├── TenantError
+    │   ├── TenantSuspendedError     the tenant is closed
+    │   ├── TenantMovedError         its rows are in another place now               (retryable)
+    │   └── TenantMovingError        it takes no writes for a moment                 (retryable)
+    ├── QuotaExceededError           the tenant is at a limit: `resource`, `used`, `resets_at`
     ├── SchemaError                  the database has not what this version needs
     │   ├── SchemaMissingError
     │   └── SchemaVersionError
@@ -35,7 +46,9 @@ Errors of the database are told apart by SQLSTATE (or PostgREST's code), never b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +59,7 @@ class PersistenceError(Exception):
     """The operation failed."""
 
     #: Whether the same call may succeed later. Writes carry ids, so repeating one is safe.
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
 
     def __init__(
         self, message: str | None = None, *, hint: str | None = None, sqlstate: str | None = None
@@ -70,6 +83,27 @@ class InvalidInputError(PersistenceError, ValueError):
 
 class ContentTooLargeError(InvalidInputError):
     """Something is over its limit; store the bulk elsewhere and its address here."""
+
+
+class PersonalDataError(InvalidInputError):
+    """Personal data is not stored here; leave it out, or have it masked."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        entities: Sequence[str] = (),
+        paths: Sequence[str] = (),
+        hint: str | None = None,
+    ):
+        if message is None and entities:
+            places = ", ".join(paths[:5]) + (" and more" if len(paths) > 5 else "")
+            message = f"Personal data is not stored here: {', '.join(entities)} at {places}."
+        super().__init__(message, hint=hint)
+        #: What was found: ``EMAIL``, ``IBAN``, …
+        self.entities = tuple(entities)
+        #: Where, as JSON paths; a key that is personal data itself is told as ``*``.
+        self.paths = tuple(paths)
 
 
 class StateError(InvalidInputError):
@@ -123,12 +157,101 @@ class StateMismatchError(CheckpointError):
         self.paths = tuple(paths)
 
 
+class DecryptionError(PersistenceError):
+    """What is sealed does not open: it was changed or moved; nothing of it was used."""
+
+
+class KeyMissingError(DecryptionError):
+    """No key at hand opens what is sealed; work in the tenant's context, which has its keys."""
+
+
+class KeyDestroyedError(DecryptionError):
+    """The tenant's keys were destroyed; what they sealed cannot be read any more."""
+
+
 class AccessDeniedError(PersistenceError):
     """The caller may not do this; use another key, or become a member of the tenant."""
 
 
 class TokenExpiredError(AccessDeniedError):
     """The token has expired; sign in again and make a store with the new one."""
+
+
+class AuditSignatureError(PersistenceError):
+    """The head of an audit log is not signed by this key, or was changed since."""
+
+
+class SubjectErasedError(PersistenceError):
+    """The user was erased from this tenant; nothing is stored about them any more."""
+
+
+class TenantError(PersistenceError):
+    """The tenant cannot be worked in."""
+
+
+class TenantSuspendedError(TenantError):
+    """The tenant is closed; an administrator of the platform opens it with resume_tenant."""
+
+
+class TenantMovedError(TenantError):
+    """The rows of the tenant are in another place now; work in tenant_context, which knows."""
+
+    retryable = True
+
+
+class TenantMovingError(TenantError):
+    """The tenant is being moved and takes no writes; try again in a second."""
+
+    retryable = True
+
+
+class QuotaExceededError(PersistenceError):
+    """The tenant is at one of its limits; nothing was stored."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        sqlstate: str | None = None,
+        resource: str = "",
+        limit: int | None = None,
+        used: int | None = None,
+        resets_at: datetime | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, sqlstate=sqlstate)
+        #: ``conversations``, ``storage`` (bytes), ``requests`` (a minute) or ``tokens`` (a month).
+        self.resource = resource
+        #: The limit.
+        self.limit = limit
+        #: What was in use, without what was refused.
+        self.used = used
+        #: When there is something to use again; None where only deleting makes room.
+        self.resets_at = resets_at
+        #: Seconds until then.
+        self.retry_after = retry_after
+        #: Only what a minute brings back is worth a second try.
+        self.retryable = resource == "requests"
+
+    @classmethod
+    def from_facts(cls, message: str | None, hint: str | None, facts: str | None) -> Self:
+        """The error with the JSON object of facts that the database sent along."""
+        try:
+            known = json.loads(facts or "{}")
+            resets_at = known.get("resets_at")
+            return cls(
+                message,
+                hint=hint,
+                sqlstate="PT429",
+                resource=known.get("resource", ""),
+                limit=known.get("limit"),
+                used=known.get("used"),
+                resets_at=datetime.fromisoformat(resets_at) if resets_at else None,
+                retry_after=known.get("retry_after"),
+            )
+        except (AttributeError, TypeError, ValueError):
+            return cls(message, hint=hint, sqlstate="PT429")
 
 
 class SchemaError(PersistenceError):
@@ -206,8 +329,13 @@ _CLASSES: dict[str, type[PersistenceError]] = {
     "PT403": AccessDeniedError,
     "PT404": NotFoundError,
     "PT409": ConflictError,
+    "PT410": SubjectErasedError,
     "PT413": ContentTooLargeError,
+    "PT421": TenantMovedError,
     "PT422": InvalidInputError,
+    "PT423": TenantSuspendedError,
+    "PT429": QuotaExceededError,
+    "PT503": TenantMovingError,
     # Postgres
     "08": ConnectionLostError,
     "22": InvalidInputError,
@@ -260,6 +388,7 @@ def database_error(
     message: str | None = None,
     hint: str | None = None,
     constraint: str | None = None,
+    detail: str | None = None,
 ) -> PersistenceError:
     """An error of the database as one of ours.
 
@@ -267,6 +396,8 @@ def database_error(
     and rows are somebody's data.
     """
     cls = error_class(code)
+    if issubclass(cls, QuotaExceededError):
+        return cls.from_facts(message, hint, detail)
     if code and code.startswith("PT"):
         return cls(message, hint=hint, sqlstate=code)
     if constraint and constraint.endswith("_is_bounded"):

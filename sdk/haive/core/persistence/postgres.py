@@ -9,6 +9,7 @@ import asyncpg
 
 from haive.core.persistence import schema as _schema
 from haive.core.persistence._postgres_errors import translated
+from haive.core.persistence._postgres_pool import ConnectionPool
 from haive.core.persistence._postgres_transport import PostgresTransport
 from haive.core.persistence.config import PersistenceConfig
 from haive.core.persistence.errors import PersistenceError
@@ -16,6 +17,7 @@ from haive.core.persistence.store import Store
 
 if TYPE_CHECKING:
     from haive.core.persistence._transport import Transport
+    from haive.core.persistence.privacy import PIIPolicy
 
 
 class PostgresStore(Store):
@@ -25,10 +27,19 @@ class PostgresStore(Store):
 
         async with PostgresStore(PersistenceConfig(schema="haive")) as store:
             conversation = await store.create_conversation(agent_id="assistant-001")
+
+    Args:
+        config: How to connect.
+        pii: What is done with personal data before it is stored; nothing if not given.
+
+    Raises:
+        ConfigurationError: The policy asks for what its detector cannot find.
     """
 
-    def __init__(self, config: PersistenceConfig | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, config: PersistenceConfig | None = None, *, pii: PIIPolicy | None = None
+    ) -> None:
+        super().__init__(pii=pii)
         self.config = config or PersistenceConfig()
         self._open: PostgresTransport | None = None
         self._opening = asyncio.Lock()
@@ -76,7 +87,8 @@ class PostgresStore(Store):
                 await _schema.migrate(self.config.dsn, schema=name)
         async with self._opening:
             if self._open is None:
-                self._open = await PostgresTransport.connect(self.config)
+                pool = await ConnectionPool.connect(self.config)
+                self._open = PostgresTransport(pool, self.config.schema_name, self.config.tenant)
         if check_version:
             try:
                 _schema.check_version(name, await self._open.schema_version())

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 
 DEFAULT_SCHEMA = "haive"
 
-# The two identifiers of the SQL files; roles such as haive_client belong to the server and stay.
-_IDENTIFIER = re.compile(r"(?<![\w-])haive(?=(?:_private)?(?![\w-]))")
+# The two identifiers of the SQL files; roles such as haive_client belong to the server and stay,
+# and so does the header x-haive-tenant. A minus may stand before a call.
+_IDENTIFIER = re.compile(
+    r"(?<![\w-])haive(?=(?:_private)?(?![\w-]))|(?<=-)haive(?=(?:_private)?\.\w)"
+)
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,54}")
 # Grants without SET came with it.
 _OLDEST_POSTGRES = 16
@@ -143,6 +146,39 @@ async def _migrate(connection: Connection, schema: str, *, dry_run: bool) -> Mig
     if newest > required_version():
         raise _version_error(schema, newest)
     return MigrationReport(schema=schema, applied=tuple(applied), version=required_version())
+
+
+async def install(connection: Connection, schema: str, *, dry_run: bool = False) -> tuple[str, ...]:
+    """Install under one more name, or bring it to this version, in one transaction.
+
+    For schemas of tenants: the roles are there from the base's installation, so these need no lock
+    but their own, and several are made at once (0.1 s each).
+
+    Returns:
+        The migrations that were applied, or would be in a dry run.
+
+    Raises:
+        SchemaVersionError: It is newer than this package.
+    """
+    check_schema_name(schema)
+    async with connection.transaction():
+        if not dry_run:
+            await connection.execute(
+                "select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, $2))",
+                schema,
+                _LOCK,
+            )
+        done = await installed_versions(connection, schema)
+        newest = max(done, default="")
+        if newest > required_version():
+            raise _version_error(schema, newest)
+        missing = [migration for migration in migrations() if migration.version not in done]
+        if missing and not dry_run:
+            # One message for all of them: without parameters the server takes many statements.
+            script = "\n".join(migration.sql for migration in missing)
+            await connection.execute(relocate(script, schema))
+            await connection.execute("notify pgrst, 'reload schema'")
+    return tuple(f"{migration.version}_{migration.name}" for migration in missing)
 
 
 async def installed_versions(connection: Connection, schema: str) -> frozenset[str]:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haive.core.persistence.checkpointer import _keys
-from haive.core.persistence.checkpointer._keys import KeyRing, TenantKeys, context
+from haive.core.persistence import _keys
+from haive.core.persistence._keys import KeyRing, TenantKeys, context
 from haive.core.persistence.errors import (
-    CheckpointKeyError,
     ConfigurationError,
-    CorruptCheckpointError,
+    DecryptionError,
+    KeyMissingError,
 )
 
 OLD, NEW = bytes(range(32)), bytes(range(100, 132))
@@ -104,6 +104,10 @@ def test_what_is_derived_stays_the_same_in_later_versions() -> None:
     assert keys.blind("$.status", b"done") == "egRn3FWLjHyglu0fuSoViQ"
     sealed = bytes.fromhex("000102030405060708090a0b95903c1fcfb595f37ed61c53019ed8cb370f72b019")
     assert keys.open(keys.key_id, sealed, context("row")) == b"hello"
+    assert (
+        keys.seal_content(b"hello", context("row")).hex()
+        == "64271734f20e1ed9bd8f3d608d09111ce78a7aedaeb030f2189b36c5d345883582"
+    )
 
 
 def test_the_id_of_a_key_is_8_hex_characters_and_the_same_for_all_tenants() -> None:
@@ -144,20 +148,20 @@ def test_what_an_older_key_sealed_opens() -> None:
 def test_a_key_that_is_not_in_the_ring_is_named_as_the_cause() -> None:
     before = tenant(OLD)
     sealed = before.seal(b"data", ROW)
-    with pytest.raises(CheckpointKeyError):
+    with pytest.raises(KeyMissingError):
         tenant(NEW).open(before.key_id, sealed, ROW)
 
 
 def test_a_key_does_not_open_what_another_one_sealed() -> None:
     keys = tenant(NEW, OLD)
-    with pytest.raises(CorruptCheckpointError):
+    with pytest.raises(DecryptionError):
         keys.open(tenant(OLD).key_id, keys.seal(b"data", ROW), ROW)
 
 
 def test_a_tenant_does_not_open_what_another_one_sealed() -> None:
     sealed = tenant(NEW, name="a").seal(b"data", ROW)
     other = tenant(NEW, name="b")
-    with pytest.raises(CorruptCheckpointError):
+    with pytest.raises(DecryptionError):
         other.open(other.key_id, sealed, ROW)
 
 
@@ -166,7 +170,7 @@ def test_rows_cannot_be_swapped() -> None:
     rows = [context("default", "thread", 1), context("default", "thread", 2)]
     sealed = [keys.seal(b"first", rows[0]), keys.seal(b"second", rows[1])]
     for place in (0, 1):
-        with pytest.raises(CorruptCheckpointError):
+        with pytest.raises(DecryptionError):
             keys.open(keys.key_id, sealed[1 - place], rows[place])
 
 
@@ -177,13 +181,37 @@ def test_a_changed_byte_and_a_missing_one_are_found_everywhere() -> None:
         for bit in range(8):
             flipped = bytearray(sealed)
             flipped[place] ^= 1 << bit
-            with pytest.raises(CorruptCheckpointError):
+            with pytest.raises(DecryptionError):
                 keys.open(keys.key_id, bytes(flipped), ROW)
-        with pytest.raises(CorruptCheckpointError):
+        with pytest.raises(DecryptionError):
             keys.open(keys.key_id, sealed[:place], ROW)
     for forged in (sealed + b"\x00", os.urandom(40), pickle.dumps("data"), b"data"):
-        with pytest.raises(CorruptCheckpointError):
+        with pytest.raises(DecryptionError):
             keys.open(keys.key_id, forged, ROW)
+
+
+# ── content ──────────────────────────────────────────────────────────────────────────────────
+
+
+@given(st.binary(max_size=100), st.binary(max_size=20))
+def test_the_same_content_of_the_same_row_has_the_same_bytes(data: bytes, row: bytes) -> None:
+    keys = tenant(NEW)
+    sealed = keys.seal_content(data, row)
+    assert keys.open_content(keys.key_id, sealed, row) == data
+    assert tenant(NEW, OLD).seal_content(data, row) == sealed
+    for other in (
+        keys.seal_content(data + b"x", row), keys.seal_content(data, row + b"x"),
+        tenant(OLD).seal_content(data, row), tenant(NEW, name="b").seal_content(data, row),
+    ):  # fmt: skip
+        assert other[:12] != sealed[:12]
+
+
+def test_states_and_content_have_keys_of_their_own() -> None:
+    keys = tenant(NEW)
+    with pytest.raises(DecryptionError):
+        keys.open(keys.key_id, keys.seal_content(b"data", ROW), ROW)
+    with pytest.raises(DecryptionError):
+        keys.open_content(keys.key_id, keys.seal(b"data", ROW), ROW)
 
 
 # ── blind tokens ─────────────────────────────────────────────────────────────────────────────
