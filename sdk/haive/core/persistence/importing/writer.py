@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from haive.core.persistence._rows import row_of
-from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
+from haive.core.persistence.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    TenantError,
+)
 from haive.core.persistence.importing.prepare import reason
 from haive.core.persistence.importing.records import Skipped, What
 from haive.core.persistence.importing.stored import count_stored
@@ -28,8 +32,6 @@ MAX_BYTES = 16 << 20
 
 # Errors of one row; all others are of the connection or the caller, and end the import.
 _REFUSALS = (InvalidInputError, ConflictError, NotFoundError)
-# Only the tenant is referred to without being looked for; that is no fault of a row's.
-_FOREIGN_KEY = "23503"
 
 
 class Writer:
@@ -72,14 +74,20 @@ class Writer:
             self._report.messages += len(written)
 
     async def _create(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Conversation]]:
-        stored = await self._store.create_conversations(
-            [prepared.conversation for prepared in batch]
-        )
+        try:
+            stored = await self._store.create_conversations(
+                [prepared.conversation for prepared in batch]
+            )
+        except NotFoundError as error:
+            # The tenant is all that a new conversation refers to; that is no fault of a row's.
+            raise TenantError(
+                "There is no such tenant.", hint="Check --tenant and HAIVE_TENANT."
+            ) from error
         return list(zip(batch, stored, strict=True))
 
     async def _store_messages(self, messages: Sequence[NewMessage]) -> list[object]:
         # What add_messages does, but that nobody reads the messages.
-        return [*await self._store._write([row_of(message) for message in messages])]
+        return [*await self._store._write(self._store._rows(messages))]
 
     def _missing(
         self, prepared: Prepared, stored: Conversation, there: int | None
@@ -141,10 +149,6 @@ async def _each_or_none(
     try:
         return await write(items)
     except _REFUSALS as error:
-        if error.sqlstate == _FOREIGN_KEY:
-            raise NotFoundError(
-                "There is no such tenant.", hint="Check --tenant and HAIVE_TENANT."
-            ) from error
         if len(items) == 1:
             refuse(items[0], error)
             return []
