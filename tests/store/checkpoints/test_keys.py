@@ -15,6 +15,7 @@ from haive.core.persistence.errors import (
     CheckpointKeyError,
     ContentTooLargeError,
     CorruptCheckpointError,
+    DecryptionError,
     InvalidInputError,
 )
 
@@ -226,7 +227,7 @@ async def test_tenants_have_keys_of_their_own(new_checkpointer, open_store, owne
     assert one.key_id == two.key_id
     sealed = one.seal(b"x", b"place")
     assert one.open(one.key_id, sealed, b"place") == b"x"
-    with pytest.raises(CorruptCheckpointError):
+    with pytest.raises(DecryptionError):
         two.open(two.key_id, sealed, b"place")
     assert one.blind("p", b"x") != two.blind("p", b"x")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,14 +54,22 @@ class MessageRow:
     metadata: str | None
     usage: TokenUsage | None
     created_at: datetime | None
+    sealed: bytes | None = None
+    sealed_with: str | None = None
+    #: The row that was sealed, which its caller knows.
+    plain: MessageRow | None = None
 
     @property
     def weight(self) -> int:
         """About how many bytes it takes on the way."""
+        if self.sealed is not None:
+            return len(self.sealed)
         return len(self.text) + len(self.parts or "") + len(self.metadata or "")
 
     def stored(self, seq: int, created_at: datetime) -> Message:
         """The message as it now is in the database."""
+        if self.plain is not None:
+            return self.plain.stored(seq, created_at)
         # Everything in it was checked on the way in: 1 µs, where model_construct takes 5.
         message = Message.__new__(Message)
         values = {
@@ -91,6 +100,9 @@ class MessageRow:
             document["parts"] = json.loads(self.parts)
         if self.metadata is not None:
             document["metadata"] = json.loads(self.metadata)
+        if self.sealed is not None:
+            document["sealed"] = b64encode(self.sealed).decode("ascii")
+            document["sealed_with"] = self.sealed_with
         if self.usage is not None:
             document |= {
                 "input_tokens": self.usage.input_tokens,
@@ -126,7 +138,7 @@ def message_row(  # noqa: PLR0917 - one call for each message: keywords cost 0.3
         raise InvalidInputError(f"role is one of {', '.join(MessageRole)}.")
     parts = None
     if not isinstance(content, str):
-        content = _checked_parts(content)
+        content = checked_parts(content)
         parts = to_json(
             [part.model_dump(mode="json") for part in content], "content", MAX_PARTS_BYTES
         )
@@ -169,7 +181,12 @@ def row_of(message: NewMessage) -> MessageRow:
     )
 
 
-def _checked_parts(content: object) -> list[ContentPart]:
+def checked_parts(content: object) -> list[ContentPart]:
+    """The parts of a content.
+
+    Raises:
+        InvalidInputError: It has no parts, or not those that are known.
+    """
     if not isinstance(content, Sequence) or isinstance(content, bytes | bytearray):
         raise InvalidInputError("content is text or a list of parts.")
     try:

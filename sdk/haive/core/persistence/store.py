@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from haive.core.persistence._decoding import decode
 from haive.core.persistence._encoding import as_uuid, describe, new_id, object_to_json, to_json
 from haive.core.persistence._group_commit import GroupCommit
+from haive.core.persistence._repeated import same, write_missing
 from haive.core.persistence._rows import message_row, row_of
-from haive.core.persistence.errors import InvalidInputError, PersistenceError
+from haive.core.persistence._sealing import (
+    SEALED_FIELDS,
+    ContentKeys,
+    check_filters,
+    json_of_sealed,
+)
+from haive.core.persistence.errors import ConflictError, InvalidInputError, PersistenceError
 from haive.core.persistence.models import (
     ContentPart,
     Conversation,
@@ -25,14 +33,17 @@ from haive.core.persistence.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from datetime import datetime
     from types import TracebackType
     from uuid import UUID
 
     from haive.core.persistence._rows import MessageRow
+    from haive.core.persistence._sealing import Sealer
     from haive.core.persistence._transport import Transport
+    from haive.core.persistence.privacy import PIIPolicy, Redactor
 
+T = TypeVar("T")
 Order = Literal["last_message_at", "created_at", "updated_at", "message_count"]
 Role = Literal["owner", "admin", "member", "reader"]
 
@@ -53,6 +64,8 @@ _PAGE = TypeAdapter(_PageDocument)
 # Most rows and bytes of one all-or-nothing write, and most rows of one page when iterating.
 _CHUNK, _HEAVIEST = 5_000, 16 * 1024 * 1024
 _PAGE_SIZE = 500
+# How often a change of what is sealed as one begins anew when somebody else was first.
+_ATTEMPTS = 10
 
 
 class Store:
@@ -60,10 +73,23 @@ class Store:
 
     Made by `PostgresStore` and `SupabaseStore`; both have exactly this API. All writes carry ids,
     so a call that was interrupted may be repeated: what is there already is not written twice.
+
+    Args:
+        pii: What is done with personal data in messages and conversations before they are stored.
+            Checkpoints, and what `execute` writes, are not looked at.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, pii: PIIPolicy | None = None) -> None:
         self._commits: GroupCommit | None = None
+        self._redactor: Redactor | None = None
+        if pii is not None:
+            from haive.core.persistence.privacy.redactor import (  # noqa: PLC0415
+                redactor_for,  # patterns are compiled where there is a policy
+            )
+
+            self._redactor = redactor_for(pii)
+        #: Seals content on its way out, and opens it on its way in, where a tenant asks for it.
+        self._sealer: Sealer | None = None
 
     @property
     def _transport(self) -> Transport:
@@ -136,21 +162,25 @@ class Store:
                 "agent_id": new.agent_id,
                 "user_id": new.user_id,
                 "created_at": new.created_at,
-                **new.metadata.model_dump(),
+                **self._redacted(new.metadata.model_dump()),
             }
             for new in conversations
         ]
         if not documents:
             return []
         for document in documents:
-            for field in ("context", "settings"):
-                object_to_json(document[field], field)
+            texts = json_of_sealed(document)
+            if self._sealer is not None:
+                keys = await self._sealer.ready()
+                document.update(keys.seal_conversation(document["id"], texts).document())
+                for field in SEALED_FIELDS:
+                    del document[field]
         limit = 1024 * 1024 * 256
-        return await self._transport.call(
+        return await self._read(
             "create_conversations",
             {"conversations": to_json(documents, "conversations", limit)},
             _CONVERSATIONS,
-            safe=True,
+            ContentKeys.open_conversations,
         )
 
     async def get_conversation(
@@ -165,14 +195,14 @@ class Store:
         Raises:
             NotFoundError: There is none, or none that the caller may see.
         """
-        return await self._transport.call(
+        return await self._read(
             "get_conversation",
             {
                 "conversation_id": as_uuid(conversation_id, "conversation_id"),
                 "message_limit": message_limit if include_messages else 0,
             },
             _CONVERSATION,
-            safe=True,
+            ContentKeys.open_conversation,
         )
 
     async def query_conversations(
@@ -205,13 +235,16 @@ class Store:
 
         Raises:
             InvalidInputError: An unknown filter or order, or a value of the wrong type.
+            UnsupportedOperationError: A filter of sealed content: ``context``, ``title``, ``text``.
         """
         if filters is not None and not isinstance(filters, Mapping):
             raise InvalidInputError("filters is no mapping.")
         wanted = dict(filters or {})
         if user_id is not None:
             wanted["user_id"] = user_id
-        found = await self._transport.call(
+        if self._sealer is not None:
+            check_filters(wanted)
+        found = await self._read(
             "query_conversations",
             {
                 "filters": object_to_json(wanted, "filters"),
@@ -222,7 +255,7 @@ class Store:
                 "message_limit": message_limit if include_messages else 0,
             },
             _PAGE,
-            safe=True,
+            ContentKeys.open_page,
         )
         return Page(found.conversations, next_page=found.next_page)
 
@@ -275,19 +308,43 @@ class Store:
         except ValidationError as error:
             raise InvalidInputError(describe(error)) from None
         changes = checked.model_dump(exclude_unset=True)
-        for field in changes.keys() & {"context", "settings"}:
-            object_to_json(changes[field], field)
+        if self._redactor is not None and changes:
+            stored = None
+            if self._redactor.tags:  # those of the other fields stay
+                stored = (await self.get_conversation(conversation_id)).metadata.model_dump()
+            changes = self._redactor.conversation(changes, stored)
         if agent_id is not None:
             if not isinstance(agent_id, str):
                 raise InvalidInputError("agent_id is no text.")
             changes["agent_id"] = agent_id
-        return await self._transport.call(
+        key = as_uuid(conversation_id, "conversation_id")
+        if self._sealer is None or not changes.keys() & set(SEALED_FIELDS):
+            json_of_sealed(changes)
+            return await self._update(key, changes)
+        for attempt in range(_ATTEMPTS):
+            # What is sealed as one changes as one: read, and written if it still is what was read.
+            now = await self.get_conversation(key)
+            whole = now.metadata.model_dump(include=set(SEALED_FIELDS)) | changes
+            keys = await self._sealer.ready()
+            sealed = keys.seal_conversation(key, json_of_sealed(whole)).document()
+            rest = {name: whole[name] for name in changes.keys() - set(SEALED_FIELDS)}
+            try:
+                was = {"was_updated_at": now.updated_at}
+                return await self._update(key, rest | sealed | was)
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError
+
+    async def _update(self, conversation_id: UUID, changes: Mapping[str, Any]) -> Conversation:
+        return await self._read(
             "update_conversation",
             {
-                "conversation_id": as_uuid(conversation_id, "conversation_id"),
+                "conversation_id": conversation_id,
                 "changes": to_json(changes, "changes", 4 * 1024 * 1024),
             },
             _CONVERSATION,
+            ContentKeys.open_conversation,
             safe=False,  # repeated late, it would undo what somebody changed meanwhile
         )
 
@@ -303,6 +360,9 @@ class Store:
             _COUNT,
             safe=False,
         )
+
+    def _redacted(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        return metadata if self._redactor is None else self._redactor.conversation(metadata)
 
     # -- messages --------------------------------------------------------------------------------
 
@@ -337,11 +397,22 @@ class Store:
             NotFoundError: There is no such conversation, or none that the caller may write to.
             ConflictError: The id is taken by another message.
             InvalidInputError: Something in it cannot be stored.
+            PersonalDataError: The store's policy refuses what is in it.
         """
+        if self._redactor is not None:
+            content, metadata = self._redactor.message(content, metadata)
         row = message_row(conversation_id, role, content, metadata, token_usage, id, created_at)
+        if self._sealer is not None:
+            row = (await self._sealer.ready()).seal_message(row)
         if self._commits is None:
             self._commits = GroupCommit(self._transport.append)
-        return await self._commits.add(row)
+        try:
+            return await self._commits.add(row)
+        except ConflictError:
+            message = same(row, await self._found([row]))
+            if message is None:
+                raise
+            return message
 
     async def add_messages(self, messages: Sequence[NewMessage]) -> list[Message]:
         """Add many messages, of any conversations, in the order given.
@@ -353,15 +424,35 @@ class Store:
             ConflictError: An id is taken by another message.
             InvalidInputError: Something cannot be stored; then nothing is.
         """
-        rows = [row_of(message) for message in messages]
+        rows = self._rows(messages)
         places = await self._write(rows)
         return [row.stored(seq, at) for row, (seq, at) in zip(rows, places, strict=True)]
+
+    def _rows(self, messages: Sequence[NewMessage]) -> list[MessageRow]:
+        redactor = self._redactor
+        if redactor is None:
+            return [row_of(message) for message in messages]
+        return [row_of(redactor.new_message(message)) for message in messages]
 
     async def _write(self, rows: Sequence[MessageRow]) -> list[tuple[int, datetime]]:
         written: list[tuple[int, datetime]] = []
         for chunk in _chunks(rows):
-            written += await self._transport.append_many(chunk)
+            sealed = chunk if self._sealer is None else await self._sealer.sealed(chunk)
+            try:
+                written += await self._transport.append_many(sealed)
+            except ConflictError:
+                found = await self._found(sealed)
+                if not found:
+                    raise
+                written += await write_missing(self._transport, sealed, found)
         return written
+
+    async def _found(self, rows: Sequence[MessageRow]) -> list[Message]:
+        """The messages at the ids of rows, which the database could not compare with them."""
+        if self._sealer is None:
+            return []
+        ids = [row.id for row in rows]
+        return await self._read("find_messages", {"ids": ids}, _MESSAGES, ContentKeys.open_messages)
 
     async def get_messages(
         self,
@@ -384,7 +475,7 @@ class Store:
         Raises:
             NotFoundError: There is no such conversation, or none that the caller may see.
         """
-        return await self._transport.call(
+        return await self._read(
             "get_messages",
             {
                 "conversation_id": as_uuid(conversation_id, "conversation_id"),
@@ -394,7 +485,7 @@ class Store:
                 "last": last,
             },
             _MESSAGES,
-            safe=True,
+            ContentKeys.open_messages,
         )
 
     async def iter_messages(
@@ -426,6 +517,21 @@ class Store:
         await self._transport.call(
             "set_member", {"user_id": user_id, "role": role}, _ANYTHING, safe=True
         )
+
+    async def _read(
+        self,
+        function: str,
+        arguments: Mapping[str, object],
+        returns: TypeAdapter[T],
+        opens: Callable[[ContentKeys, Any], Any],
+        *,
+        safe: bool = True,
+    ) -> T:
+        """Call a function, and open what it answers where content is sealed."""
+        if self._sealer is None:
+            return await self._transport.call(function, arguments, returns, safe=safe)
+        answer = await self._transport.call(function, arguments, _ANYTHING, safe=safe)
+        return decode(returns, await self._sealer.opened(answer, opens))
 
     async def execute(self, sql: str, *arguments: object) -> list[dict[str, object]]:
         """Run a statement of your own as the owner of the schema, and return its rows.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from haive.core.persistence import schema as _schema
-from haive.core.persistence._supabase_transport import SupabaseTransport
+from haive.core.persistence._supabase_transport import ProjectApi, SupabaseTransport
 from haive.core.persistence.errors import ConfigurationError, UnsupportedOperationError
 from haive.core.persistence.schema import DEFAULT_SCHEMA, check_schema_name
 from haive.core.persistence.store import Store
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haive.core.persistence._transport import Transport
+    from haive.core.persistence.privacy import PIIPolicy
 
 # What `realtime_channels` may name; each is a topic of its own in the tenant.
 _CHANNELS = frozenset({"conversations", "agent_states"})
@@ -42,6 +43,7 @@ class SupabaseStore(Store):
         access_token: A user's JWT.
         tenant: The tenant to work in, where it is not the caller's only one.
         retry_timeout: Seconds to go on trying when the server is away; 0 tries once.
+        pii: What is done with personal data before it is stored; nothing if not given.
 
     Raises:
         ConfigurationError: The arguments contradict each other.
@@ -60,8 +62,9 @@ class SupabaseStore(Store):
         access_token: str | None = None,
         tenant: str | None = None,
         retry_timeout: float = 30.0,
+        pii: PIIPolicy | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(pii=pii)
         if not url or not key:
             raise ConfigurationError(
                 "No Supabase project is named.",
@@ -85,14 +88,9 @@ class SupabaseStore(Store):
             raise ConfigurationError("auth_header is no name of an HTTP header.")
         self.realtime_channels = tuple(realtime_channels)
         headers = {auth_header: f"Bearer {access_token}"} if access_token else {}
-        self._rest = SupabaseTransport(
-            url,
-            key,
-            schema=check_schema_name(schema),
-            tenant=tenant,
-            headers=headers,
-            retry_timeout=retry_timeout,
-        )
+        check_schema_name(schema)
+        api = ProjectApi(url, key, schema=schema, headers=headers, retry_timeout=retry_timeout)
+        self._rest = SupabaseTransport(api, schema, tenant)
 
     @property
     def _transport(self) -> Transport:

@@ -1,7 +1,7 @@
 """Checkpoints: states of a workflow with their history, branches and differences."""
 
+from haive.core.persistence._keys import KeyRing
 from haive.core.persistence.checkpointer._diff import Change, ChangeKind, Difference
-from haive.core.persistence.checkpointer._keys import KeyRing
 from haive.core.persistence.checkpointer.checkpointer import Checkpointer
 from haive.core.persistence.checkpointer.config import (
     CheckpointConfig,

@@ -121,7 +121,7 @@ class Branches:
             row.sealed or b"",
             *("branch", thread_id, namespace, row.branch_id.bytes),
         )
-        if sealer.keys is None:
+        if sealer.takes(row.key_id):
             return row.metadata or {}
         metadata: dict[str, Any] = self._engine.codec.unpack(opened)  # type: ignore[assignment]
         return metadata

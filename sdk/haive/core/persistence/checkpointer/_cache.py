@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     from haive.core.persistence.checkpointer._frames import Chain
@@ -33,6 +35,7 @@ class StateCache:
         self._states: OrderedDict[tuple[str, str, UUID], Known] = OrderedDict()
         self._heads: OrderedDict[tuple[str, str, str], UUID] = OrderedDict()
         self.size = 0
+        _CACHES.add(self)
 
     def get(self, thread_id: str, namespace: str, checkpoint_id: UUID) -> Known | None:
         """A state, if it is at hand."""
@@ -81,3 +84,14 @@ class StateCache:
         known = self._states.pop(key, None)
         if known is not None:
             self.size -= len(known.plain)
+
+
+#: All there are in this process: what is erased is forgotten by whoever read it.
+_CACHES: WeakSet[StateCache] = WeakSet()
+
+
+def forget_everywhere(thread_ids: Iterable[str]) -> None:
+    """Drop what any checkpointer of this process knows of these threads, of whatever tenant."""
+    for thread_id in thread_ids:
+        for cache in list(_CACHES):
+            cache.forget_thread(thread_id)

@@ -147,6 +147,8 @@ class Tenant(BaseModel):
     tenant: str
 
 
+_SEALED = Row | Frame | Write | BranchRow | Schema
+
 FOUND = TypeAdapter(Found)
 WRITES = TypeAdapter(list[Write])
 SAVED = TypeAdapter(Saved)
@@ -158,3 +160,12 @@ SCHEMA = TypeAdapter(Schema | None)
 COUNT = TypeAdapter(int)
 FLAG = TypeAdapter(bool)
 TENANT = TypeAdapter(Tenant)
+
+
+def key_ids(answer: object) -> set[str]:
+    """The keys that an answer was sealed with."""
+    if isinstance(answer, Found):
+        rows: list[object] = [*answer.checkpoints, *(answer.frames or ()), *(answer.writes or ())]
+    else:
+        rows = answer if isinstance(answer, list) else [answer]
+    return {row.key_id for row in rows if isinstance(row, _SEALED) and row.key_id is not None}

@@ -14,7 +14,13 @@ from haive.core.persistence.checkpointer._arguments import check_arguments
 from haive.core.persistence.checkpointer._bytes import to_base64
 from haive.core.persistence.checkpointer._cache import Known, StateCache
 from haive.core.persistence.checkpointer._codec import Codec
-from haive.core.persistence.checkpointer._documents import COUNT, FOUND, SAVED, TENANT
+from haive.core.persistence.checkpointer._documents import (
+    COUNT,
+    FOUND,
+    SAVED,
+    TENANT,
+    key_ids,
+)
 from haive.core.persistence.checkpointer._frames import Chain
 from haive.core.persistence.checkpointer._sealing import Sealer, state_place
 from haive.core.persistence.checkpointer._search import MAX_SEARCH_BYTES, blind_terms
@@ -32,6 +38,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
+    from haive.core.persistence._sealing import Sealer as ContentSealer
     from haive.core.persistence.checkpointer._documents import Found, Frame, Row, Write
     from haive.core.persistence.checkpointer._search import Terms
     from haive.core.persistence.checkpointer.config import CheckpointConfig
@@ -86,6 +93,8 @@ class NewCheckpoint:
     failed: bool = False
     schema_hash: bytes | None = None
     schema: bytes | None = None
+    sealer: Sealer | None = None
+    """What the schema was sealed by: all of a checkpoint has one key."""
 
 
 class Engine:
@@ -122,10 +131,23 @@ class Engine:
         given = {name: value for name, value in arguments.items() if value is not None}
         check_arguments(given)
         given |= dict.fromkeys(null)
-        return await self.store._transport.call(function, given, returns, safe=safe)
+        answer = await self.store._transport.call(function, given, returns, safe=safe)
+        content = self._content
+        if content is not None and not key_ids(answer) <= set((await content.ready()).keys.key_ids):
+            await content.refresh()  # sealed with a newer key than those at hand
+        return answer
+
+    @property
+    def _content(self) -> ContentSealer | None:
+        """What seals the content of the store, whose keys are taken unless there is a key."""
+        return self.store._sealer if self.config.encryption_key is None else None
 
     async def sealer(self) -> Sealer:
         """What seals for the tenant of the store; without a key nothing has to be asked for it."""
+        content = self._content
+        if content is not None:
+            # Not kept: the keys change while this is in use.
+            return Sealer(content.tenant, (await content.ready()).keys, content)
         if self._sealer is None:
             ring = self.config.encryption_key
             if ring is None:
@@ -202,7 +224,7 @@ class Engine:
         Raises:
             BranchConflict: The parent is not the head of the branch, and no fork is named.
         """
-        sealer = await self.sealer()
+        sealer = new.sealer or await self.sealer()
         codec, packed = await self._pack(new.plain, parent)
         parent_id = parent.id if parent else None
         chain = (parent.chain if parent else Chain()).after(codec, len(packed))
@@ -409,7 +431,7 @@ class Engine:
         self, sealer: Sealer, row: Row
     ) -> tuple[dict[str, Any], tuple[str, ...], Terms]:
         """Metadata, tags and search terms of a row."""
-        if row.key_id is None and sealer.keys is None:
+        if sealer.takes(row.key_id):
             return row.metadata or {}, tuple(row.tags or ()), {}
         opened = sealer.open(
             row.key_id, row.sealed or b"", "details", row.thread_id, row.namespace, row.id.bytes

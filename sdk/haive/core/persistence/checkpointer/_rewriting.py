@@ -280,12 +280,11 @@ class Rewriter:
         """What is sealed anew as its key is old, page by page, by the names of `_rewrite`."""
         engine = self._engine
         sealer = await engine.sealer()
-        opener = Sealer(sealer.tenant, sealer.keys)
         plain = Sealer(sealer.tenant, None)
 
         def opened(key_id: str | None, data: bytes, kind: str, *place: Any) -> bytes:
             passing = key_id is None and seal_plain
-            return (plain if passing else opener).open(key_id, data, kind, *place)
+            return (plain if passing else sealer).open(key_id, data, kind, *place)
 
         hashes: set[str] = set()
         async for found in self._pages(thread_id, namespace, states=True):

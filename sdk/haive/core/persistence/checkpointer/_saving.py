@@ -39,7 +39,7 @@ class Saver:
         self._engine = engine
         self._rewriter = rewriter
         self._branches = branches
-        self._schemas: dict[type, tuple[bytes, bytes]] = {}
+        self._schemas: dict[tuple[type, str | None], tuple[bytes, bytes]] = {}
         self._stored_schemas: set[bytes] = set()
         # How many a prune had to leave, by thread and namespace, where that fills the bound: heads
         # and what is replayed. Each save would prune again, in 3 to 7 calls, for next to nothing.
@@ -79,6 +79,7 @@ class Saver:
             tags=tags,
             terms=search_terms(state, self._engine.config.search_paths),
             failed=failed,
+            sealer=sealer,
             **self._schema_of(state, sealer),
         )
         if known is None:
@@ -116,14 +117,15 @@ class Saver:
         if not isinstance(state, BaseModel):
             return {}
         cls = type(state)
-        if cls not in self._schemas:
+        kept = cls, sealer.key_id
+        if kept not in self._schemas:
             schema = _schemas.schema_of(cls)
             # A plain hash of a schema that is sealed would tell which one it is.
             hash_ = _schemas.hash_of(schema)
             if sealer.keys is not None:
                 hash_ = sealer.keys.blind("schema", hash_).encode()
-            self._schemas[cls] = hash_, sealer.seal(schema, "schema", hash_)
-        hash_, sealed = self._schemas[cls]
+            self._schemas[kept] = hash_, sealer.seal(schema, "schema", hash_)
+        hash_, sealed = self._schemas[kept]
         return {
             "schema_hash": hash_,
             "schema": None if hash_ in self._stored_schemas else sealed,

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.checkpointer._keys import context
-from haive.core.persistence.errors import CheckpointKeyError, CorruptCheckpointError
+from haive.core.persistence._keys import context
+from haive.core.persistence.errors import (
+    CheckpointKeyError,
+    CorruptCheckpointError,
+    DecryptionError,
+    KeyMissingError,
+)
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from haive.core.persistence.checkpointer._keys import TenantKeys
+    from haive.core.persistence._keys import TenantKeys
+    from haive.core.persistence._sealing import Sealer as ContentSealer
 
 Part = str | bytes | int | None
 
@@ -21,16 +27,26 @@ class Sealer:
     Args:
         tenant: Whose data it is; part of what every seal is bound to.
         keys: The keys of that tenant, or None.
+        content: Where the keys are those that the store has: it may have newer ones by the time
+            that something is opened.
     """
 
-    def __init__(self, tenant: str, keys: TenantKeys | None) -> None:
+    def __init__(
+        self, tenant: str, keys: TenantKeys | None, content: ContentSealer | None = None
+    ) -> None:
         self.tenant = tenant
         self.keys = keys
+        self._content = content
 
     @property
     def key_id(self) -> str | None:
         """What is written beside what is sealed."""
         return self.keys.key_id if self.keys else None
+
+    def takes(self, key_id: str | None) -> bool:
+        """Whether what has this key is in the clear, and may be."""
+        allowed = self._content is not None and self._content.allow_plain
+        return key_id is None and (self.keys is None or allowed)
 
     def seal(self, data: bytes, kind: str, *place: Part) -> bytes:
         """Seal what lies at a place."""
@@ -44,7 +60,10 @@ class Sealer:
         """
         if self.keys is None:
             return data
-        return self.keys.seal(data, context(kind, self.tenant, *place), key_id)
+        try:
+            return self.keys.seal(data, context(kind, self.tenant, *place), key_id)
+        except KeyMissingError:
+            raise CheckpointKeyError from None
 
     def open(self, key_id: str | None, data: bytes, kind: str, *place: Part) -> bytes:
         """Open what lies at a place.
@@ -54,7 +73,7 @@ class Sealer:
             CorruptCheckpointError: It is damaged, lies where it does not belong, or is not sealed
                 though there is a key.
         """
-        if key_id is None and self.keys is None:
+        if self.takes(key_id):
             return data
         if self.keys is None:
             raise CheckpointKeyError(
@@ -66,7 +85,15 @@ class Sealer:
                 "A checkpoint is not sealed, though a key is set.",
                 hint="If you saved it before you had one: `haive checkpoints rotate --seal-plain`.",
             )
-        return self.keys.open(key_id, data, context(kind, self.tenant, *place))
+        keys = self.keys
+        if self._content is not None and key_id not in keys.key_ids:
+            keys = self._content.at_hand.keys
+        try:
+            return keys.open(key_id, data, context(kind, self.tenant, *place))
+        except KeyMissingError:
+            raise CheckpointKeyError from None
+        except DecryptionError:
+            raise CorruptCheckpointError from None
 
 
 def state_place(

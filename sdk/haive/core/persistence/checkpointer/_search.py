@@ -14,7 +14,7 @@ from haive.core.persistence.checkpointer._matching import flatten_scalars
 from haive.core.persistence.checkpointer._view import view
 
 if TYPE_CHECKING:
-    from haive.core.persistence.checkpointer._keys import TenantKeys
+    from haive.core.persistence._keys import TenantKeys
 
 Scalar = str | int | float | bool | None
 Terms = dict[str, Scalar]

@@ -118,7 +118,7 @@ class Threads:
 
     async def rotate(self, thread_id: str | None, *, seal_plain: bool) -> int:
         """Seal a thread, or all, with the writing key; return how many checkpoints were."""
-        if self._engine.config.encryption_key is None:
+        if (await self._engine.sealer()).keys is None:
             raise InvalidInputError("There is no key to seal with; set encryption_key.")
         total = 0
         failures = Failures()

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from haive.core.persistence._encoding import describe
-from haive.core.persistence.checkpointer._keys import KeyRing
+from haive.core.persistence._keys import KeyRing
 from haive.core.persistence.checkpointer._paths import parse
 from haive.core.persistence.errors import ConfigurationError
 
@@ -77,7 +77,8 @@ class CheckpointConfig(BaseModel):
     """Seals states, metadata, tags and search terms with AES-256-GCM, under a key for each tenant.
     32 bytes, or their base64 or hexadecimal text; several, separated by commas, make a ring whose
     first one writes. ``haive checkpoints key`` makes one. Only None is no key: an empty text is
-    refused."""
+    refused. Where it is None and the tenant's content is sealed, so are its checkpoints, with the
+    tenant's own keys."""
 
     max_checkpoints_per_thread: int | None = Field(default=None, ge=1)
     """At most so many stay in a namespace of a thread; the oldest go when a save would exceed it.

@@ -1,8 +1,9 @@
-"""Keys that checkpoints are sealed with, and sub-keys of each tenant.
+"""Keys that rows are sealed with, and sub-keys of each tenant.
 
-From a master key come, by HKDF-SHA256 with a label for each: an id, which is stored beside what
-the key seals; for each tenant a key of AES-256-GCM; and for each tenant a key of HMAC-SHA256, for
-tokens by which sealed values are found. The first key of a ring seals; all of them open.
+From a master key come, by HKDF-SHA256 with a label for each, an id, which is stored beside what
+the key seals, and for each tenant: a key of AES-256-GCM for states and one for content, a key of
+HMAC-SHA256 for tokens by which sealed values are found, and one for nonces of content. The first
+key of a ring seals; all of them open.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hmac
 import re
 import secrets
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,18 +22,20 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from haive.core.persistence.errors import (
-    CheckpointKeyError,
     ConfigurationError,
-    CorruptCheckpointError,
+    DecryptionError,
+    KeyMissingError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_KEY_BYTES = 32
+#: Bytes of a master key, and of every key that is derived from one.
+KEY_BYTES = 32
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _BLIND_BYTES = 16
+# Part of every label, so it never changes; checkpoints were sealed first.
 _VERSION = "haive checkpoint v1"
 _HINT = "`haive checkpoints key` makes one."
 
@@ -56,6 +59,15 @@ def context(*parts: str | bytes | int | None) -> bytes:
     return b"".join(encoded)
 
 
+class Derived(NamedTuple):
+    """What one master key is for one tenant."""
+
+    seal: bytes
+    blind: bytes
+    content: bytes
+    nonce: bytes
+
+
 class KeyRing:
     """The master keys: the first one seals, and all of them open.
 
@@ -68,8 +80,8 @@ class KeyRing:
     """
 
     def __init__(self, primary: str | bytes, *older: str | bytes) -> None:
-        masters = [_master(key) for key in (primary, *older)]
-        self._masters = {_derived(master, "id", length=4).hex(): master for master in masters}
+        masters = [parse_key(key) for key in (primary, *older)]
+        self._masters = {key_id_of(master): master for master in masters}
         if len(self._masters) < len(masters):
             raise ConfigurationError("A key is in the ring of encryption keys twice.")
         # Of the tenants that were used last: deriving takes some 10 µs a key.
@@ -87,7 +99,7 @@ class KeyRing:
     @staticmethod
     def generate() -> str:
         """A new key, in base64."""
-        return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+        return base64.b64encode(secrets.token_bytes(KEY_BYTES)).decode()
 
     def for_tenant(self, tenant: str) -> TenantKeys:
         """The keys of a tenant."""
@@ -96,7 +108,7 @@ class KeyRing:
     def _derive(self, tenant: str) -> TenantKeys:
         return TenantKeys(
             {
-                key_id: (_derived(master, "seal", tenant), _derived(master, "blind", tenant))
+                key_id: Derived(*(derived(master, label, tenant) for label in Derived._fields))
                 for key_id, master in self._masters.items()
             }
         )
@@ -108,22 +120,24 @@ class KeyRing:
 class TenantKeys:
     """What seals and opens for one tenant.
 
-    A nonce is random, so a tenant's key is good for 2³² seals: change it before.
+    A nonce is random, or as good as that, so a tenant's key is good for 2³² seals: change it
+    before.
 
     Args:
-        keys: By key id, a key to seal with and a key to blind with; the first one is used for what
-            is new.
+        keys: By key id, what the key is for this tenant; the first one is used for what is new.
 
     Attributes:
         key_id: The id of the key that seals: 8 hex characters, the same for all tenants.
         key_ids: The ids of all keys, that one first.
     """
 
-    def __init__(self, keys: Mapping[str, tuple[bytes, bytes]]) -> None:
+    def __init__(self, keys: Mapping[str, Derived]) -> None:
         self.key_id = next(iter(keys))
-        self._ciphers = {key_id: AESGCM(seal) for key_id, (seal, _) in keys.items()}
         self.key_ids = tuple(keys)
-        self._blinds = [blind for _, blind in keys.values()]
+        self._states = {key_id: AESGCM(key.seal) for key_id, key in keys.items()}
+        self._contents = {key_id: AESGCM(key.content) for key_id, key in keys.items()}
+        self._nonce = keys[self.key_id].nonce
+        self._blinds = [key.blind for key in keys.values()]
 
     def seal(self, data: bytes, context: bytes, key_id: str | None = None) -> bytes:
         """A nonce of 12 bytes, the data by AES-256-GCM, and its tag of 16 bytes.
@@ -134,32 +148,44 @@ class TenantKeys:
             key_id: By which key of the ring; if not given, the one that seals.
 
         Raises:
-            CheckpointKeyError: No key of the ring has this id.
+            KeyMissingError: No key of the ring has this id.
         """
         key_id = key_id or self.key_id
-        cipher = self._ciphers.get(key_id)
+        cipher = self._states.get(key_id)
         if cipher is None:
-            raise CheckpointKeyError
+            raise KeyMissingError
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return nonce + cipher.encrypt(nonce, data, _bound(key_id, context))
 
     def open(self, key_id: str, sealed: bytes, context: bytes) -> bytes:
-        """What was sealed.
+        """What `seal` sealed.
 
         Raises:
-            CheckpointKeyError: No key of the ring has this id.
-            CorruptCheckpointError: It was changed, or sealed for another context.
+            KeyMissingError: No key of the ring has this id.
+            DecryptionError: It was changed, or sealed for another context.
         """
-        cipher = self._ciphers.get(key_id)
-        if cipher is None:
-            raise CheckpointKeyError
-        if len(sealed) < _NONCE_BYTES + _TAG_BYTES:
-            raise CorruptCheckpointError
-        nonce, data = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
-        try:
-            return cipher.decrypt(nonce, data, _bound(key_id, context))
-        except InvalidTag:
-            raise CorruptCheckpointError from None
+        return _opened(self._states.get(key_id), key_id, sealed, context)
+
+    def seal_content(self, data: bytes, context: bytes) -> bytes:
+        """As `seal`, but the same data of the same context gives the same bytes.
+
+        A write that is repeated after a lost answer must be equal in the database, which cannot
+        open it. So the nonce is no random number but an HMAC, under a key of its own, of all that
+        is sealed and bound: a pseudo-random function, whose values for different messages collide
+        no sooner than random ones do. Nobody learns more than that a row says what it said.
+        """
+        bound = _bound(self.key_id, context)
+        nonce = _nonce(self._nonce, bound, data)
+        return nonce + self._contents[self.key_id].encrypt(nonce, data, bound)
+
+    def open_content(self, key_id: str, sealed: bytes, context: bytes) -> bytes:
+        """What `seal_content` sealed.
+
+        Raises:
+            KeyMissingError: No key of the ring has this id.
+            DecryptionError: It was changed, or sealed for another context.
+        """
+        return _opened(self._contents.get(key_id), key_id, sealed, context)
 
     def blind(self, path: str, value: bytes) -> str:
         """A token for a value at a path, by which it is found and from which it cannot be read.
@@ -174,12 +200,17 @@ class TenantKeys:
         return [_blinded(key, path, value) for key in self._blinds]
 
     def __repr__(self) -> str:
-        return f"TenantKeys({', '.join(self._ciphers)})"
+        return f"TenantKeys({', '.join(self.key_ids)})"
 
 
-def _master(key: str | bytes) -> bytes:
+def parse_key(key: str | bytes) -> bytes:
+    """The 32 bytes of a key, from themselves or their text in hex or base64.
+
+    Raises:
+        ConfigurationError: It is no key; a passphrase is none.
+    """
     if isinstance(key, bytes):
-        if len(key) == _KEY_BYTES:
+        if len(key) == KEY_BYTES:
             return key
     elif _HEX.fullmatch(text := key.strip()):
         return bytes.fromhex(text)
@@ -195,13 +226,39 @@ def _master(key: str | bytes) -> bytes:
     )
 
 
-def _derived(master: bytes, *label: str, length: int = _KEY_BYTES) -> bytes:
+def key_id_of(master: bytes) -> str:
+    """The id of a key: 8 hex characters, which tell nothing else of it."""
+    return derived(master, "id", length=4).hex()
+
+
+def derived(master: bytes, *label: str, length: int = KEY_BYTES) -> bytes:
+    """A key for one purpose, by HKDF-SHA256."""
     info = context(_VERSION, *label)
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=info).derive(master)
 
 
 def _bound(key_id: str, identity: bytes) -> bytes:
     return context(_VERSION, key_id, identity)
+
+
+def _opened(cipher: AESGCM | None, key_id: str, sealed: bytes, context: bytes) -> bytes:
+    if cipher is None:
+        raise KeyMissingError
+    if len(sealed) < _NONCE_BYTES + _TAG_BYTES:
+        raise DecryptionError
+    nonce, data = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+    try:
+        return cipher.decrypt(nonce, data, _bound(key_id, context))
+    except InvalidTag:
+        raise DecryptionError from None
+
+
+def _nonce(key: bytes, bound: bytes, data: bytes) -> bytes:
+    # The length parts the two, and the data is not copied: it may be megabytes.
+    mac = hmac.new(key, len(bound).to_bytes(8, "big"), "sha256")
+    mac.update(bound)
+    mac.update(data)
+    return mac.digest()[:_NONCE_BYTES]
 
 
 def _blinded(key: bytes, path: str, value: bytes) -> str:
