@@ -1,0 +1,122 @@
+"""Two tenants with a canary each, in shared tables and in schemas of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from haive.core.persistence.multitenancy import _copying as copying
+from haive.core.persistence.multitenancy._schemas import provision
+
+# One row in every table, with the canary in whatever takes text or bytes.
+_FILL = """
+with c as (
+  insert into {0}.conversations
+    (tenant_id, id, agent_id, user_id, title, tags, context, participants, settings)
+  values ($1, $2, $3, $3, $3, array[$3], jsonb_build_object('note', $3::text), array[$3],
+    jsonb_build_object('note', $3::text))
+), u as (
+  insert into {0}.members (tenant_id, user_id, role) values
+    ($1, $1 || '-owner', 'owner'), ($1, $3, 'member')
+), t as (
+  insert into {0}.threads (tenant_id, thread_key, thread_id, user_id)
+  values ($1, $2, $2::uuid::text, $3)
+), b as (
+  insert into {0}.branches (tenant_id, branch_id, thread_key, name, head_id, metadata)
+  values ($1, $2, $2, 'main', $2, jsonb_build_object('note', $3::text))
+), s as (
+  insert into {0}.checkpoint_schemas (tenant_id, hash, payload)
+  values ($1, uuid_send($2), $3::text::bytea)
+), w as (
+  insert into {0}.checkpoint_writes (
+    tenant_id, thread_key, checkpoint_id, task_id, idx, channel, size, codec, payload
+  )
+  values ($1, $2, $2, $2, 0, $3, 32, 0, $3::text::bytea)
+), i as (
+  insert into {0}.invitations (tenant_id, id, label, role, token_hash, expires_at)
+  values ($1, $2, $3, 'member', sha256(uuid_send($2)), now() + interval '1 day')
+), e as (
+  insert into {0}.erasures (tenant_id, subject_hash, salt, counts)
+  values ($1, sha256(uuid_send($2)), uuid_send($2) || uuid_send($2),
+    jsonb_build_object('note', $3::text))
+), k as (
+  insert into {0}_private.tenant_keys (tenant_id, key_id, wrapped, kek_id, status)
+  values ($1, left($3, 8), $3::text::bytea, 'kek', 'retired')
+)
+insert into {0}.checkpoints (
+  tenant_id, branch_id, thread_key, id, size, codec, depth, payload, metadata, tags, search
+)
+values ($1, $2, $2, $2, 32, 0, 0, $3::text::bytea, jsonb_build_object('note', $3::text), array[$3],
+  jsonb_build_object('note', $3::text))
+"""
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant with one of everything; all ids of its rows are the same."""
+
+    name: str
+    schema: str
+    key: UUID = field(default_factory=uuid4)
+    canary: str = field(default_factory=lambda: uuid4().hex)
+
+    def seen_in(self, text: str) -> bool:
+        """Whether something of it is there, in the clear or as bytes in hex."""
+        return self.canary in text or self.canary.encode().hex() in text
+
+    async def contents(self, connection: asyncpg.Connection) -> dict[str, list[str]]:
+        """All its rows, by table."""
+        tables = await copying.tenant_tables(connection, self.schema)
+        query = "select t::text from {} as t where tenant_id = $1 order by 1"
+        return {
+            table.name: [
+                row[0]
+                for row in await connection.fetch(query.format(table.of(self.schema)), self.name)
+            ]
+            for table in tables
+        }
+
+
+def _filled(schema: str, tenant: Tenant) -> str:
+    # Literals take on any type; a parameter has one.
+    text = _FILL.format(schema)
+    for number, value in enumerate((tenant.name, tenant.key, tenant.canary), 1):
+        text = text.replace(f"${number}", f"'{value}'")
+    return text
+
+
+async def _settle(dsn: str, isolation: str) -> list[Tenant]:
+    connection = await asyncpg.connect(dsn)
+    made = []
+    for color in ("red", "blue"):
+        name = f"{color}-{uuid4().hex[:8]}"
+        await connection.execute(
+            "insert into haive.tenants (tenant_id, name, isolation, audit)"
+            " values ($1, $1, $2, 'writes')",
+            *(name, isolation),
+        )
+        schema = "haive" if isolation == "row" else await provision(dsn, "haive", name)
+        tenant = Tenant(name, schema)
+        await connection.execute(
+            f"update {schema}.tenants set name = $2,"
+            " settings = jsonb_build_object('note', $2::text) where tenant_id = $1",
+            *(name, tenant.canary),
+        )
+        await connection.execute(_filled(schema, tenant))
+        await connection.execute(
+            f"select {schema}_private.append_message($1, $2, $2, 'user', $3, $4, $5, 1, 1, $3)",
+            *(name, tenant.key, tenant.canary),
+            *(f'[{{"type": "text", "text": "{tenant.canary}"}}]', f'{{"n": "{tenant.canary}"}}'),
+        )
+        made.append(tenant)
+    await connection.close()
+    return made
+
+
+@pytest.fixture(scope="session")
+def settled():
+    """Make the two tenants: `red, blue = await settled(dsn, "schema")`."""
+    return _settle

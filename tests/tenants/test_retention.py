@@ -1,0 +1,205 @@
+"""What a tenant does not keep any longer goes, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from haive.core.persistence import PostgresStore
+from haive.core.persistence.checkpointer import Checkpointer
+from haive.core.persistence.errors import AccessDeniedError, ConflictError, NotFoundError
+from haive.core.persistence.multitenancy import Members, apply_retention
+
+DAYS = 30
+
+
+@pytest.fixture
+async def keeping(manager, new_id):
+    """A tenant that keeps everything for thirty days."""
+    made = await manager.create_tenant(new_id(), settings={"data_retention_days": DAYS})
+    return made.tenant_id
+
+
+@pytest.fixture
+async def store(manager, keeping):
+    async with manager.tenant_context(keeping) as store:
+        yield store
+
+
+@pytest.fixture
+async def owner(stack):
+    connection = await asyncpg.connect(stack.database_url)
+    yield connection
+    await connection.close()
+
+
+def _ago(days):
+    return datetime.now(UTC) - timedelta(days=days)
+
+
+async def _conversation(store, days, messages=2):
+    made = await store.create_conversation("agent", created_at=_ago(days))
+    for n in range(messages):
+        await store.add_message(made.id, "user", f"{n}", created_at=_ago(days))
+    return made.id
+
+
+async def _age(owner, tenant_id, thread_id, days):
+    """Make a thread as old as that, with all that is in it."""
+    await owner.execute(
+        "with old as ("
+        "update haive.threads set created_at = $3 where tenant_id = $1 and thread_id = $2"
+        " returning thread_key)"
+        " update haive.branches as b set updated_at = $3 from old"
+        " where b.tenant_id = $1 and b.thread_key = old.thread_key",
+        *(tenant_id, thread_id, _ago(days)),
+    )
+
+
+async def test_conversations_go_by_their_last_message(store):
+    old = [await _conversation(store, DAYS + 1) for _ in range(3)]
+    empty = await _conversation(store, DAYS + 1, messages=0)
+    kept = await _conversation(store, DAYS - 1)
+    continued = await _conversation(store, DAYS + 1)
+    await store.add_message(continued, "user", "still here")
+
+    done = await apply_retention(store)
+
+    assert done.counts["conversations"] == 4
+    assert done.counts["messages"] == 6
+    assert abs(done.before - _ago(DAYS)) < timedelta(minutes=5)
+    assert {one.id async for one in store.iter_conversations()} == {kept, continued}
+    assert len(await store.get_messages(continued)) == 3
+    for gone in (*old, empty):
+        with pytest.raises(NotFoundError):
+            await store.get_conversation(gone)
+
+
+async def test_threads_go_whole_and_not_while_one_part_has_something_newer(store, owner, keeping):
+    checkpointer = Checkpointer(store)
+    for thread in ("old", "half", "new"):
+        for namespace in ("", "child"):
+            for n in range(3):
+                await checkpointer.save(thread, {"n": n}, namespace=namespace)
+    for thread in ("old", "half"):
+        await _age(owner, keeping, thread, DAYS + 1)
+    last = await checkpointer.save("half", {"n": "new"}, namespace="child")
+
+    done = await apply_retention(store)
+
+    assert done.counts["threads"] == 2
+    assert done.counts["checkpoints"] == 6
+    assert done.counts["branches"] == 2
+    found = {thread.thread_id: thread.checkpoints for thread in await checkpointer.list_threads()}
+    assert found == {"half": 7, "new": 6}
+    # What stays is whole: its oldest states are read still.
+    history = await checkpointer.get_history("half", namespace="child", include_state=True)
+    assert [one.state["n"] for one in history] == ["new", 2, 1, 0]
+    assert history[0].id == last
+
+
+async def test_events_and_ended_invitations_go_by_their_own_age(store, owner, keeping):
+    await _conversation(store, 0)
+    await Members(store).invite()
+    ended = await Members(store).invite()
+    await owner.execute(
+        "update haive.events set created_at = $2 where tenant_id = $1", keeping, _ago(DAYS + 1)
+    )
+    await owner.execute(
+        "update haive.invitations set revoked_at = $2 where id = $1", ended.id, _ago(DAYS + 1)
+    )
+    done = await apply_retention(store)
+    assert done.counts["events"] == 3
+    assert done.counts["invitations"] == 1
+    assert len(await Members(store).invitations()) == 1
+
+
+async def test_batches_come_to_the_same(store):
+    for _ in range(7):
+        await _conversation(store, DAYS + 1, messages=3)
+    kept = await _conversation(store, 1)
+    done = await apply_retention(store, batch=5)
+    assert done.counts["conversations"] == 7
+    assert done.counts["messages"] == 21
+    assert [one.id async for one in store.iter_conversations()] == [kept]
+
+
+async def _blocked(owner):
+    """Until somebody waits for a row."""
+    waiting = "select count(*) from pg_locks where not granted and locktype <> 'relation'"
+    for _ in range(500):
+        if await owner.fetchval(waiting):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
+
+
+async def test_a_conversation_that_somebody_goes_on_with_meanwhile_stays(store, owner, keeping):
+    conversation_id = await _conversation(store, DAYS + 1)
+    async with owner.transaction():
+        await owner.execute(
+            "select haive_private.append_message($1, $2, gen_random_uuid(), 'user', 'late')",
+            *(keeping, conversation_id),
+        )
+        job = asyncio.create_task(apply_retention(store))
+        await _blocked(owner)
+    done = await job
+    assert "conversations" not in done.counts
+    assert [m.seq for m in await store.get_messages(conversation_id)] == [1, 2, 3]
+
+
+async def test_a_thread_that_somebody_goes_on_with_meanwhile_stays(store, owner, keeping):
+    checkpointer = Checkpointer(store)
+    parent = await checkpointer.save("thread", {"n": 1})
+    await _age(owner, keeping, "thread", DAYS + 1)
+    async with owner.transaction():
+        await owner.execute(
+            "select haive.save_checkpoint('thread', gen_random_uuid(), '', 0, parent_id => $2,"
+            " tenant => $1)",
+            *(keeping, parent),
+        )
+        job = asyncio.create_task(apply_retention(store))
+        await _blocked(owner)
+    done = await job
+    assert "threads" not in done.counts
+    assert (await checkpointer.get_thread("thread")).checkpoints == 2
+
+
+async def test_a_tenant_without_the_setting_keeps_everything(manager, tenant_id):
+    async with manager.tenant_context(tenant_id) as store:
+        await _conversation(store, 10_000)
+        done = await apply_retention(store)
+        assert done.before is None
+        assert done.counts == {}
+        assert len(await store.query_conversations()) == 1
+
+
+async def test_another_tenant_keeps_what_it_has(manager, store, new_id):
+    other = (await manager.create_tenant(new_id(), settings={"data_retention_days": 1})).tenant_id
+    async with manager.tenant_context(other) as theirs:
+        await _conversation(theirs, DAYS + 1)
+        await apply_retention(store)
+        assert len(await theirs.query_conversations()) == 1
+
+
+async def test_a_member_does_not_apply_it_and_an_admin_does(store, keeping, as_user):
+    members = Members(store)
+    await members.add(f"{keeping}-admin", "admin")
+    await members.add(f"{keeping}-member", "member")
+    await _conversation(store, DAYS + 1)
+    with pytest.raises(AccessDeniedError):
+        await apply_retention(as_user(f"{keeping}-member"))
+    done = await apply_retention(as_user(f"{keeping}-admin"))
+    assert done.counts["conversations"] == 1
+
+
+async def test_one_does_it_at_a_time(store, base_store):
+    if not isinstance(base_store, PostgresStore):
+        pytest.skip("The REST API has no session that could hold a lock.")
+    transport = store._transport
+    async with transport.alone(f"{transport.schema} {transport.tenant} retention"):
+        with pytest.raises(ConflictError):
+            await apply_retention(store)
