@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from haive.core.persistence.cli.audit import audit
 from haive.core.persistence.cli.checkpoints import checkpoints
 from haive.core.persistence.cli.conversations import conversations
 from haive.core.persistence.cli.groups import RootGroup
 from haive.core.persistence.cli.import_command import import_command
 from haive.core.persistence.cli.migrate import migrate
+from haive.core.persistence.cli.tenants import tenants
 
 app = typer.Typer(
     name="haive",
@@ -24,6 +26,8 @@ app = typer.Typer(
 app.command(name="import")(import_command)
 app.add_typer(conversations)
 app.add_typer(checkpoints)
+app.add_typer(audit)
+app.add_typer(tenants)
 app.command()(migrate)
 
 
