@@ -179,6 +179,60 @@ def checkpoints(
     _run(_with_server(None, measure), check=check, as_json=as_json, needs_stack=True)
 
 
+@app.command()
+def tenants(
+    *,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each subject in a round.")] = 1.5,
+    races: Annotated[int, typer.Option(min=1, help="1,000 creates at a limit of 100.")] = 20,
+    rounds: Rounds = 5,
+    database_url: DatabaseUrl = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """What limits and the record cost a message, and whether a limit holds in a race."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import tenants as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            server, rounds=rounds, seconds=seconds, races=races, progress=progress
+        )
+
+    _run(
+        _with_server(database_url, measure),
+        check=check,
+        as_json=as_json,
+        needs_stack=database_url is None,
+    )
+
+
+@app.command()
+def schemas(
+    *,
+    tenants: Annotated[int, typer.Option(min=3, help="Each in a schema of its own.")] = 1_000,
+    calls: Annotated[int, typer.Option(min=100, help="Turns of each subject in a round.")] = 1_000,
+    rounds: Rounds = 3,
+    database_url: DatabaseUrl = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """How long a tenant's schema takes to make, and whether calls slow down with their number."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import schemas as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            server, tenants=tenants, rounds=rounds, calls=calls, progress=progress
+        )
+
+    _run(
+        _with_server(database_url, measure),
+        check=check,
+        as_json=as_json,
+        needs_stack=database_url is None,
+    )
+
+
 def _with_server(
     database_url: str | None, measure: Callable[[Server, Progress], Awaitable[Report]]
 ) -> Callable[[Progress], Awaitable[Report]]:

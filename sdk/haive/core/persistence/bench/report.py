@@ -11,7 +11,15 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PLACES = {"ms": 3, "ratio": 2, "messages/s": 0, "puts/s": 0, "bytes": 0, "round trips": 2}
+_PLACES = {
+    "ms": 3,
+    "ratio": 2,
+    "messages/s": 0,
+    "puts/s": 0,
+    "bytes": 0,
+    "round trips": 2,
+    "rows": 0,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
