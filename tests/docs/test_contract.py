@@ -8,6 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from haive.core.persistence import PersistenceConfig, PostgresStore, Store, SupabaseStore
@@ -20,6 +21,7 @@ from haive.core.persistence.checkpointer import (
 from haive.core.persistence.errors import BranchConflict
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.models import MessageRole
+from haive.core.persistence.multitenancy import IsolationLevel, ResourceQuota
 
 SNIPPETS = Path(__file__).parent / "contract"
 # datetime.utcnow() is deprecated from Python 3.12 on; the documentation uses it.
@@ -35,7 +37,7 @@ async def test_the_integration_snippet_connects_and_applies_every_option(
     assert isinstance(supabase_store, SupabaseStore)
     try:
         assert (await store.create_conversation("assistant")).message_count == 0
-        async with store._transport.connection() as session:
+        async with store._transport._pool.connection() as session:
             for setting, value in {
                 "statement_timeout": "30s",
                 "lock_timeout": "10s",
@@ -46,7 +48,7 @@ async def test_the_integration_snippet_connects_and_applies_every_option(
                 "role": "haive_client",
             }.items():
                 assert await session.fetchval(f"show {setting}") == value
-        pool = store._transport._pool
+        pool = store._transport._pool._pool
         assert (pool.get_min_size(), pool.get_max_size()) == (20, 30)
         assert supabase_store.realtime_channels == ("conversations", "agent_states")
     finally:
@@ -183,3 +185,52 @@ async def test_the_checkpoint_snippet_saves_finds_restores_branches_and_compares
         )
         assert await checkpointer.find_checkpoint(str(uuid4()), tags=["milestone"]) is None
         await checkpointer.delete_thread("workflow-123")
+
+
+@pytest.mark.parametrize("kind", ["postgres", "supabase"])
+async def test_the_tenants_snippet_makes_enters_and_counts(
+    environment: None, stack: LocalStack, monkeypatch: pytest.MonkeyPatch, kind: str, run
+) -> None:
+    monkeypatch.setenv("TENANT_MASTER_KEY", os.urandom(32).hex())
+    store: Store
+    if kind == "postgres":
+        store = PostgresStore(PersistenceConfig())
+    else:
+        store = SupabaseStore(stack.url, stack.secret_key)
+    snippet = (SNIPPETS / "tenants.py").read_text()
+    assert snippet.count("(...)") == 1, "what the documentation leaves out"
+    snippet = snippet.replace("(...)", '("assistant-001", metadata={"title": "Hello"})')
+    async with store:
+        names = await run(snippet, {"postgres_store": store})
+        tenant, manager = names["tenant"], names["tenant_manager"]
+        assert tenant.settings["compliance_mode"] == "HIPAA"
+        assert tenant.quota == ResourceQuota(
+            max_conversations=50_000,
+            max_storage_gb=500,
+            max_requests_per_minute=1_000,
+            max_tokens_per_month=10_000_000,
+        )
+        assert (tenant.isolation, tenant.encrypted) == (IsolationLevel.SCHEMA, True)
+        assert names["conversation"].tenant_id == "org-123"
+        analytics = names["analytics"]
+        assert analytics["org-123"].conversation_count == 1
+        assert analytics["org-123"].storage_used > 0
+        assert analytics.unknown == ("org-456",)
+        async with manager.tenant_context("org-123") as tenant_store:
+            (found,) = await tenant_store.query_conversations()
+            assert found.metadata.title == "Hello"
+        owner = await asyncpg.connect(stack.database_url)
+        titles = await owner.fetch(f"select title, sealed from {tenant.location}.conversations")
+        await owner.close()
+        assert [row["title"] for row in titles] == [None]
+        await manager.delete_tenant("org-123")
+        assert await manager.purge_tenant("org-123") == 1
+        # The log keeps the id for ever: here the other store makes the same tenant next.
+        admin = await asyncpg.connect(stack.admin_url)
+        await admin.execute(
+            "set session_replication_role = 'replica';"
+            " delete from haive.audit_log where tenant_id = 'org-123';"
+            " delete from haive_private.audit_heads where tenant_id = 'org-123';"
+            f" drop schema {tenant.location}, {tenant.location}_private cascade"
+        )
+        await admin.close()
