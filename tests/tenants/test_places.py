@@ -280,6 +280,8 @@ async def test_a_tenant_is_encrypted_rotated_and_made_unreadable(
     async with manager.tenant_context(name) as store:
         with pytest.raises(KeyDestroyedError):
             await store.get_messages(conversation.id)
+    await manager.delete_tenant(name)
+    assert await manager.purge_tenant(name) == 1
 
 
 async def test_a_mode_that_cannot_be_met_is_refused(base_store: Store, new_id: NewId) -> None:

@@ -24,12 +24,29 @@ from haive.core.persistence.models import (
     Page,
     TokenUsage,
 )
+from haive.core.persistence.privacy import (
+    Detector,
+    Finding,
+    PatternDetector,
+    PIIMode,
+    PIIPolicy,
+    Redacted,
+    Redactor,
+)
+
+
+def personal_data(text: str) -> None:
+    detector: Detector = PatternDetector()
+    assert_type(detector.find(text), list[Finding])
+    assert_type(Redactor(PIIPolicy(detector=detector)).apply(text), Redacted)
 
 
 async def stores_are_interchangeable() -> None:
     stores: list[Store] = [
         PostgresStore(PersistenceConfig(schema="haive_production", pool_size=20)),
         SupabaseStore("https://example.supabase.co", "sb_publishable_x"),
+        PostgresStore(pii=PIIPolicy(mode=PIIMode.TAG, overrides={"SECRET": "refuse"})),
+        SupabaseStore("https://example.supabase.co", "sb_publishable_x", pii=PIIPolicy()),
     ]
     async with PostgresStore() as opened:
         assert_type(opened, PostgresStore)
