@@ -293,7 +293,7 @@ async def test_writes_wait_for_a_move_and_reads_do_not(
 ) -> None:
     async with manager.tenant_context(tenant_id) as store:
         conversation = await store.create_conversation("agent")
-        await manager._change(tenant_id, {"status": "moving"})
+        await manager._turn(tenant_id, TenantStatus.MOVING)
         assert (await store.get_conversation(conversation.id)).message_count == 0
         adding = asyncio.create_task(store.add_message(conversation.id, "user", "wait"))
         await asyncio.sleep(0.3)
@@ -302,7 +302,7 @@ async def test_writes_wait_for_a_move_and_reads_do_not(
         assert (await adding).seq == 1
 
         monkeypatch.setattr(tenant_stores, "_PATIENCE", 0.2)
-        await manager._change(tenant_id, {"status": "moving"})
+        await manager._turn(tenant_id, TenantStatus.MOVING)
         with pytest.raises(TenantMovingError):
             await store.add_message(conversation.id, "user", "too long")
 

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from haive.core.persistence import PostgresStore
 from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.errors import AccessDeniedError, ConflictError, NotFoundError
 from haive.core.persistence.multitenancy import Members, apply_retention
@@ -196,9 +195,9 @@ async def test_a_member_does_not_apply_it_and_an_admin_does(store, keeping, as_u
     assert done.counts["conversations"] == 1
 
 
-async def test_one_does_it_at_a_time(store, base_store):
-    if not isinstance(base_store, PostgresStore):
-        pytest.skip("The REST API has no session that could hold a lock.")
+# The REST API has no session that could hold a lock.
+@pytest.mark.parametrize("base_store", ["postgres"], indirect=True)
+async def test_one_does_it_at_a_time(store):
     transport = store._transport
     async with transport.alone(f"{transport.schema} {transport.tenant} retention"):
         with pytest.raises(ConflictError):

@@ -294,31 +294,30 @@ class TenantManager:
             NotFoundError: There is none.
             InvalidInputError: A value means nothing.
         """
-        if settings is not None:
-            self._check_compliance(settings, encrypted=(await self.get_tenant(tenant_id)).encrypted)
+        tenant = await self.get_tenant(tenant_id)
         changes: dict[str, Any] = {}
         if name is not None:
             changes["name"] = name
         if settings is not None:
+            self._check_compliance(settings, encrypted=tenant.encrypted)
             changes["settings"] = dict(settings)
         if audit is not None:
             changes["audit"] = _one_of(AuditMode, audit)
         if quota is not None:
-            present = (await self.get_tenant(tenant_id)).quota
-            changes |= quota.over(present).limits()
-        return await self._change(tenant_id, changes)
+            changes |= quota.over(tenant.quota).limits()
+        return await self._change(tenant, changes)
 
     async def suspend_tenant(self, tenant_id: str) -> Tenant:
         """Close a tenant at once: every call in it raises `TenantSuspendedError`."""
-        return await self._change(tenant_id, {"status": TenantStatus.SUSPENDED})
+        return await self._turn(tenant_id, TenantStatus.SUSPENDED)
 
     async def resume_tenant(self, tenant_id: str) -> Tenant:
         """Open a tenant that is suspended, or deleted and not yet purged."""
-        return await self._change(tenant_id, {"status": TenantStatus.ACTIVE})
+        return await self._turn(tenant_id, TenantStatus.ACTIVE)
 
     async def delete_tenant(self, tenant_id: str) -> Tenant:
         """Close a tenant for good, but keep what it has until `purge_tenant`."""
-        return await self._change(tenant_id, {"status": TenantStatus.DELETED})
+        return await self._turn(tenant_id, TenantStatus.DELETED)
 
     async def purge_tenant(self, tenant_id: str) -> int:
         """Remove a deleted tenant with all that it has, and return how many conversations it had.
@@ -427,9 +426,14 @@ class TenantManager:
             function, arguments, returns, safe=safe, in_tenant=False
         )
 
-    async def _change(self, tenant_id: str, changes: Mapping[str, Any]) -> Tenant:
-        given = {"tenant_id": tenant_id, "changes": to_json(changes, "changes", 128 * 1024)}
-        tenant = await self.get_tenant(tenant_id)
+    async def _turn(self, tenant_id: str, status: TenantStatus) -> Tenant:
+        return await self._change(await self.get_tenant(tenant_id), {"status": status})
+
+    async def _change(self, tenant: Tenant, changes: Mapping[str, Any]) -> Tenant:
+        given = {
+            "tenant_id": tenant.tenant_id,
+            "changes": to_json(changes, "changes", 128 * 1024),
+        }
         if tenant.isolation is not IsolationLevel.ROW:
             # Where its rows are, its limits and its status are looked up; the register has a copy.
             await self._way_to(tenant).call(
@@ -519,7 +523,8 @@ class TenantManager:
         await self._check_row_security()
         place = self._places.get(tenant_id)
         if place is None:
-            place = self._places[tenant_id] = await self._place(tenant_id)
+            # Of two who enter at once both look, and share what the first one found.
+            place = self._places.setdefault(tenant_id, await self._place(tenant_id))
             while len(self._places) > _PLACES:
                 self._places.popitem(last=False)
         else:
