@@ -130,9 +130,30 @@ async def test_a_run_from_an_older_checkpoint_is_a_branch(open_saver, reader: Ch
     assert (await graph.aget_state(at("travel"))).values == replay
 
 
-async def test_two_runs_at_once_both_end(open_saver, reader: Checkpointer) -> None:
-    runs = [graphs.steps().compile(checkpointer=await open_saver()) for _ in range(3)]
+def read_together(savers: list[HaiveSaver]) -> None:
+    """Let none go on from its first read before all have read: they begin from the same state."""
+    everybody = asyncio.Barrier(len(savers))
+
+    def patch(saver: HaiveSaver) -> None:
+        read = saver.aget_tuple
+
+        async def read_once_together(config: Any) -> Any:
+            found = await read(config)
+            saver.aget_tuple = read  # type: ignore[method-assign]
+            await everybody.wait()
+            return found
+
+        saver.aget_tuple = read_once_together  # type: ignore[method-assign]
+
+    for saver in savers:
+        patch(saver)
+
+
+async def test_runs_from_the_same_state_all_end(open_saver, reader: Checkpointer) -> None:
+    savers = [await open_saver() for _ in range(3)]
+    runs = [graphs.steps().compile(checkpointer=saver) for saver in savers]
     await runs[0].ainvoke({"log": [], "until": 1}, at("both"))
+    read_together(savers)
     ends = await asyncio.gather(
         *(run.ainvoke({"log": [f"run {n}"], "until": 12}, at("both")) for n, run in enumerate(runs))
     )
