@@ -7,6 +7,7 @@ using (
     select from haive.conversations as c
     where c.tenant_id = messages.tenant_id and c.id = messages.conversation_id
   )
+  and (hidden_at is null or haive_private.moderates(tenant_id, conversation_id))
 );
 
 create policy "services work in the tenant they entered" on haive.messages

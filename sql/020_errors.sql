@@ -13,11 +13,13 @@ as $$
     ('PT404', 404, 'NotFoundError', false, 'no such row, or none that the caller may see'),
     ('PT409', 409, 'ConflictError', false, 'the id is taken by other content'),
     ('PT410', 410, 'SubjectErasedError', false, 'the user was erased, and nothing is stored about them'),
+    ('PT412', 412, 'SessionClosedError', false, 'the session was closed, has expired, or goes on elsewhere'),
     ('PT413', 413, 'ContentTooLargeError', false, 'content, parts or metadata are over their limit'),
     ('PT421', 421, 'TenantMovedError', true, 'the tenant''s rows are in another place now'),
     ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything'),
     ('PT423', 423, 'TenantSuspendedError', false, 'the tenant is closed until an administrator opens it'),
     ('PT429', 429, 'QuotaExceededError', false, 'the tenant is at one of its limits'),
+    ('PT507', 507, 'SessionFullError', false, 'the session is at max_messages'),
     ('PT503', 503, 'TenantMovingError', true, 'the tenant is being moved and takes no writes now')
 $$;
 

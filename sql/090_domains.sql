@@ -100,7 +100,8 @@ constraint event_kind_is_known check (
   value in (
     'conversation.created', 'conversation.updated', 'conversation.deleted', 'messages.added',
     'checkpoint.saved', 'checkpoint.changed', 'checkpoints.pruned', 'branch.created',
-    'thread.copied', 'thread.deleted', 'quota.warning'
+    'thread.copied', 'thread.deleted', 'quota.warning', 'session.created', 'session.updated',
+    'session.merged', 'session.unmerged', 'participant.changed', 'message.hidden', 'message.shown'
   )
 );
 comment on domain haive_private.event_kind is 'What happened.';

@@ -19,6 +19,7 @@ create table haive.conversations (
   generated always as (date_bin('1 hour', last_message_at, '2000-01-01 00:00:00+00')) stored,
   sealed haive_private.sealed_content,
   sealed_with haive_private.key_id,
+  is_session boolean not null default false,
   constraint conversations_pkey primary key (tenant_id, id),
   constraint conversations_tenant_fkey foreign key (tenant_id)
   references haive.tenants (tenant_id) on delete cascade,
@@ -40,6 +41,8 @@ comment on column haive.conversations.active_hour is
 comment on column haive.conversations.sealed is
 'Title, context and settings, sealed by the client: their own columns are empty then.';
 comment on column haive.conversations.sealed_with is 'The key that it was sealed with.';
+comment on column haive.conversations.is_session is
+'Whether it has a row in haive.sessions: then that says who may write to it, and how long.';
 
 -- Compressed already.
 alter table haive.conversations alter column sealed set storage external;

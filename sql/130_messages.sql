@@ -14,6 +14,8 @@ create table haive.messages (
   created_at haive_private.moment not null default now(),
   sealed haive_private.sealed_content,
   sealed_with haive_private.key_id,
+  author haive_private.name default nullif(current_setting('persistence.author', true), ''),
+  hidden_at timestamptz,
   constraint messages_pkey primary key (tenant_id, conversation_id, seq),
   -- id first: see the note on indexes at haive.conversations.
   constraint messages_id_key unique (id, tenant_id),
@@ -37,6 +39,17 @@ comment on column haive.messages.parts is
 comment on column haive.messages.sealed is
 'Content, parts and metadata, sealed by the client: their own columns are empty then.';
 comment on column haive.messages.sealed_with is 'The key that it was sealed with.';
+comment on column haive.messages.author is
+'The user who wrote it, where that is known for certain: who called with their token, or for whom a '
+'service wrote to a session.';
+comment on column haive.messages.hidden_at is
+'When a moderator hid it: since then only moderators and services see it.';
 
 -- Compressed already.
 alter table haive.messages alter column sealed set storage external;
+
+-- Serves: what an erased user wrote in conversations of others.
+create index messages_author_idx on haive.messages (author, tenant_id) where author is not null;
+-- Serves: the places that a page of a session leaves out.
+create index messages_hidden_idx on haive.messages (conversation_id, seq)
+where hidden_at is not null;

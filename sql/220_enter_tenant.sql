@@ -61,6 +61,8 @@ begin
         message = 'a reader of the tenant may not write',
         hint = 'An administrator of the tenant changes roles with set_member.';
     end if;
+    -- Who writes, for what is written; a service may say so of others (add_session_messages).
+    v_done := set_config('persistence.author', actor, true);
     if v_role in ('owner', 'admin') then
       actor := null;
     end if;

@@ -32,6 +32,8 @@ declare
   v_outputs bigint[];
   v_costs numeric[];
   v_latest timestamptz[];
+  v_owner text;
+  v_is_session boolean := false;
 begin
   perform haive_private.check_sealed(p_sealed);
   select
@@ -63,9 +65,12 @@ begin
     where
       c.tenant_id = p_tenant and c.id = v_ids[1]
       and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
-    returning array[c.message_count] into last_seqs;
+    returning array[c.message_count], c.is_session, c.user_id
+    into last_seqs, v_is_session, v_owner;
     if not found then
       last_seqs := array[null::bigint];
+    elsif v_is_session then
+      perform haive_private.check_session_write(p_tenant, p_actor, v_ids[1], v_owner, last_seqs[1]);
     end if;
   else
     -- The scan of the key finds the rows in the order of their ids, so two writers never wait for
@@ -81,11 +86,17 @@ begin
       where
         c.tenant_id = p_tenant and c.id = any(v_ids)
         and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
-      returning c.id, c.message_count
+      returning c.id, c.message_count, c.is_session
     )
-    select array_agg(g.message_count order by u.id) into last_seqs
+    select array_agg(g.message_count order by u.id), bool_or(g.is_session)
+    into last_seqs, v_is_session
     from unnest(v_ids) as u (id)
     left join grown as g on g.id = u.id;
+    if v_is_session then
+      perform haive_private.check_session_write(p_tenant, p_actor, c.id, c.user_id, c.message_count)
+      from haive.conversations as c
+      where c.tenant_id = p_tenant and c.id = any(v_ids) and c.is_session;
+    end if;
   end if;
 
   insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)

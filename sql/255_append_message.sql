@@ -29,6 +29,7 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_replay record;
+  v_session record;
 begin
   perform haive_private.check_sealed(p_sealed is not null);
   created_at := coalesce(p_created_at, now());
@@ -45,10 +46,16 @@ begin
       v_caller.actor is null or c.user_id = v_caller.actor
       or v_caller.actor = any(c.participants)
     )
-  returning c.message_count into append_message.seq;
+  returning c.message_count, c.is_session, c.user_id into v_session;
   if not found then
     failure := 'PT404';
     return;
+  end if;
+  seq := v_session.message_count;
+  if v_session.is_session then
+    perform haive_private.check_session_write(
+      v_caller.tenant, v_caller.actor, p_conversation_id, v_session.user_id, append_message.seq
+    );
   end if;
   insert into haive.messages (
     tenant_id, conversation_id, seq, id, role, content, parts, metadata,

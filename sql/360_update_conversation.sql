@@ -28,6 +28,9 @@ begin
   if p_changes ?| array['title', 'context', 'settings'] then
     perform haive_private.check_sealed(false);
   end if;
+  perform haive_private.check_session_change(
+    v_caller.tenant, v_caller.actor, p_conversation_id, p_changes ? 'participants'
+  );
   update haive.conversations as c
   set
     agent_id = case when p_changes ? 'agent_id' then g.agent_id else c.agent_id end,
@@ -41,7 +44,8 @@ begin
     settings = coalesce(g.settings, case when g.sealed is null then c.settings else '{}' end),
     sealed = coalesce(decode(g.sealed, 'base64'), c.sealed),
     sealed_with = coalesce(g.sealed_with, c.sealed_with),
-    updated_at = now()
+    -- Never twice the same: it says whether a row is still what somebody has read.
+    updated_at = greatest(now(), c.updated_at + interval '1 microsecond')
   from jsonb_to_record(p_changes) as g (
     agent_id text, title text, tags text[], context jsonb, participants text[], settings jsonb,
     sealed text, sealed_with text, was_updated_at timestamptz

@@ -86,9 +86,29 @@ begin
     set participants = array_remove(c.participants::text[], p_user_id), updated_at = now()
     where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
     get diagnostics v_rows = row_count;
+    update haive.sessions as s
+    set
+      writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
+      moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
+    where
+      s.tenant_id = v_caller.tenant and s.id = any(v_ids)
+      and (p_user_id = any(s.writers) or p_user_id = any(s.moderators));
     insert into haive.events (tenant_id, kind, conversation_id)
     select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
     v_counts := jsonb_build_object('participations', v_rows);
+  end if;
+  if cardinality(v_ids) = 0 then
+    -- What they wrote in sessions of others stays, without their name.
+    v_ids := array(
+      select m.id from haive.messages as m
+      where m.author = p_user_id and m.tenant_id = v_caller.tenant
+      limit p_batch
+    );
+    update haive.messages as m
+    set author = null
+    where m.id = any(v_ids) and m.tenant_id = v_caller.tenant;
+    get diagnostics v_rows = row_count;
+    v_counts := jsonb_build_object('authorships', v_rows);
   end if;
   if cardinality(v_ids) = 0 then
     v_ids := array(

@@ -65,6 +65,28 @@ begin
       order by o.id
       limit p_page_size
     ) as c;
+  elsif p_kind = 'authorships' then
+    -- By their places: the content is another's conversation, and sealed where the tenant's content is.
+    select
+      json_build_object(
+        'rows', coalesce(json_agg(m order by m.id), '[]'),
+        'next', case when count(*) = p_page_size then max(m.id::text) end
+      )
+    into v_answer
+    from (
+      select o.id, o.conversation_id, o.seq, o.created_at::timestamptz
+      from haive.messages as o
+      where
+        o.author = p_user_id and o.tenant_id = v_caller.tenant
+        and (p_page_after is null or o.id > p_page_after::uuid)
+        and not exists (
+          select from haive.conversations as c
+          where
+            c.tenant_id = o.tenant_id and c.id = o.conversation_id and c.user_id = p_user_id
+        )
+      order by o.id
+      limit p_page_size
+    ) as m;
   elsif p_kind = 'events' then
     select
       json_build_object(
@@ -129,7 +151,7 @@ begin
     raise exception using
       errcode = 'PT422',
       message = 'the kind is unknown',
-      hint = 'Kinds are memberships, invitations, participations, events and audit.';
+      hint = 'Kinds are memberships, invitations, participations, authorships, events and audit.';
   end if;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
@@ -166,5 +188,5 @@ $$;
 
 comment on function haive.export_user(text, text, int, text, text) is
 'A page of what is held about a user: memberships, invitations, participations (conversations of '
-'others that name them), events or audit. Returns {rows, next}; read on with page_after, the next of '
+'others that name them), authorships (messages there), events or audit. Returns {rows, next}; read on with page_after, the next of '
 'the page before. For administrators, and for the users themselves.';

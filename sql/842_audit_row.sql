@@ -31,6 +31,8 @@ begin
   case tg_table_name
     when 'conversations' then
       v_rows := jsonb_build_object(new.id, v_changed);
+    when 'sessions' then
+      v_rows := jsonb_build_object(new.id, v_changed);
     when 'branches' then
       v_rows := jsonb_build_object(new.branch_id, v_changed);
     when 'tenants' then

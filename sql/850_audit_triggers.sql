@@ -32,6 +32,30 @@ referencing new table as changed for each statement execute function haive_priva
 create trigger audit_delete after delete on haive.messages
 referencing old table as changed for each statement execute function haive_private.audit_rows();
 
+create trigger audit_insert after insert on haive.sessions
+referencing new table as changed for each statement execute function haive_private.audit_rows();
+-- Not when it was active last, which messages move.
+create trigger audit_update
+after update of tenant_id, id, parent_id, parent_segment, branch_index, segment, status, live, ttl,
+max_messages, predecessor_id, successor_id, closed_at, writers, moderators on haive.sessions
+for each row execute function haive_private.audit_row();
+create trigger audit_delete after delete on haive.sessions
+referencing old table as changed for each statement execute function haive_private.audit_rows();
+
+create trigger audit_insert after insert on haive.session_segments
+referencing new table as changed for each statement execute function haive_private.audit_rows();
+create trigger audit_update after update on haive.session_segments
+referencing new table as changed for each statement execute function haive_private.audit_rows();
+create trigger audit_delete after delete on haive.session_segments
+referencing old table as changed for each statement execute function haive_private.audit_rows();
+
+create trigger audit_insert after insert on haive.session_merges
+referencing new table as changed for each statement execute function haive_private.audit_rows();
+create trigger audit_update after update on haive.session_merges
+referencing new table as changed for each statement execute function haive_private.audit_rows();
+create trigger audit_delete after delete on haive.session_merges
+referencing old table as changed for each statement execute function haive_private.audit_rows();
+
 create trigger audit_insert after insert on haive.threads
 referencing new table as changed for each statement execute function haive_private.audit_rows();
 create trigger audit_update after update on haive.threads

@@ -17,6 +17,8 @@
     │   └── KeyDestroyedError        the tenant's keys were destroyed
     ├── AccessDeniedError            the caller may not
     │   └── TokenExpiredError
+    ├── SessionClosedError           it takes no writes: `status`, `successor_id`
+    ├── SessionFullError             it is at max_messages; it goes on in a successor
     ├── AuditSignatureError          the head of an audit log is not signed by the key
     ├── SubjectErasedError           the user was erased; nothing more is stored about them
     ├── TenantError
@@ -49,10 +51,10 @@ from __future__ import annotations
 import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
+from uuid import UUID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from uuid import UUID
 
 
 class PersistenceError(Exception):
@@ -179,6 +181,45 @@ class TokenExpiredError(AccessDeniedError):
 
 class AuditSignatureError(PersistenceError):
     """The head of an audit log is not signed by this key, or was changed since."""
+
+
+class SessionClosedError(PersistenceError):
+    """The session takes no writes; open it again, or go on in its successor."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        sqlstate: str | None = None,
+        status: str = "",
+        successor_id: UUID | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, sqlstate=sqlstate)
+        #: ``closed``, ``expired``, ``merged`` or ``continued``.
+        self.status = status
+        #: The session that it goes on in, if it is continued.
+        self.successor_id = successor_id
+
+    @classmethod
+    def from_facts(cls, message: str | None, hint: str | None, facts: str | None) -> Self:
+        """The error with the JSON object of facts that the database sent along."""
+        try:
+            known = json.loads(facts or "{}")
+            successor = known.get("successor_id")
+            return cls(
+                message,
+                hint=hint,
+                sqlstate="PT412",
+                status=known.get("status", ""),
+                successor_id=UUID(successor) if successor else None,
+            )
+        except (AttributeError, TypeError, ValueError):
+            return cls(message, hint=hint, sqlstate="PT412")
+
+
+class SessionFullError(PersistenceError):
+    """The session is at max_messages; `continue_session` opens the one that it goes on in."""
 
 
 class SubjectErasedError(PersistenceError):
@@ -330,12 +371,14 @@ _CLASSES: dict[str, type[PersistenceError]] = {
     "PT404": NotFoundError,
     "PT409": ConflictError,
     "PT410": SubjectErasedError,
+    "PT412": SessionClosedError,
     "PT413": ContentTooLargeError,
     "PT421": TenantMovedError,
     "PT422": InvalidInputError,
     "PT423": TenantSuspendedError,
     "PT429": QuotaExceededError,
     "PT503": TenantMovingError,
+    "PT507": SessionFullError,
     # Postgres
     "08": ConnectionLostError,
     "22": InvalidInputError,
@@ -396,7 +439,7 @@ def database_error(
     and rows are somebody's data.
     """
     cls = error_class(code)
-    if issubclass(cls, QuotaExceededError):
+    if issubclass(cls, QuotaExceededError | SessionClosedError):
         return cls.from_facts(message, hint, detail)
     if code and code.startswith("PT"):
         return cls(message, hint=hint, sqlstate=code)

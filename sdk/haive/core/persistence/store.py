@@ -157,24 +157,19 @@ class Store:
             InvalidInputError: Something cannot be stored.
         """
         documents = [
-            {
-                "id": new.id or new_id(),
-                "agent_id": new.agent_id,
-                "user_id": new.user_id,
-                "created_at": new.created_at,
-                **self._redacted(new.metadata.model_dump()),
-            }
+            await self._begun(
+                {
+                    "id": new.id or new_id(),
+                    "agent_id": new.agent_id,
+                    "user_id": new.user_id,
+                    "created_at": new.created_at,
+                    **new.metadata.model_dump(),
+                }
+            )
             for new in conversations
         ]
         if not documents:
             return []
-        for document in documents:
-            texts = json_of_sealed(document)
-            if self._sealer is not None:
-                keys = await self._sealer.ready()
-                document.update(keys.seal_conversation(document["id"], texts).document())
-                for field in SEALED_FIELDS:
-                    del document[field]
         limit = 1024 * 1024 * 256
         return await self._read(
             "create_conversations",
@@ -182,6 +177,18 @@ class Store:
             _CONVERSATIONS,
             ContentKeys.open_conversations,
         )
+
+    async def _begun(self, document: dict[str, Any]) -> dict[str, Any]:
+        """A conversation that begins as it leaves the process: looked through, checked, sealed."""
+        if self._redactor is not None:
+            document = self._redactor.conversation(document)
+        texts = json_of_sealed(document)
+        if self._sealer is not None:
+            keys = await self._sealer.ready()
+            document |= keys.seal_conversation(document["id"], texts).document()
+            for field in SEALED_FIELDS:
+                del document[field]
+        return document
 
     async def get_conversation(
         self,
@@ -361,9 +368,6 @@ class Store:
             safe=False,
         )
 
-    def _redacted(self, metadata: dict[str, Any]) -> dict[str, Any]:
-        return metadata if self._redactor is None else self._redactor.conversation(metadata)
-
     # -- messages --------------------------------------------------------------------------------
 
     async def add_message(
@@ -402,6 +406,9 @@ class Store:
         if self._redactor is not None:
             content, metadata = self._redactor.message(content, metadata)
         row = message_row(conversation_id, role, content, metadata, token_usage, id, created_at)
+        return await self._add_row(row)
+
+    async def _add_row(self, row: MessageRow) -> Message:
         if self._sealer is not None:
             row = (await self._sealer.ready()).seal_message(row)
         if self._commits is None:
@@ -437,7 +444,7 @@ class Store:
     async def _write(self, rows: Sequence[MessageRow]) -> list[tuple[int, datetime]]:
         written: list[tuple[int, datetime]] = []
         for chunk in _chunks(rows):
-            sealed = chunk if self._sealer is None else await self._sealer.sealed(chunk)
+            sealed = await self._sealed(chunk)
             try:
                 written += await self._transport.append_many(sealed)
             except ConflictError:
@@ -446,6 +453,9 @@ class Store:
                     raise
                 written += await write_missing(self._transport, sealed, found)
         return written
+
+    async def _sealed(self, rows: Sequence[MessageRow]) -> Sequence[MessageRow]:
+        return rows if self._sealer is None else await self._sealer.sealed(rows)
 
     async def _found(self, rows: Sequence[MessageRow]) -> list[Message]:
         """The messages at the ids of rows, which the database could not compare with them."""

@@ -1,0 +1,142 @@
+"""From what the database answers to sessions."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from haive.core.persistence.models import Conversation, Message
+from haive.core.persistence.session.session import Permission, Session, SessionMessage, SessionStatus
+
+if TYPE_CHECKING:
+    from haive.core.persistence._sealing import ContentKeys
+
+
+class SessionDocument(BaseModel):
+    """What `haive_private.session_doc` makes."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    id: UUID
+    tenant_id: str
+    status: SessionStatus
+    message_count: int
+    parent_id: UUID | None
+    branch_index: int
+    segment: int
+    predecessor_id: UUID | None
+    successor_id: UUID | None
+    merged_into: UUID | None
+    live: bool
+    ttl: int | None
+    max_messages: int | None
+    active_at: datetime
+    idle: float
+    expires_at: datetime | None
+    closed_at: datetime | None
+    permissions: dict[str, list[Permission]]
+    conversation: Conversation
+    inherited: list[Conversation]
+
+    def session(self) -> Session:
+        """The session, with the contexts that it inherits beneath its own."""
+        own = self.conversation.metadata
+        context: dict[str, Any] = {}
+        for conversation in reversed(self.inherited):
+            context |= conversation.metadata.context
+        return Session(
+            agent_id=self.conversation.agent_id,
+            user_id=self.conversation.user_id,
+            title=own.title,
+            tags=own.tags,
+            context=context | own.context,
+            branch_context=own.context if self.parent_id is not None else {},
+            state=own.settings,
+            version=self.conversation.updated_at,
+            created_at=self.conversation.created_at,
+            idle=timedelta(seconds=self.idle),
+            **self.model_dump(exclude={"conversation", "inherited", "segment", "idle"}),
+        )
+
+
+class PageDocument(BaseModel):
+    """What `list_sessions` answers."""
+
+    sessions: list[SessionDocument]
+    next_page: str | None
+
+
+class PieceDocument(BaseModel):
+    """A range of a session's messages, as `session_messages` answers."""
+
+    first_index: int
+    first_seq: int
+    messages: list[Message]
+    authors: dict[int, str] | None = None
+    hidden: list[int] | None = None
+
+    def placed(self) -> list[SessionMessage]:
+        """The messages with their indexes. What was erased meanwhile is not among them."""
+        authors, hidden = self.authors or {}, frozenset(self.hidden or ())
+        return [
+            SessionMessage.model_construct(
+                **message.__dict__,
+                index=self.first_index + message.seq - self.first_seq,
+                author=authors.get(message.seq),
+                hidden=message.seq in hidden,
+            )
+            for message in self.messages
+        ]
+
+
+class TailsDocument(BaseModel):
+    """What `read_merge` answers."""
+
+    root_count: int
+    segments: list[int]
+    counts: list[int]
+    primary: list[Message]
+    secondary: list[Message] = Field(default_factory=list)
+
+
+SESSION = TypeAdapter(SessionDocument)
+SESSIONS = TypeAdapter(list[SessionDocument])
+PAGE = TypeAdapter(PageDocument)
+PIECES = TypeAdapter(list[PieceDocument])
+TAILS = TypeAdapter(TailsDocument)
+
+
+def open_session(keys: ContentKeys, document: dict[str, Any]) -> dict[str, Any]:
+    """A session of the database's with what is sealed in it."""
+    return {
+        **document,
+        "conversation": keys.open_conversation(document["conversation"]),
+        "inherited": keys.open_conversations(document["inherited"]),
+    }
+
+
+def open_sessions(keys: ContentKeys, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Many of them."""
+    return [open_session(keys, document) for document in documents]
+
+
+def open_page(keys: ContentKeys, page: dict[str, Any]) -> dict[str, Any]:
+    """A page of them."""
+    return {**page, "sessions": open_sessions(keys, page["sessions"])}
+
+
+def open_pieces(keys: ContentKeys, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ranges of messages with their content."""
+    return [{**piece, "messages": keys.open_messages(piece["messages"])} for piece in pieces]
+
+
+def open_tails(keys: ContentKeys, tails: dict[str, Any]) -> dict[str, Any]:
+    """The messages of two sessions with their content."""
+    return {
+        **tails,
+        "primary": keys.open_messages(tails["primary"]),
+        "secondary": keys.open_messages(tails["secondary"]),
+    }

@@ -1,0 +1,12 @@
+create domain haive_private.session_status as text collate "C"
+constraint session_status_is_known check (
+  value in ('open', 'closed', 'expired', 'merged', 'continued')
+);
+comment on domain haive_private.session_status is
+'open; closed by somebody; expired; merged into another; continued in its successor.';
+
+create domain haive_private.json_list as jsonb
+constraint json_list_is_bounded check (
+  jsonb_typeof(value) = 'array' and pg_column_size(value) <= 8388608
+);
+comment on domain haive_private.json_list is 'A JSON array of at most 8 MiB.';

@@ -1,0 +1,76 @@
+-- A session as JSON, with the contexts of the sessions that it branched off, nearest first: they stay
+-- where they are, as the messages do.
+create or replace function haive_private.session_doc(
+  p_session haive.sessions, p_conversation haive.conversations
+)
+returns json
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return json_build_object(
+    'id', p_session.id,
+    'tenant_id', p_session.tenant_id,
+    'status', haive_private.session_status_now(p_session),
+    'message_count', p_session.index_offset + p_conversation.message_count,
+    'parent_id', p_session.parent_id,
+    'branch_index', p_session.branch_index,
+    'segment', p_session.segment,
+    'predecessor_id', p_session.predecessor_id,
+    'successor_id', p_session.successor_id,
+    'merged_into', case
+      when p_session.status = 'merged' then (
+        select m.session_id
+        from haive.session_merges as m
+        where
+          m.tenant_id = p_session.tenant_id and m.secondary_id = p_session.id
+          and m.undone_at is null
+        order by m.created_at desc
+        limit 1
+      )
+    end,
+    'live', p_session.live,
+    'ttl', p_session.ttl,
+    'max_messages', p_session.max_messages,
+    'active_at', p_session.active_at,
+    'idle', greatest(extract(epoch from now() - p_session.active_at), 0),
+    'expires_at', p_session.active_at + p_session.ttl * interval '1 second',
+    'closed_at', p_session.closed_at,
+    'permissions', (
+      select coalesce(
+        json_object_agg(
+          u.user_id,
+          array['read']
+          || case when u.user_id = any(p_session.writers) then array['write'] else '{}' end
+          || case when u.user_id = any(p_session.moderators) then array['moderate'] else '{}' end
+          order by u.place
+        ),
+        '{}'
+      )
+      from unnest(p_conversation.participants::text[]) with ordinality as u (user_id, place)
+    ),
+    'conversation', haive_private.conversation_doc(p_conversation),
+    'inherited', case
+      when p_session.parent_id is null then '[]'::json
+      else (
+        with recursive line as (
+          select p_session.parent_id as id, 1 as depth
+          union all
+          select s.parent_id, l.depth + 1
+          from line as l
+          join haive.sessions as s on s.tenant_id = p_session.tenant_id and s.id = l.id
+          where s.parent_id is not null and l.depth < 1000
+        )
+        select coalesce(json_agg(haive_private.conversation_doc(c) order by l.depth), '[]')
+        from line as l
+        join haive.conversations as c on c.tenant_id = p_session.tenant_id and c.id = l.id
+      )
+    end
+  );
+end;
+$$;
+
+comment on function haive_private.session_doc(haive.sessions, haive.conversations) is
+'A session as the functions of the API return it.';

@@ -1,0 +1,74 @@
+-- A segment has the same messages at the same indexes wherever it is seen from, so two sessions share
+-- what they both see of one segment, and all before it.
+create or replace function haive_private.common_root(
+  p_tenant text,
+  p_one uuid, p_one_segment int, p_one_count bigint,
+  p_two uuid, p_two_segment int, p_two_count bigint
+)
+returns bigint
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    with recursive walk as (
+      select u.side, u.id as session_id, u.segment, u.upto, 1 as depth
+      from (
+        values (1, p_one, p_one_segment, p_one_count), (2, p_two, p_two_segment, p_two_count)
+      ) as u (side, id, segment, upto)
+      union all
+      select w.side, g.base_id, g.base_segment, least(w.upto, g.base_count), w.depth + 1
+      from walk as w
+      cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
+      where g.base_id is not null and w.depth < 100000
+    )
+    select coalesce(max(least(a.upto, b.upto)), 0)
+    from walk as a
+    join walk as b on b.session_id = a.session_id and b.segment = a.segment
+    where a.side = 1 and b.side = 2
+  );
+end;
+$$;
+
+comment on function haive_private.common_root(text, uuid, int, bigint, uuid, int, bigint) is
+'How many messages two sessions have in common at their beginning.';
+
+create or replace function haive_private.line_messages(
+  p_tenant text, p_session_id uuid, p_segment int, p_from bigint, p_to bigint
+)
+returns json
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  v_ids uuid[];
+  v_first bigint[];
+  v_last bigint[];
+begin
+  select
+    array_agg(l.conversation_id), array_agg(l.first_seq),
+    array_agg(l.first_seq + l.last_index - l.first_index)
+  into v_ids, v_first, v_last
+  from haive_private.session_line(p_tenant, p_session_id, p_segment, p_from, p_to) as l
+  where p_from <= p_to;
+  return (
+    select coalesce(json_agg(m.doc order by u.place, m.place), '[]')
+    from unnest(haive_private.message_docs(p_tenant, v_ids, v_first, v_last)) with ordinality
+      as u (docs, place)
+    cross join lateral json_array_elements(u.docs) with ordinality as m (doc, place)
+    where not exists (
+      select from haive.messages as h
+      where
+        h.tenant_id = p_tenant and h.conversation_id = (m.doc ->> 'conversation_id')::uuid
+        and h.seq = (m.doc ->> 'seq')::bigint and h.hidden_at is not null
+    )
+  );
+end;
+$$;
+
+comment on function haive_private.line_messages(text, uuid, int, bigint, bigint) is
+'The messages of a session from one index to another, but for those that are hidden.';

@@ -1,0 +1,79 @@
+-- Definer, as get_session is.
+create or replace function haive_private.session_family(
+  p_tenant text, p_session_id uuid, p_acting text
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_entered record := haive_private.enter_session(p_tenant, p_session_id, 'read', p_acting, false);
+  v_answer json;
+  v_ids uuid[];
+begin
+  with recursive up as (
+    select (v_entered.session).id as id, (v_entered.session).parent_id as parent_id, 1 as depth
+    union all
+    select s.id, s.parent_id, u.depth + 1
+    from up as u
+    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = u.parent_id
+    where u.depth < 1000
+  ),
+  down as (
+    (select u.id, 1 as depth from up as u order by u.depth desc limit 1)
+    union all
+    select s.id, d.depth + 1
+    from down as d
+    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.parent_id = d.id
+    where d.depth < 1000
+  )
+  select
+    coalesce(json_agg(haive_private.session_doc(f.s, f.c) order by (f.s).id), '[]'),
+    array_agg((f.s).id)
+  into v_answer, v_ids
+  from (
+    select s, c
+    from down as d
+    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = d.id
+    join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+    where
+      v_entered.actor is null or c.user_id = v_entered.actor
+      or v_entered.actor = any(c.participants)
+    order by s.id
+    limit 10000
+  ) as f;
+  if v_entered.audit_reads then
+    perform haive_private.audit_read(
+      'session_family',
+      (select jsonb_object_agg(u.id, null) from unnest(v_ids) as u (id)),
+      cardinality(v_ids)
+    );
+  end if;
+  return v_answer;
+end;
+$$;
+
+alter function haive_private.session_family(text, uuid, text) owner to haive_writer;
+
+comment on function haive_private.session_family(text, uuid, text) is
+'What haive.session_family does, for a caller without rights on the tables.';
+
+create or replace function haive.session_family(
+  session_id uuid, acting_user text default null, tenant text default null
+)
+returns json
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.session_family(
+    session_family.tenant, session_family.session_id, session_family.acting_user
+  )
+$$;
+
+comment on function haive.session_family(uuid, text, text) is
+'A session with all that it branched off and all that branched off those, as far as the caller sees '
+'them; at most 10,000, in the order in which they began.';
