@@ -40,6 +40,12 @@
     │   ├── StatementTimeoutError
     │   ├── LockTimeoutError
     │   └── DeadlockError
+    ├── ModelError                   a model's API gave no usable answer: `status`
+    │   ├── ModelAccessError         it refuses the key
+    │   ├── ModelRequestError        it refuses what it was asked
+    │   ├── ModelLimitError          too much was asked of it: `retry_after`         (retryable)
+    │   ├── ModelUnavailableError    it cannot be reached now                        (retryable)
+    │   └── ModelAnswerError         its answer is not what was asked for
     └── LocalStackError
         └── PartUnavailableError
 
@@ -353,6 +359,61 @@ class LockTimeoutError(OperationTimeoutError):
 
 class DeadlockError(OperationTimeoutError):
     """Two operations waited for each other and this one was ended; try again."""
+
+
+class ModelError(PersistenceError):
+    """A model's API gave no usable answer."""
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        #: The HTTP status, if there was an answer.
+        self.status = status
+        #: The API's own code, as ``insufficient_quota``, if it gave one.
+        self.code = code
+
+
+class ModelAccessError(ModelError):
+    """The model's API refuses the key; set another one."""
+
+
+class ModelRequestError(ModelError):
+    """The model's API refuses the request; check the model's name and its limits."""
+
+
+class ModelLimitError(ModelError):
+    """Too much was asked of the model's API; try again later, or ask for a higher limit."""
+
+    retryable = True
+
+    def __init__(
+        self,
+        message: str | None = None,
+        *,
+        hint: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, status=status, code=code)
+        #: Seconds until the API takes more, if it said so.
+        self.retry_after = retry_after
+
+
+class ModelUnavailableError(ModelError):
+    """The model's API cannot be reached now, or failed; try again."""
+
+    retryable = True
+
+
+class ModelAnswerError(ModelError):
+    """The model's API answered something else than it was asked for; nothing of it was used."""
 
 
 class LocalStackError(PersistenceError):

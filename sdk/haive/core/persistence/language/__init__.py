@@ -1,0 +1,6 @@
+"""Sentences and summaries: by what stands there, or by a language model."""
+
+from haive.core.persistence.language.chat import ChatModel
+from haive.core.persistence.language.extractive import Extract, extract
+
+__all__ = ["ChatModel", "Extract", "extract"]
