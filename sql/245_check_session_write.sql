@@ -30,6 +30,14 @@ begin
     v_actor is not null and v_actor is distinct from p_owner
     and v_actor <> all(coalesce(v_row.writers, '{}'))
   then
+    perform from haive.conversations as c
+    where c.tenant_id = p_tenant and c.id = p_session_id and v_actor = any(c.participants);
+    if not found then
+      raise exception using
+        errcode = 'PT404',
+        message = format('no session %s', p_session_id),
+        hint = 'It was deleted, belongs to another tenant, or is not the user''s to see.';
+    end if;
     raise exception using
       errcode = 'PT403',
       message = 'the user may not write to the session',

@@ -43,8 +43,10 @@ begin
     cross join lateral (
       select
         u.conversation_id, u.first_seq, u.last_seq - u.first_seq + 1 as n,
-        sum(u.last_seq - u.first_seq + 1) over (order by u.place) - (u.last_seq - u.first_seq + 1)
-          as before
+        (
+          sum(u.last_seq - u.first_seq + 1) over (order by u.place)
+          - (u.last_seq - u.first_seq + 1)
+        )::bigint as before
       from unnest(w.conversation_ids, w.first_seqs, w.last_seqs) with ordinality
         as u (conversation_id, first_seq, last_seq, place)
     ) as r

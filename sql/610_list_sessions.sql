@@ -2,6 +2,7 @@
 create or replace function haive_private.list_sessions(
   p_tenant text,
   p_user_id text,
+  p_participant text,
   p_agent_id text,
   p_statuses text[],
   p_parent_id uuid,
@@ -18,8 +19,7 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
   v_actor text := v_caller.actor;
-  v_answer json;
-  v_ids uuid[];
+  v_pairs haive_private.session_pair[];
 begin
   if p_acting is not null then
     if v_caller.trusted then
@@ -37,55 +37,66 @@ begin
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the next_page of a page.';
   end if;
-  -- By id, which is the order in which they began.
-  with page as (
-    select s, c
-    from haive.sessions as s
-    join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
-    where
-      s.tenant_id = v_caller.tenant
-      and (p_user_id is null or c.user_id = p_user_id or p_user_id = any(c.participants))
-      and (p_agent_id is null or c.agent_id = p_agent_id)
-      and (p_parent_id is null or s.parent_id = p_parent_id)
-      and (p_statuses is null or haive_private.session_status_now(s) = any(p_statuses))
-      and (p_page_after is null or s.id < p_page_after::uuid)
-      and (
-        v_actor is null or c.user_id = v_actor or v_actor = any(c.participants)
-      )
-    order by s.id desc
-    limit p_page_size
+  -- By id, which is the order in which they began. Put together from fixed fragments, so that the
+  -- planner sees only what is asked: the sessions of an owner are found by the owner.
+  execute format(
+    $q$
+    select array(
+      select row(s, c)::haive_private.session_pair
+      from haive.sessions as s
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where s.tenant_id = $1 and c.tenant_id = $1 %s
+      order by s.id desc
+      limit $2
+    )
+    $q$,
+    concat(
+      case when p_user_id is not null then 'and c.user_id = $3 ' end,
+      case when p_participant is not null then 'and $4 = any(c.participants) ' end,
+      case when p_agent_id is not null then 'and c.agent_id = $5 ' end,
+      case when p_parent_id is not null then 'and s.parent_id = $6 ' end,
+      case
+        when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
+      end,
+      case when p_page_after is not null then 'and s.id < $8 ' end,
+      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants))' end
+    )
   )
-  select
-    json_build_object(
-      'sessions', coalesce(
-        json_agg(haive_private.session_doc(p.s, p.c) order by (p.s).id desc), '[]'
-      ),
-      'next_page', case
-        when count(*) = p_page_size then (array_agg((p.s).id order by (p.s).id))[1]
-      end
-    ),
-    array_agg((p.s).id)
-  into v_answer, v_ids
-  from page as p;
+  into v_pairs
+  using
+    v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
+    p_page_after::uuid, v_actor;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
-      (select jsonb_object_agg(u.id, null) from unnest(v_ids) as u (id)),
-      coalesce(cardinality(v_ids), 0)
+      (select jsonb_object_agg((p.session).id, null) from unnest(v_pairs) as p),
+      cardinality(v_pairs)
     );
   end if;
-  return v_answer;
+  return json_build_object(
+    'sessions', (
+      select coalesce(
+        json_agg(haive_private.session_doc(p.session, p.conversation) order by (p.session).id desc),
+        '[]'
+      )
+      from unnest(v_pairs) as p
+    ),
+    'next_page', case
+      when cardinality(v_pairs) = p_page_size then ((v_pairs[p_page_size]).session).id
+    end
+  );
 end;
 $$;
 
-alter function haive_private.list_sessions(text, text, text, text[], uuid, int, text, text)
+alter function haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text)
 owner to haive_writer;
 
-comment on function haive_private.list_sessions(text, text, text, text[], uuid, int, text, text) is
+comment on function haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text) is
 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
 create or replace function haive.list_sessions(
   user_id text default null,
+  participant text default null,
   agent_id text default null,
   statuses text[] default null,
   parent_id uuid default null,
@@ -101,12 +112,12 @@ security invoker
 set search_path = ''
 as $$
   select haive_private.list_sessions(
-    list_sessions.tenant, list_sessions.user_id, list_sessions.agent_id, list_sessions.statuses,
-    list_sessions.parent_id, list_sessions.page_size, list_sessions.page_after,
-    list_sessions.acting_user
+    list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
+    list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
+    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user
   )
 $$;
 
-comment on function haive.list_sessions(text, text, text[], uuid, int, text, text, text) is
-'Sessions, the latest first: of a user (theirs, or where they take part), an agent, in some statuses, '
-'branches of one: {sessions, next_page}.';
+comment on function haive.list_sessions(text, text, text, text[], uuid, int, text, text, text) is
+'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one: '
+'{sessions, next_page}.';

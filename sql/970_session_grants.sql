@@ -4,7 +4,7 @@ from public, anon, authenticated, service_role, haive_client, haive_writer;
 revoke all on function
 haive.create_session(jsonb, text),
 haive.get_session(uuid, text, text),
-haive.list_sessions(text, text, text[], uuid, int, text, text, text),
+haive.list_sessions(text, text, text, text[], uuid, int, text, text, text),
 haive.session_messages(uuid, bigint, bigint, int, boolean, boolean, text, text),
 haive.add_session_messages(uuid, jsonb, text, text),
 haive.update_session(uuid, jsonb, text, text),
@@ -22,7 +22,7 @@ from public, anon, authenticated, service_role, haive_client;
 revoke all on function
 haive_private.create_session(text, jsonb),
 haive_private.get_session(text, uuid, text),
-haive_private.list_sessions(text, text, text, text[], uuid, int, text, text),
+haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text),
 haive_private.session_messages(text, uuid, bigint, bigint, int, boolean, boolean, text),
 haive_private.update_session(text, uuid, jsonb, text),
 haive_private.update_session_state(text, uuid, jsonb, timestamptz, text),
@@ -57,7 +57,7 @@ to authenticated, service_role, haive_client;
 grant execute on function
 haive.create_session(jsonb, text),
 haive.get_session(uuid, text, text),
-haive.list_sessions(text, text, text[], uuid, int, text, text, text),
+haive.list_sessions(text, text, text, text[], uuid, int, text, text, text),
 haive.session_messages(uuid, bigint, bigint, int, boolean, boolean, text, text),
 haive.add_session_messages(uuid, jsonb, text, text),
 haive.update_session(uuid, jsonb, text, text),
@@ -73,7 +73,7 @@ haive.expire_sessions(int, text),
 haive.session_family(uuid, text, text),
 haive_private.create_session(text, jsonb),
 haive_private.get_session(text, uuid, text),
-haive_private.list_sessions(text, text, text, text[], uuid, int, text, text),
+haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text),
 haive_private.session_messages(text, uuid, bigint, bigint, int, boolean, boolean, text),
 haive_private.update_session(text, uuid, jsonb, text),
 haive_private.update_session_state(text, uuid, jsonb, timestamptz, text),
@@ -97,6 +97,7 @@ grant update (author, hidden_at) on haive.messages to haive_writer;
 grant execute on function
 haive.add_messages(jsonb, text),
 haive.add_session_messages(uuid, jsonb, text, text),
+haive_private.message_docs(text, uuid[], bigint[], bigint[]),
 haive_private.append_messages(
   text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
   timestamptz[], bytea[], text[]

@@ -170,6 +170,13 @@ create index session_merges_session_idx on haive.session_merges (session_id, seg
 -- Serves: where a session was merged into.
 create index session_merges_secondary_idx on haive.session_merges (secondary_id);
 
+create type haive_private.session_pair as (
+  session haive.sessions,
+  conversation haive.conversations
+);
+
+comment on type haive_private.session_pair is 'A session and the conversation that it is.';
+
 alter table haive.sessions enable row level security;
 alter table haive.session_segments enable row level security;
 alter table haive.session_merges enable row level security;

@@ -214,6 +214,14 @@ begin
     v_actor is not null and v_actor is distinct from p_owner
     and v_actor <> all(coalesce(v_row.writers, '{}'))
   then
+    perform from haive.conversations as c
+    where c.tenant_id = p_tenant and c.id = p_session_id and v_actor = any(c.participants);
+    if not found then
+      raise exception using
+        errcode = 'PT404',
+        message = format('no session %s', p_session_id),
+        hint = 'It was deleted, belongs to another tenant, or is not the user''s to see.';
+    end if;
     raise exception using
       errcode = 'PT403',
       message = 'the user may not write to the session',
@@ -475,8 +483,10 @@ begin
     cross join lateral (
       select
         u.conversation_id, u.first_seq, u.last_seq - u.first_seq + 1 as n,
-        sum(u.last_seq - u.first_seq + 1) over (order by u.place) - (u.last_seq - u.first_seq + 1)
-          as before
+        (
+          sum(u.last_seq - u.first_seq + 1) over (order by u.place)
+          - (u.last_seq - u.first_seq + 1)
+        )::bigint as before
       from unnest(w.conversation_ids, w.first_seqs, w.last_seqs) with ordinality
         as u (conversation_id, first_seq, last_seq, place)
     ) as r
@@ -527,6 +537,7 @@ begin
     'ttl', p_session.ttl,
     'max_messages', p_session.max_messages,
     'active_at', p_session.active_at,
+    'idle', greatest(extract(epoch from now() - p_session.active_at), 0),
     'expires_at', p_session.active_at + p_session.ttl * interval '1 second',
     'closed_at', p_session.closed_at,
     'permissions', (
@@ -1371,6 +1382,7 @@ comment on function haive.get_session(uuid, text, text) is
 create or replace function haive_private.list_sessions(
   p_tenant text,
   p_user_id text,
+  p_participant text,
   p_agent_id text,
   p_statuses text[],
   p_parent_id uuid,
@@ -1387,8 +1399,7 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
   v_actor text := v_caller.actor;
-  v_answer json;
-  v_ids uuid[];
+  v_pairs haive_private.session_pair[];
 begin
   if p_acting is not null then
     if v_caller.trusted then
@@ -1406,55 +1417,66 @@ begin
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the next_page of a page.';
   end if;
-  -- By id, which is the order in which they began.
-  with page as (
-    select s, c
-    from haive.sessions as s
-    join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
-    where
-      s.tenant_id = v_caller.tenant
-      and (p_user_id is null or c.user_id = p_user_id or p_user_id = any(c.participants))
-      and (p_agent_id is null or c.agent_id = p_agent_id)
-      and (p_parent_id is null or s.parent_id = p_parent_id)
-      and (p_statuses is null or haive_private.session_status_now(s) = any(p_statuses))
-      and (p_page_after is null or s.id < p_page_after::uuid)
-      and (
-        v_actor is null or c.user_id = v_actor or v_actor = any(c.participants)
-      )
-    order by s.id desc
-    limit p_page_size
+  -- By id, which is the order in which they began. Put together from fixed fragments, so that the
+  -- planner sees only what is asked: the sessions of an owner are found by the owner.
+  execute format(
+    $q$
+    select array(
+      select row(s, c)::haive_private.session_pair
+      from haive.sessions as s
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where s.tenant_id = $1 and c.tenant_id = $1 %s
+      order by s.id desc
+      limit $2
+    )
+    $q$,
+    concat(
+      case when p_user_id is not null then 'and c.user_id = $3 ' end,
+      case when p_participant is not null then 'and $4 = any(c.participants) ' end,
+      case when p_agent_id is not null then 'and c.agent_id = $5 ' end,
+      case when p_parent_id is not null then 'and s.parent_id = $6 ' end,
+      case
+        when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
+      end,
+      case when p_page_after is not null then 'and s.id < $8 ' end,
+      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants))' end
+    )
   )
-  select
-    json_build_object(
-      'sessions', coalesce(
-        json_agg(haive_private.session_doc(p.s, p.c) order by (p.s).id desc), '[]'
-      ),
-      'next_page', case
-        when count(*) = p_page_size then (array_agg((p.s).id order by (p.s).id))[1]
-      end
-    ),
-    array_agg((p.s).id)
-  into v_answer, v_ids
-  from page as p;
+  into v_pairs
+  using
+    v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
+    p_page_after::uuid, v_actor;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
-      (select jsonb_object_agg(u.id, null) from unnest(v_ids) as u (id)),
-      coalesce(cardinality(v_ids), 0)
+      (select jsonb_object_agg((p.session).id, null) from unnest(v_pairs) as p),
+      cardinality(v_pairs)
     );
   end if;
-  return v_answer;
+  return json_build_object(
+    'sessions', (
+      select coalesce(
+        json_agg(haive_private.session_doc(p.session, p.conversation) order by (p.session).id desc),
+        '[]'
+      )
+      from unnest(v_pairs) as p
+    ),
+    'next_page', case
+      when cardinality(v_pairs) = p_page_size then ((v_pairs[p_page_size]).session).id
+    end
+  );
 end;
 $$;
 
-alter function haive_private.list_sessions(text, text, text, text[], uuid, int, text, text)
+alter function haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text)
 owner to haive_writer;
 
-comment on function haive_private.list_sessions(text, text, text, text[], uuid, int, text, text) is
+comment on function haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text) is
 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
 create or replace function haive.list_sessions(
   user_id text default null,
+  participant text default null,
   agent_id text default null,
   statuses text[] default null,
   parent_id uuid default null,
@@ -1470,15 +1492,15 @@ security invoker
 set search_path = ''
 as $$
   select haive_private.list_sessions(
-    list_sessions.tenant, list_sessions.user_id, list_sessions.agent_id, list_sessions.statuses,
-    list_sessions.parent_id, list_sessions.page_size, list_sessions.page_after,
-    list_sessions.acting_user
+    list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
+    list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
+    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user
   )
 $$;
 
-comment on function haive.list_sessions(text, text, text[], uuid, int, text, text, text) is
-'Sessions, the latest first: of a user (theirs, or where they take part), an agent, in some statuses, '
-'branches of one: {sessions, next_page}.';
+comment on function haive.list_sessions(text, text, text, text[], uuid, int, text, text, text) is
+'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one: '
+'{sessions, next_page}.';
 
 -- Definer: the messages that a branch begins with are in conversations of others.
 create or replace function haive_private.session_messages(
@@ -1783,6 +1805,90 @@ $$;
 comment on function haive.update_session(uuid, jsonb, text, text) is
 'Changes a session: {status: open or closed, ttl, max_messages, live, touch: true to begin its ttl '
 'anew}.';
+
+-- The shared state is the settings of the conversation, which a client may seal with title and context.
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.update_session_state(
+  p_tenant text, p_session_id uuid, p_changes jsonb, p_expected timestamptz, p_acting text
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_entered record := haive_private.enter_session(p_tenant, p_session_id, 'write', p_acting, true);
+  v_session haive.sessions := v_entered.session;
+  v_conversation haive.conversations := v_entered.conversation;
+begin
+  perform haive_private.refuse_closed_session(v_session);
+  if p_expected <> v_conversation.updated_at then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the session was changed meanwhile',
+      hint = 'Read it again, and change what it says now.';
+  end if;
+  if p_changes ? 'sealed' then
+    update haive.conversations as c
+    set
+      sealed = decode(p_changes ->> 'sealed', 'base64'),
+      sealed_with = p_changes ->> 'sealed_with',
+      title = null, context = '{}', settings = '{}',
+      updated_at = greatest(now(), c.updated_at + interval '1 microsecond')
+    where c.tenant_id = v_entered.tenant and c.id = p_session_id
+    returning c.* into v_conversation;
+  else
+    perform haive_private.check_sealed(false);
+    update haive.conversations as c
+    set
+      settings = (c.settings || (p_changes -> 'state')) - array(
+        select e.key from jsonb_each(p_changes -> 'state') as e
+        where jsonb_typeof(e.value) = 'null'
+      ),
+      updated_at = greatest(now(), c.updated_at + interval '1 microsecond')
+    where c.tenant_id = v_entered.tenant and c.id = p_session_id
+    returning c.* into v_conversation;
+  end if;
+  update haive.sessions as s
+  set active_at = now()
+  where s.tenant_id = v_entered.tenant and s.id = p_session_id
+  returning s.* into v_session;
+  insert into haive.events (tenant_id, kind, conversation_id)
+  values (v_entered.tenant, 'session.updated', p_session_id);
+  return haive_private.session_doc(v_session, v_conversation);
+end;
+$$;
+
+alter function haive_private.update_session_state(text, uuid, jsonb, timestamptz, text)
+owner to haive_writer;
+
+comment on function haive_private.update_session_state(text, uuid, jsonb, timestamptz, text) is
+'What haive.update_session_state does, for a caller without rights on the tables.';
+
+create or replace function haive.update_session_state(
+  session_id uuid,
+  changes jsonb,
+  expected timestamptz default null,
+  acting_user text default null,
+  tenant text default null
+)
+returns json
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.update_session_state(
+    update_session_state.tenant, update_session_state.session_id, update_session_state.changes,
+    update_session_state.expected, update_session_state.acting_user
+  )
+$$;
+
+comment on function haive.update_session_state(uuid, jsonb, timestamptz, text, text) is
+'Changes the state that the participants of a session share: {state}, whose keys are put on top of what '
+'is there, and go where they are null; or {sealed, sealed_with}, all that a client has sealed. Refused '
+'with 409 where the session (updated_at of its conversation) is not as expected.';
 
 -- Two that find a session full at the same time come one after the other, and the second one is told the
 -- successor that the first one made.

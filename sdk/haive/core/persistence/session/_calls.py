@@ -51,8 +51,8 @@ class SessionCalls:
 
     async def create(self, document: Mapping[str, Any]) -> Session:
         """Begin a session; its conversation is sealed where content is."""
-        sealed = await self.store._begun(dict(document))  # noqa: SLF001 - as conversations begin
-        found = await self.store._read(  # noqa: SLF001
+        sealed = await self.store._begun(dict(document))
+        found = await self.store._read(
             "create_session",
             {"session": to_json(sealed, "session", _LIMIT)},
             SESSION,
@@ -62,7 +62,7 @@ class SessionCalls:
 
     async def get(self, session_id: UUID | str, as_user: str | None) -> Session:
         """One session."""
-        found = await self.store._read(  # noqa: SLF001
+        found = await self.store._read(
             "get_session",
             {"session_id": as_uuid(session_id, "session_id"), "acting_user": as_user},
             SESSION,
@@ -72,16 +72,14 @@ class SessionCalls:
 
     async def page(self, arguments: Mapping[str, Any]) -> SessionPage:
         """Sessions by what they are of."""
-        found: PageDocument = await self.store._read(  # noqa: SLF001
-            "list_sessions", arguments, PAGE, open_page
-        )
+        found: PageDocument = await self.store._read("list_sessions", arguments, PAGE, open_page)
         return SessionPage(
             [document.session() for document in found.sessions], next_page=found.next_page
         )
 
     async def family(self, session_id: UUID | str, as_user: str | None) -> list[Session]:
         """All sessions that are related by branching."""
-        found = await self.store._read(  # noqa: SLF001
+        found = await self.store._read(
             "session_family",
             {"session_id": as_uuid(session_id, "session_id"), "acting_user": as_user},
             SESSIONS,
@@ -93,7 +91,7 @@ class SessionCalls:
         self, session_id: UUID | str, arguments: Mapping[str, Any]
     ) -> list[SessionMessage]:
         """A page of messages."""
-        pieces = await self.store._read(  # noqa: SLF001
+        pieces = await self.store._read(
             "session_messages",
             {"session_id": as_uuid(session_id, "session_id"), **arguments},
             PIECES,
@@ -105,7 +103,7 @@ class SessionCalls:
         self, session_id: UUID | str, changes: Mapping[str, Any], as_user: str | None
     ) -> Session:
         """Change what a session is."""
-        found = await self.store._read(  # noqa: SLF001
+        found = await self.store._read(
             "update_session",
             {
                 "session_id": as_uuid(session_id, "session_id"),
@@ -119,7 +117,7 @@ class SessionCalls:
 
     async def conversation(self, session_id: UUID | str, as_user: str | None) -> Conversation:
         """A session as the conversation that it is, with what it does not inherit."""
-        found = await self.store._read(  # noqa: SLF001
+        found = await self.store._read(
             "get_session",
             {"session_id": as_uuid(session_id, "session_id"), "acting_user": as_user},
             SESSION,
@@ -135,7 +133,7 @@ class SessionCalls:
         as_user: str | None,
     ) -> Session:
         """Change the state of a session."""
-        found = await self.store._read(  # noqa: SLF001
+        found = await self.store._read(
             "update_session_state",
             {
                 "session_id": as_uuid(session_id, "session_id"),
@@ -153,7 +151,7 @@ class SessionCalls:
         self, session_id: UUID | str, successor: Mapping[str, Any], as_user: str | None
     ) -> Session:
         """Let a session go on in a successor."""
-        found = await self.store._read(  # noqa: SLF001
+        found = await self.store._read(
             "continue_session",
             {
                 "session_id": as_uuid(session_id, "session_id"),
@@ -167,7 +165,7 @@ class SessionCalls:
 
     async def tails(self, primary: UUID, secondary: UUID, as_user: str | None) -> TailsDocument:
         """What two sessions have after their common beginning."""
-        return await self.store._read(  # noqa: SLF001
+        return await self.store._read(
             "read_merge",
             {"primary_id": primary, "secondary_id": secondary, "acting_user": as_user},
             TAILS,
@@ -178,7 +176,7 @@ class SessionCalls:
         self, primary: UUID, secondary: UUID, plan: Mapping[str, Any], as_user: str | None
     ) -> Merge:
         """Carry out a plan; with the same id once."""
-        return await self.store._transport.call(  # noqa: SLF001
+        return await self.store._transport.call(
             "merge_sessions",
             {
                 "primary_id": primary,
@@ -192,7 +190,7 @@ class SessionCalls:
 
     async def undo(self, session_id: UUID, merge_id: UUID, as_user: str | None) -> Merge:
         """Undo a merge."""
-        return await self.store._transport.call(  # noqa: SLF001
+        return await self.store._transport.call(
             "undo_merge",
             {"session_id": session_id, "merge_id": merge_id, "acting_user": as_user},
             _MERGE,
@@ -201,7 +199,7 @@ class SessionCalls:
 
     async def merges(self, session_id: UUID | str, as_user: str | None) -> list[Merge]:
         """The merges into a session."""
-        return await self.store._transport.call(  # noqa: SLF001
+        return await self.store._transport.call(
             "list_merges",
             {"session_id": as_uuid(session_id, "session_id"), "acting_user": as_user},
             _MERGES,
@@ -216,7 +214,7 @@ class SessionCalls:
         as_user: str | None,
     ) -> Session:
         """Give a user permissions, or none."""
-        found = await self.store._read(  # noqa: SLF001
+        found = await self.store._read(
             "set_participant",
             {
                 "session_id": as_uuid(session_id, "session_id"),
@@ -230,10 +228,10 @@ class SessionCalls:
         return found.session()
 
     async def hide(
-        self, session_id: UUID | str, message_id: UUID | str, hidden: bool, as_user: str | None
+        self, session_id: UUID | str, message_id: UUID | str, as_user: str | None, *, hidden: bool
     ) -> bool:
         """Hide a message, or show it."""
-        return await self.store._transport.call(  # noqa: SLF001
+        return await self.store._transport.call(
             "hide_message",
             {
                 "session_id": as_uuid(session_id, "session_id"),
@@ -247,6 +245,6 @@ class SessionCalls:
 
     async def expire(self, batch: int) -> int:
         """Close what has expired."""
-        return await self.store._transport.call(  # noqa: SLF001
+        return await self.store._transport.call(
             "expire_sessions", {"batch": batch}, _COUNT, safe=True
         )

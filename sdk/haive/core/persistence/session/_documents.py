@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from haive.core.persistence.models import Conversation, Message
-from haive.core.persistence.session.session import Permission, Session, SessionMessage, SessionStatus
+from haive.core.persistence.models import Conversation, Message  # noqa: TC001
+from haive.core.persistence.session.session import (
+    Permission,
+    Session,
+    SessionMessage,
+    SessionStatus,
+)
 
 if TYPE_CHECKING:
     from haive.core.persistence._sealing import ContentKeys

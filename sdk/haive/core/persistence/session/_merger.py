@@ -1,4 +1,4 @@
-"""Merges sessions: reads both, plans here, where content can be read, and has the plan carried out."""
+"""Merges sessions by plans made here, where content can be read."""
 
 from __future__ import annotations
 
@@ -59,6 +59,8 @@ class Merger:
                 conflict_resolution=resolution,
                 embedder=self._config.embedder,
                 chat=self._config.chat,
+                near_duplicate=self._config.near_duplicate,
+                on_model_error=self._config.on_model_error,
             )
             document = _document(merge_id, tails, plan) | {
                 "strategy": strategy.value,
@@ -87,7 +89,7 @@ class Merger:
             None,
             None,
         )
-        sealer = self._calls.store._sealer  # noqa: SLF001 - as messages are sealed
+        sealer = self._calls.store._sealer
         if sealer is not None:
             row = (await sealer.ready()).seal_message(row)
         return row.document()

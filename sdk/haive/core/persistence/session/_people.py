@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.session.session import Permission
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
 
 _DEFAULT = (Permission.READ, Permission.WRITE)
 

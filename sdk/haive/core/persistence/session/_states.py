@@ -39,13 +39,13 @@ class StateWriter:
     ) -> Session:
         """Change keys of the state; see `SessionManager.update_state`."""
         object_to_json(changes, "changes")
-        redactor = self._calls.store._redactor  # noqa: SLF001
+        redactor = self._calls.store._redactor
         if redactor is not None:
             changes = redactor.conversation({"settings": dict(changes)})["settings"]
         version = expected.version if isinstance(expected, Session) else expected
         if version is not None and not isinstance(version, datetime):
             raise InvalidInputError("expected is a session, or the version of one.")
-        if self._calls.store._sealer is None:  # noqa: SLF001
+        if self._calls.store._sealer is None:
             return await self._calls.update_state(
                 session_id, {"state": dict(changes)}, version, as_user
             )
@@ -70,7 +70,7 @@ class StateWriter:
         raise AssertionError
 
     async def _sealed(self, session_id: UUID, fields: Mapping[str, Any]) -> dict[str, str]:
-        sealer = self._calls.store._sealer  # noqa: SLF001
+        sealer = self._calls.store._sealer
         assert sealer is not None  # noqa: S101 # nosec B101 - who calls has looked
         keys = await sealer.ready()
         return keys.seal_conversation(session_id, json_of_sealed(fields)).document()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime  # noqa: TC003
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -14,6 +14,7 @@ from haive.core.persistence._rows import message_row
 from haive.core.persistence.errors import (
     DatabaseError,
     InvalidInputError,
+    PersistenceError,
     SessionClosedError,
     SessionFullError,
 )
@@ -62,7 +63,7 @@ class Writer:
         created_at: datetime | None,
     ) -> MessageRow:
         """A message, checked, and looked through where the store has a policy."""
-        redactor = self._store._redactor  # noqa: SLF001
+        redactor = self._store._redactor
         if redactor is not None:
             content, metadata = redactor.message(content, metadata)
         return message_row(session_id, role, content, metadata, token_usage, message_id, created_at)
@@ -71,9 +72,10 @@ class Writer:
         """Add one message; see `SessionManager.add_message`."""
         if as_user is not None:
             return (await self._add([row], as_user))[0]
+        full: PersistenceError
         for _ in range(_ATTEMPTS):
             try:
-                return await self._store._add_row(row)  # noqa: SLF001 - the way that is shared
+                return await self._store._add_row(row)
             except SessionFullError as error:
                 full = error
                 successor = (await self.successor(row.conversation_id, None)).id
@@ -92,7 +94,7 @@ class Writer:
     ) -> list[Message]:
         """Add several messages; see `SessionManager.add_messages`."""
         new = [self._message(session_id, each) for each in messages]
-        rows = self._store._rows(new)  # noqa: SLF001 - as all messages are looked through
+        rows = self._store._rows(new)
         return await self._add(rows, as_user) if rows else []
 
     @staticmethod
@@ -105,6 +107,7 @@ class Writer:
             raise InvalidInputError(describe(error)) from None
 
     async def _add(self, rows: Sequence[MessageRow], as_user: str | None) -> list[Message]:
+        full: PersistenceError
         for _ in range(_ATTEMPTS):
             try:
                 return await self._write(rows, as_user)
@@ -122,8 +125,8 @@ class Writer:
         raise full
 
     async def _write(self, rows: Sequence[MessageRow], as_user: str | None) -> list[Message]:
-        ready = await self._store._sealed(rows)  # noqa: SLF001 - as all messages leave
-        places = await self._store._transport.call(  # noqa: SLF001
+        ready = await self._store._sealed(rows)
+        places = await self._store._transport.call(
             "add_session_messages",
             {
                 "session_id": rows[0].conversation_id,
@@ -143,9 +146,9 @@ class Writer:
     async def successor(self, session_id: UUID, as_user: str | None) -> Session:
         """The session that one goes on in."""
         successor: dict[str, Any] = {"id": new_id()}
-        if self._store._sealer is not None:  # noqa: SLF001 - what is sealed is bound to its row
+        if self._store._sealer is not None:
             session = await self._calls.get(session_id, as_user)
-            successor = await self._store._begun(  # noqa: SLF001
+            successor = await self._store._begun(
                 successor
                 | {"title": session.title, "context": session.context, "settings": session.state}
             )

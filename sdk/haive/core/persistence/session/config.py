@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from haive.core.persistence._encoding import describe
 from haive.core.persistence.embedding import Embedder, HashingEmbedder
 from haive.core.persistence.errors import ConfigurationError
-from haive.core.persistence.language import ChatModel
+from haive.core.persistence.language import ChatModel  # noqa: TC001 - pydantic reads it
 from haive.core.persistence.session.models import ThreadingStrategy
 
 
@@ -48,6 +48,10 @@ class SessionConfig(BaseModel):
 
     embedder: Embedder = Field(default_factory=HashingEmbedder, repr=False)
     """What topics and near-duplicates are told by. The default needs no model."""
+    near_duplicate: float = Field(default=0.92, gt=0, le=1)
+    """How much the same two messages have to be for a merge to drop one, 0 to 1."""
     chat: ChatModel | None = Field(default=None, repr=False)
     """A language model for merges: it resolves contradictions and writes summaries. Without one,
     summaries are extracts."""
+    on_model_error: Literal["raise", "go_without"] = "raise"
+    """Whether a merge fails or goes on without the language model when that does not answer."""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from haive.core.persistence._encoding import as_uuid, new_id, object_to_json
 from haive.core.persistence.errors import (
-    ConfigurationError,
     InvalidInputError,
     NotFoundError,
     UnsupportedOperationError,
@@ -201,7 +200,7 @@ class SessionManager:
         document |= columns_of(checked_permissions(participants, permissions))
         return await self._calls.create(document)
 
-    def _document(
+    def _document(  # noqa: PLR0917 - what all that begins has in common
         self,
         agent_id: str | None,
         user_id: str | None,
@@ -248,6 +247,7 @@ class SessionManager:
         self,
         user_id: str | None = None,
         *,
+        participant: str | None = None,
         agent_id: str | None = None,
         status: SessionStatus | str | Iterable[SessionStatus | str] | None = None,
         parent_session_id: UUID | str | None = None,
@@ -258,7 +258,8 @@ class SessionManager:
         """Sessions, the latest first.
 
         Args:
-            user_id: Those that this user owns or takes part in.
+            user_id: Those that this user owns.
+            participant: Those that this user takes part in.
             agent_id: Those of this agent.
             status: Those that are so now.
             parent_session_id: Those that branched off this one.
@@ -277,6 +278,7 @@ class SessionManager:
         return await self._calls.page(
             {
                 "user_id": user_id,
+                "participant": participant,
                 "agent_id": agent_id,
                 "statuses": wanted,
                 "parent_id": None
@@ -288,9 +290,7 @@ class SessionManager:
             }
         )
 
-    async def family(
-        self, session_id: UUID | str, *, as_user: str | None = None
-    ) -> list[Session]:
+    async def family(self, session_id: UUID | str, *, as_user: str | None = None) -> list[Session]:
         """A session with all that it branched off, and all that branched off those.
 
         As far as the user may see them, in the order in which they began; at most 10,000.
@@ -672,18 +672,18 @@ class SessionManager:
             AccessDeniedError: The user does not moderate it.
             NotFoundError: The message is not one of the session's own.
         """
-        return await self._calls.hide(session_id, message_id, True, as_user)
+        return await self._calls.hide(session_id, message_id, as_user, hidden=True)
 
     async def show_message(
         self, session_id: UUID | str, message_id: UUID | str, *, as_user: str | None = None
     ) -> bool:
         """Show a hidden message again; see `hide_message`."""
-        return await self._calls.hide(session_id, message_id, False, as_user)
+        return await self._calls.hide(session_id, message_id, as_user, hidden=False)
 
 
 def _positive(value: int | None, name: str) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**31:
+    if type(value) is not int or not 0 < value < 2**31:
         raise InvalidInputError(f"{name} is a whole number above 0, or None.")
     return value

@@ -135,7 +135,7 @@ class Merge(_Value):
     entries: list[MergedRange]
     """What came from where, after the common beginning, in order."""
     dropped: list[dict[str, Any]]
-    """What was left out: ``conversation_id``, ``seq``, ``reason``, ``because_of``, ``similarity``."""
+    """What was left out: its place, ``reason``, ``because_of`` and ``similarity``."""
     conflicts: list[dict[str, Any]]
     """Where both answered the same differently, and what was kept."""
     summary_seq: int | None
