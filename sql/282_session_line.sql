@@ -17,12 +17,31 @@ as $$
 begin
   return query
   with recursive walk as (
-    select p_session_id as session_id, p_to as upto, 1 as depth, g.*
-    from haive_private.session_base(p_tenant, p_session_id, p_segment) as g
+    -- A step on the way to it, and then each segment with what it is built on: the session itself
+    -- tells its segment 0, rows tell the others. In the query, for a call a level costs more than the
+    -- level; offset 0 keeps the arms from being joined, which reads all sessions of the tenant.
+    select
+      null::uuid as session_id, p_to as upto, 0 as depth,
+      p_session_id as base_id, p_segment as base_segment, p_to as base_count,
+      0::bigint as borrowed, 0::bigint as start_seq,
+      null::uuid[] as conversation_ids, null::bigint[] as first_seqs, null::bigint[] as last_seqs
     union all
     select w.base_id, least(w.upto, w.base_count), w.depth + 1, g.*
     from walk as w
-    cross join lateral haive_private.session_base(p_tenant, w.base_id, w.base_segment) as g
+    cross join lateral (
+      select s.parent_id, s.parent_segment, s.branch_index, 0, 0, null, null, null
+      from haive.sessions as s
+      where w.base_segment = 0 and s.tenant_id = p_tenant and s.id = w.base_id
+      union all
+      select
+        g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+        g.conversation_ids, g.first_seqs, g.last_seqs
+      from haive.session_segments as g
+      where
+        w.base_segment > 0 and g.tenant_id = p_tenant and g.session_id = w.base_id
+        and g.number = w.base_segment
+      offset 0
+    ) as g
     where w.base_id is not null and p_from <= least(w.upto, w.base_count) and w.depth < 100000
   )
   select l.from_index, l.to_index, l.id, l.seq
@@ -33,6 +52,7 @@ begin
       w.session_id as id,
       w.start_seq + greatest(p_from - w.base_count - w.borrowed, 1) as seq
     from walk as w
+    where w.depth > 0
     union all
     select
       greatest(p_from, w.base_count + r.before + 1),

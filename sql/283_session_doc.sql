@@ -60,12 +60,20 @@ begin
           union all
           select s.parent_id, l.depth + 1
           from line as l
-          join haive.sessions as s on s.tenant_id = p_session.tenant_id and s.id = l.id
+          cross join lateral (
+            select s.parent_id from haive.sessions as s
+            where s.tenant_id = p_session.tenant_id and s.id = l.id
+            offset 0
+          ) as s
           where s.parent_id is not null and l.depth < 1000
         )
-        select coalesce(json_agg(haive_private.conversation_doc(c) order by l.depth), '[]')
+        select coalesce(json_agg(haive_private.conversation_doc(c.found) order by l.depth), '[]')
         from line as l
-        join haive.conversations as c on c.tenant_id = p_session.tenant_id and c.id = l.id
+        cross join lateral (
+          select c as found from haive.conversations as c
+          where c.tenant_id = p_session.tenant_id and c.id = l.id
+          offset 0
+        ) as c
       )
     end
   );

@@ -21,10 +21,6 @@ declare
   v_conversation haive.conversations := v_entered.conversation;
   v_from bigint := greatest(p_after, 0) + 1;
   v_to bigint := least(p_before - 1, v_session.index_offset + v_conversation.message_count);
-  v_indexes bigint[];
-  v_ids uuid[];
-  v_first bigint[];
-  v_last bigint[];
 begin
   if (p_page_size between 1 and 10000) is not true then
     raise exception using
@@ -47,45 +43,6 @@ begin
   else
     v_to := least(v_to, v_from + p_page_size - 1);
   end if;
-  select
-    array_agg(l.first_index), array_agg(l.conversation_id), array_agg(l.first_seq),
-    array_agg(l.first_seq + l.last_index - l.first_index)
-  into v_indexes, v_ids, v_first, v_last
-  from haive_private.session_line(
-    v_entered.tenant, p_session_id, v_session.segment, v_from, v_to
-  ) as l
-  where v_from <= v_to;
-  if exists (
-    select from unnest(v_ids, v_first, v_last) as u (id, first_seq, last_seq)
-    join haive.messages as m
-      on m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-      and m.seq between u.first_seq and u.last_seq and m.hidden_at is not null
-    -- Of its own messages moderators may see what is hidden, of others only those of that session.
-    where p_hidden is not true or u.id <> p_session_id
-  ) then
-    -- The ranges between those that are hidden.
-    select
-      array_agg(g.first_index order by g.first_index), array_agg(g.id order by g.first_index),
-      array_agg(g.first_seq order by g.first_index), array_agg(g.last_seq order by g.first_index)
-    into v_indexes, v_ids, v_first, v_last
-    from (
-      select
-        i.id, min(i.first_index + i.seq - i.first_seq) as first_index, min(i.seq) as first_seq,
-        max(i.seq) as last_seq
-      from (
-        select
-          u.*, m.seq,
-          m.seq - row_number() over (partition by u.place order by m.seq) as island
-        from unnest(v_indexes, v_ids, v_first, v_last) with ordinality
-          as u (first_index, id, first_seq, last_seq, place)
-        join haive.messages as m
-          on m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-          and m.seq between u.first_seq and u.last_seq
-        where m.hidden_at is null or (p_hidden and u.id = p_session_id)
-      ) as i
-      group by i.place, i.id, i.island
-    ) as g;
-  end if;
   if v_entered.audit_reads then
     perform haive_private.audit_read(
       'session_messages',
@@ -95,36 +52,49 @@ begin
       greatest(v_to - v_from + 1, 0)
     );
   end if;
+  -- Each message as message_docs has it, with its place: in one pass, for a page of a branch is of many
+  -- conversations, and a query for each of them takes longer than the messages.
   return (
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'first_index', u.first_index, 'messages', u.messages, 'first_seq', u.first_seq,
-          'authors', (
-            select json_object_agg(m.seq, m.author)
-            from haive.messages as m
-            where
-              m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-              and m.seq between u.first_seq and u.last_seq and m.author is not null
-          ),
-          'hidden', case
-            when p_hidden and u.id = p_session_id then (
-              select json_agg(m.seq)
-              from haive.messages as m
-              where
-                m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-                and m.seq between u.first_seq and u.last_seq and m.hidden_at is not null
-            )
-          end
-        )
-        order by u.first_index
-      ),
-      '[]'
-    )
-    from unnest(
-      v_indexes, v_ids, v_first, v_last,
-      haive_private.message_docs(v_entered.tenant, v_ids, v_first, v_last)
-    ) as u (first_index, id, first_seq, last_seq, messages)
+    select coalesce(json_agg(d), '[]')
+    from (
+      select
+        m.id, m.conversation_id, m.seq, m.role::text,
+        case
+          when m.sealed is not null then json_build_object(
+            'sealed', replace(encode(m.sealed, 'base64'), e'\n', ''),
+            'sealed_with', m.sealed_with::text
+          )
+          when m.parts is null then to_json(m.content::text)
+          else m.parts::json
+        end as content,
+        m.metadata::jsonb,
+        case
+          when m.input_tokens is not null then json_build_object(
+            'input_tokens', m.input_tokens::int,
+            'output_tokens', m.output_tokens::int,
+            'total_tokens', m.input_tokens + m.output_tokens,
+            'model', m.model::text,
+            'cost', m.cost::text
+          )
+        end as token_usage,
+        m.created_at::timestamptz,
+        l.first_index + m.seq - l.first_seq as index,
+        m.author::text,
+        m.hidden_at is not null as hidden
+      from haive_private.session_line(
+        v_entered.tenant, p_session_id, v_session.segment, v_from, v_to
+      ) as l
+      cross join lateral (
+        select * from haive.messages as m
+        where
+          m.tenant_id = v_entered.tenant and m.conversation_id = l.conversation_id
+          and m.seq between l.first_seq and l.first_seq + l.last_index - l.first_index
+        offset 0
+      ) as m
+      -- Of its own messages moderators may see what is hidden, of others only those of that session.
+      where m.hidden_at is null or (p_hidden and m.conversation_id = p_session_id)
+      order by index
+    ) as d
   );
 end;
 $$;
@@ -163,6 +133,5 @@ $$;
 comment on function haive.session_messages(
   uuid, bigint, bigint, int, boolean, boolean, text, text
 ) is
-'A page of a session''s messages by their indexes, what it shares with its parents included: a list of '
-'{first_index, first_seq, messages, authors, hidden}. The index of a message is first_index and its '
-'seq beyond first_seq. Moderators see with hidden what they have hidden.';
+'A page of a session''s messages by their indexes, what it shares with its parents included, each with '
+'its index, author and hidden. Moderators see with hidden what they have hidden.';

@@ -1,4 +1,4 @@
--- Definer, as get_session is.
+-- Definer, as get_session is. offset 0: as in session_doc.
 create or replace function haive_private.session_family(
   p_tenant text, p_session_id uuid, p_acting text
 )
@@ -18,7 +18,11 @@ begin
     union all
     select s.id, s.parent_id, u.depth + 1
     from up as u
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = u.parent_id
+    cross join lateral (
+      select s.id, s.parent_id from haive.sessions as s
+      where s.tenant_id = v_entered.tenant and s.id = u.parent_id
+      offset 0
+    ) as s
     where u.depth < 1000
   ),
   down as (
@@ -26,7 +30,11 @@ begin
     union all
     select s.id, d.depth + 1
     from down as d
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.parent_id = d.id
+    cross join lateral (
+      select s.id from haive.sessions as s
+      where s.tenant_id = v_entered.tenant and s.parent_id = d.id
+      offset 0
+    ) as s
     where d.depth < 1000
   )
   select
@@ -34,14 +42,19 @@ begin
     array_agg((f.s).id)
   into v_answer, v_ids
   from (
-    select s, c
+    select p.s, p.c
     from down as d
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = d.id
-    join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+    cross join lateral (
+      select s, c
+      from haive.sessions as s
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where s.tenant_id = v_entered.tenant and s.id = d.id
+      offset 0
+    ) as p
     where
-      v_entered.actor is null or c.user_id = v_entered.actor
-      or v_entered.actor = any(c.participants)
-    order by s.id
+      v_entered.actor is null or (p.c).user_id = v_entered.actor
+      or v_entered.actor = any((p.c).participants)
+    order by d.id
     limit 10000
   ) as f;
   if v_entered.audit_reads then

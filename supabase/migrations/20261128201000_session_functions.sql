@@ -457,12 +457,31 @@ as $$
 begin
   return query
   with recursive walk as (
-    select p_session_id as session_id, p_to as upto, 1 as depth, g.*
-    from haive_private.session_base(p_tenant, p_session_id, p_segment) as g
+    -- A step on the way to it, and then each segment with what it is built on: the session itself
+    -- tells its segment 0, rows tell the others. In the query, for a call a level costs more than the
+    -- level; offset 0 keeps the arms from being joined, which reads all sessions of the tenant.
+    select
+      null::uuid as session_id, p_to as upto, 0 as depth,
+      p_session_id as base_id, p_segment as base_segment, p_to as base_count,
+      0::bigint as borrowed, 0::bigint as start_seq,
+      null::uuid[] as conversation_ids, null::bigint[] as first_seqs, null::bigint[] as last_seqs
     union all
     select w.base_id, least(w.upto, w.base_count), w.depth + 1, g.*
     from walk as w
-    cross join lateral haive_private.session_base(p_tenant, w.base_id, w.base_segment) as g
+    cross join lateral (
+      select s.parent_id, s.parent_segment, s.branch_index, 0, 0, null, null, null
+      from haive.sessions as s
+      where w.base_segment = 0 and s.tenant_id = p_tenant and s.id = w.base_id
+      union all
+      select
+        g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+        g.conversation_ids, g.first_seqs, g.last_seqs
+      from haive.session_segments as g
+      where
+        w.base_segment > 0 and g.tenant_id = p_tenant and g.session_id = w.base_id
+        and g.number = w.base_segment
+      offset 0
+    ) as g
     where w.base_id is not null and p_from <= least(w.upto, w.base_count) and w.depth < 100000
   )
   select l.from_index, l.to_index, l.id, l.seq
@@ -473,6 +492,7 @@ begin
       w.session_id as id,
       w.start_seq + greatest(p_from - w.base_count - w.borrowed, 1) as seq
     from walk as w
+    where w.depth > 0
     union all
     select
       greatest(p_from, w.base_count + r.before + 1),
@@ -562,12 +582,20 @@ begin
           union all
           select s.parent_id, l.depth + 1
           from line as l
-          join haive.sessions as s on s.tenant_id = p_session.tenant_id and s.id = l.id
+          cross join lateral (
+            select s.parent_id from haive.sessions as s
+            where s.tenant_id = p_session.tenant_id and s.id = l.id
+            offset 0
+          ) as s
           where s.parent_id is not null and l.depth < 1000
         )
-        select coalesce(json_agg(haive_private.conversation_doc(c) order by l.depth), '[]')
+        select coalesce(json_agg(haive_private.conversation_doc(c.found) order by l.depth), '[]')
         from line as l
-        join haive.conversations as c on c.tenant_id = p_session.tenant_id and c.id = l.id
+        cross join lateral (
+          select c as found from haive.conversations as c
+          where c.tenant_id = p_session.tenant_id and c.id = l.id
+          offset 0
+        ) as c
       )
     end
   );
@@ -1525,10 +1553,6 @@ declare
   v_conversation haive.conversations := v_entered.conversation;
   v_from bigint := greatest(p_after, 0) + 1;
   v_to bigint := least(p_before - 1, v_session.index_offset + v_conversation.message_count);
-  v_indexes bigint[];
-  v_ids uuid[];
-  v_first bigint[];
-  v_last bigint[];
 begin
   if (p_page_size between 1 and 10000) is not true then
     raise exception using
@@ -1551,45 +1575,6 @@ begin
   else
     v_to := least(v_to, v_from + p_page_size - 1);
   end if;
-  select
-    array_agg(l.first_index), array_agg(l.conversation_id), array_agg(l.first_seq),
-    array_agg(l.first_seq + l.last_index - l.first_index)
-  into v_indexes, v_ids, v_first, v_last
-  from haive_private.session_line(
-    v_entered.tenant, p_session_id, v_session.segment, v_from, v_to
-  ) as l
-  where v_from <= v_to;
-  if exists (
-    select from unnest(v_ids, v_first, v_last) as u (id, first_seq, last_seq)
-    join haive.messages as m
-      on m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-      and m.seq between u.first_seq and u.last_seq and m.hidden_at is not null
-    -- Of its own messages moderators may see what is hidden, of others only those of that session.
-    where p_hidden is not true or u.id <> p_session_id
-  ) then
-    -- The ranges between those that are hidden.
-    select
-      array_agg(g.first_index order by g.first_index), array_agg(g.id order by g.first_index),
-      array_agg(g.first_seq order by g.first_index), array_agg(g.last_seq order by g.first_index)
-    into v_indexes, v_ids, v_first, v_last
-    from (
-      select
-        i.id, min(i.first_index + i.seq - i.first_seq) as first_index, min(i.seq) as first_seq,
-        max(i.seq) as last_seq
-      from (
-        select
-          u.*, m.seq,
-          m.seq - row_number() over (partition by u.place order by m.seq) as island
-        from unnest(v_indexes, v_ids, v_first, v_last) with ordinality
-          as u (first_index, id, first_seq, last_seq, place)
-        join haive.messages as m
-          on m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-          and m.seq between u.first_seq and u.last_seq
-        where m.hidden_at is null or (p_hidden and u.id = p_session_id)
-      ) as i
-      group by i.place, i.id, i.island
-    ) as g;
-  end if;
   if v_entered.audit_reads then
     perform haive_private.audit_read(
       'session_messages',
@@ -1599,36 +1584,49 @@ begin
       greatest(v_to - v_from + 1, 0)
     );
   end if;
+  -- Each message as message_docs has it, with its place: in one pass, for a page of a branch is of many
+  -- conversations, and a query for each of them takes longer than the messages.
   return (
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'first_index', u.first_index, 'messages', u.messages, 'first_seq', u.first_seq,
-          'authors', (
-            select json_object_agg(m.seq, m.author)
-            from haive.messages as m
-            where
-              m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-              and m.seq between u.first_seq and u.last_seq and m.author is not null
-          ),
-          'hidden', case
-            when p_hidden and u.id = p_session_id then (
-              select json_agg(m.seq)
-              from haive.messages as m
-              where
-                m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-                and m.seq between u.first_seq and u.last_seq and m.hidden_at is not null
-            )
-          end
-        )
-        order by u.first_index
-      ),
-      '[]'
-    )
-    from unnest(
-      v_indexes, v_ids, v_first, v_last,
-      haive_private.message_docs(v_entered.tenant, v_ids, v_first, v_last)
-    ) as u (first_index, id, first_seq, last_seq, messages)
+    select coalesce(json_agg(d), '[]')
+    from (
+      select
+        m.id, m.conversation_id, m.seq, m.role::text,
+        case
+          when m.sealed is not null then json_build_object(
+            'sealed', replace(encode(m.sealed, 'base64'), e'\n', ''),
+            'sealed_with', m.sealed_with::text
+          )
+          when m.parts is null then to_json(m.content::text)
+          else m.parts::json
+        end as content,
+        m.metadata::jsonb,
+        case
+          when m.input_tokens is not null then json_build_object(
+            'input_tokens', m.input_tokens::int,
+            'output_tokens', m.output_tokens::int,
+            'total_tokens', m.input_tokens + m.output_tokens,
+            'model', m.model::text,
+            'cost', m.cost::text
+          )
+        end as token_usage,
+        m.created_at::timestamptz,
+        l.first_index + m.seq - l.first_seq as index,
+        m.author::text,
+        m.hidden_at is not null as hidden
+      from haive_private.session_line(
+        v_entered.tenant, p_session_id, v_session.segment, v_from, v_to
+      ) as l
+      cross join lateral (
+        select * from haive.messages as m
+        where
+          m.tenant_id = v_entered.tenant and m.conversation_id = l.conversation_id
+          and m.seq between l.first_seq and l.first_seq + l.last_index - l.first_index
+        offset 0
+      ) as m
+      -- Of its own messages moderators may see what is hidden, of others only those of that session.
+      where m.hidden_at is null or (p_hidden and m.conversation_id = p_session_id)
+      order by index
+    ) as d
   );
 end;
 $$;
@@ -1667,9 +1665,8 @@ $$;
 comment on function haive.session_messages(
   uuid, bigint, bigint, int, boolean, boolean, text, text
 ) is
-'A page of a session''s messages by their indexes, what it shares with its parents included: a list of '
-'{first_index, first_seq, messages, authors, hidden}. The index of a message is first_index and its '
-'seq beyond first_seq. Moderators see with hidden what they have hidden.';
+'A page of a session''s messages by their indexes, what it shares with its parents included, each with '
+'its index, author and hidden. Moderators see with hidden what they have hidden.';
 
 -- add_messages for a service that acts for a user: as whom it writes is told to the trigger of all
 -- writes to sessions, and kept with the message. Users who call with their token are told apart anyway.
@@ -2658,7 +2655,7 @@ comment on function haive.expire_sessions(int, text) is
 'Closes the sessions of the tenant that have expired, for its administrators, and returns how many; '
 'call again until there are none.';
 
--- Definer, as get_session is.
+-- Definer, as get_session is. offset 0: as in session_doc.
 create or replace function haive_private.session_family(
   p_tenant text, p_session_id uuid, p_acting text
 )
@@ -2678,7 +2675,11 @@ begin
     union all
     select s.id, s.parent_id, u.depth + 1
     from up as u
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = u.parent_id
+    cross join lateral (
+      select s.id, s.parent_id from haive.sessions as s
+      where s.tenant_id = v_entered.tenant and s.id = u.parent_id
+      offset 0
+    ) as s
     where u.depth < 1000
   ),
   down as (
@@ -2686,7 +2687,11 @@ begin
     union all
     select s.id, d.depth + 1
     from down as d
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.parent_id = d.id
+    cross join lateral (
+      select s.id from haive.sessions as s
+      where s.tenant_id = v_entered.tenant and s.parent_id = d.id
+      offset 0
+    ) as s
     where d.depth < 1000
   )
   select
@@ -2694,14 +2699,19 @@ begin
     array_agg((f.s).id)
   into v_answer, v_ids
   from (
-    select s, c
+    select p.s, p.c
     from down as d
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = d.id
-    join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+    cross join lateral (
+      select s, c
+      from haive.sessions as s
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where s.tenant_id = v_entered.tenant and s.id = d.id
+      offset 0
+    ) as p
     where
-      v_entered.actor is null or c.user_id = v_entered.actor
-      or v_entered.actor = any(c.participants)
-    order by s.id
+      v_entered.actor is null or (p.c).user_id = v_entered.actor
+      or v_entered.actor = any((p.c).participants)
+    order by d.id
     limit 10000
   ) as f;
   if v_entered.audit_reads then

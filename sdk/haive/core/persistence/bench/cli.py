@@ -233,6 +233,34 @@ def schemas(
     )
 
 
+@app.command()
+def sessions(
+    *,
+    branches: Annotated[int, typer.Option(min=100, help="How many to make.")] = 2_000,
+    calls: Annotated[int, typer.Option(min=20, help="Pages of each way in a round.")] = 300,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each writer in a round.")] = 1.5,
+    rounds: Rounds = 3,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """What branches take and how fast they read, beside a plain conversation; merges."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import sessions as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            server,
+            branches=branches,
+            rounds=rounds,
+            calls=calls,
+            seconds=seconds,
+            progress=progress,
+        )
+
+    # Always a stack of its own: what tables take is told exactly in empty databases alone.
+    _run(_with_server(None, measure), check=check, as_json=as_json, needs_stack=True)
+
+
 def _with_server(
     database_url: str | None, measure: Callable[[Server, Progress], Awaitable[Report]]
 ) -> Callable[[Progress], Awaitable[Report]]:

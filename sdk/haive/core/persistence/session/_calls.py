@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from haive.core.persistence._encoding import as_uuid, to_json
+from haive.core.persistence._sealing import ContentKeys
 from haive.core.persistence.session._documents import (
+    MESSAGES,
     PAGE,
-    PIECES,
     SESSION,
     SESSIONS,
     TAILS,
     PageDocument,
     TailsDocument,
     open_page,
-    open_pieces,
     open_session,
     open_sessions,
     open_tails,
@@ -91,13 +91,12 @@ class SessionCalls:
         self, session_id: UUID | str, arguments: Mapping[str, Any]
     ) -> list[SessionMessage]:
         """A page of messages."""
-        pieces = await self.store._read(
+        return await self.store._read(
             "session_messages",
             {"session_id": as_uuid(session_id, "session_id"), **arguments},
-            PIECES,
-            open_pieces,
+            MESSAGES,
+            ContentKeys.open_messages,
         )
-        return [message for piece in pieces for message in piece.placed()]
 
     async def update(
         self, session_id: UUID | str, changes: Mapping[str, Any], as_user: str | None

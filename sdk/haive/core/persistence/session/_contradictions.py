@@ -43,16 +43,32 @@ def contradiction(one: str, other: str) -> str | None:
     answers of which one begins with yes and the other with no (``yes / no``). Other ways to
     contradict are not seen: that takes a language model.
     """
-    first, second = _opening(one), _opening(other)
-    if (first in _YES and second in _NO) or (first in _NO and second in _YES):
-        return "yes / no"
-    seconds = [_Sentence(text) for text in sentences(other)[:_MOST]]
-    for text in sentences(one)[:_MOST]:
-        sentence = _Sentence(text)
-        for candidate in sorted(seconds, key=sentence.shared, reverse=True)[:1]:
-            if sentence.shared(candidate) >= _FRAME and (found := sentence.against(candidate)):
-                return found
-    return None
+    return Statement(one).against(Statement(other))
+
+
+class Statement:
+    """An answer, taken apart: what is compared with many is taken apart once.
+
+    Args:
+        text: What was said.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._opening = _opening(text)
+        self._sentences = [_Sentence(each) for each in sentences(text)[:_MOST]]
+
+    def against(self, other: Statement) -> str | None:
+        """As `contradiction`."""
+        first, second = self._opening, other._opening
+        if (first in _YES and second in _NO) or (first in _NO and second in _YES):
+            return "yes / no"
+        for sentence in self._sentences:
+            shares = [sentence.shared(candidate) for candidate in other._sentences]
+            if shares and (most := max(shares)) >= _FRAME:
+                found = sentence.against(other._sentences[shares.index(most)])
+                if found is not None:
+                    return found
+        return None
 
 
 class _Sentence:
@@ -69,11 +85,13 @@ class _Sentence:
             for word, original, no in zip(lowered, words, negated, strict=True)
             if not no and original not in self.names
         )
+        self.words = self.frame.total()
 
     def shared(self, other: _Sentence) -> float:
         """The share of words that both have, numbers, names and negations aside."""
-        total = (self.frame | other.frame).total()
-        return (self.frame & other.frame).total() / total if total else float(bool(self.numbers))
+        common = sum(min(n, other.frame[word]) for word, n in self.frame.items())
+        total = self.words + other.words - common
+        return common / total if total else float(bool(self.numbers))
 
     def against(self, other: _Sentence) -> str | None:
         if self.is_negated != other.is_negated:

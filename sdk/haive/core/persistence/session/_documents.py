@@ -74,29 +74,6 @@ class PageDocument(BaseModel):
     next_page: str | None
 
 
-class PieceDocument(BaseModel):
-    """A range of a session's messages, as `session_messages` answers."""
-
-    first_index: int
-    first_seq: int
-    messages: list[Message]
-    authors: dict[int, str] | None = None
-    hidden: list[int] | None = None
-
-    def placed(self) -> list[SessionMessage]:
-        """The messages with their indexes. What was erased meanwhile is not among them."""
-        authors, hidden = self.authors or {}, frozenset(self.hidden or ())
-        return [
-            SessionMessage.model_construct(
-                **message.__dict__,
-                index=self.first_index + message.seq - self.first_seq,
-                author=authors.get(message.seq),
-                hidden=message.seq in hidden,
-            )
-            for message in self.messages
-        ]
-
-
 class TailsDocument(BaseModel):
     """What `read_merge` answers."""
 
@@ -110,7 +87,7 @@ class TailsDocument(BaseModel):
 SESSION = TypeAdapter(SessionDocument)
 SESSIONS = TypeAdapter(list[SessionDocument])
 PAGE = TypeAdapter(PageDocument)
-PIECES = TypeAdapter(list[PieceDocument])
+MESSAGES = TypeAdapter(list[SessionMessage])
 TAILS = TypeAdapter(TailsDocument)
 
 
@@ -131,11 +108,6 @@ def open_sessions(keys: ContentKeys, documents: list[dict[str, Any]]) -> list[di
 def open_page(keys: ContentKeys, page: dict[str, Any]) -> dict[str, Any]:
     """A page of them."""
     return {**page, "sessions": open_sessions(keys, page["sessions"])}
-
-
-def open_pieces(keys: ContentKeys, pieces: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Ranges of messages with their content."""
-    return [{**piece, "messages": keys.open_messages(piece["messages"])} for piece in pieces]
 
 
 def open_tails(keys: ContentKeys, tails: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from haive.core.persistence.errors import InvalidInputError, ModelError
 from haive.core.persistence.session._aligning import align_turns, likeness, repeats
-from haive.core.persistence.session._contradictions import contradiction
+from haive.core.persistence.session._contradictions import Statement, contradiction
 from haive.core.persistence.session._draft import Draft
 from haive.core.persistence.session._judging import judge
 from haive.core.persistence.session._summary import summary_of
@@ -352,12 +352,15 @@ def _comparable(
     """How alike prompts are, where they do not ask for different things."""
     prompts = alike.prompts.copy()
     shared = [{MessageRef.of(message) for message in turn.prompt} for turn in theirs]
+    # Taken apart once: where all prompts are alike, each is compared with each.
+    asked = [Statement(said(turn.prompt)) for turn in theirs]
     for i, turn in enumerate(ours):
         mine = {MessageRef.of(message) for message in turn.prompt}
+        ask = Statement(said(turn.prompt))
         for j in np.flatnonzero(prompts[i] >= _SAME_PROMPT).tolist():
             if mine & shared[j]:
                 prompts[i, j] = 2.0  # the same message, not one with the same words
-            elif contradiction(said(turn.prompt), said(theirs[j].prompt)) is not None:
+            elif ask.against(asked[j]) is not None:
                 prompts[i, j] = 0.0  # a table for two, and one for three
     return prompts
 
