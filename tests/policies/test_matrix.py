@@ -181,7 +181,8 @@ class Probe:
         key = {
             "conversations": "id::text", "tenants": "tenant_id", "members": "user_id",
             "sessions": "id::text", "session_segments": "session_id::text",
-            "session_merges": "session_id::text", "threads": "thread_key::text", "branches": "thread_key::text",
+            "session_merges": "session_id::text",
+            "threads": "thread_key::text", "branches": "thread_key::text",
             "checkpoints": "id::text", "checkpoint_writes": "checkpoint_id::text",
             "checkpoint_schemas": "encode(hash, 'hex')::uuid::text", "audit_log": "tenant_id",
             "invitations": "id::text", "erasures": "subject_hash",
