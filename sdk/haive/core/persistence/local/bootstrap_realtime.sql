@@ -55,7 +55,8 @@ begin
   insert into realtime.messages (id, topic, extension, event, private, payload)
   values (
     message_id, topic, 'broadcast', event, private,
-    case when payload ? 'id' then payload else payload || jsonb_build_object('id', message_id) end
+    -- Fails for what is no object.
+    case when payload ? 'id' then payload else jsonb_set(payload, '{id}', to_jsonb(message_id)) end
   );
 exception when others then
   raise warning 'WarnSendingBroadcastMessage: %', sqlerrm;

@@ -203,6 +203,7 @@ class Supervisor:
             health=self._health,
         )
         exits.push_async_callback(gateway.stop)
+        exits.push_async_callback(self._realtime.disconnect)
         await gateway.start(listener)
         state.write_json(
             directories.ports_file,

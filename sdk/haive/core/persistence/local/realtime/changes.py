@@ -124,8 +124,9 @@ class Changes:
             except RefusedError:  # Postgres is away: it will be back
                 await asyncio.sleep(_PAUSE)
                 continue
-            except asyncpg.PostgresError as error:
-                log.warning("changes were lost for SQLSTATE %s", error.sqlstate)
+            except (asyncpg.PostgresError, ValueError, LookupError) as error:
+                code = getattr(error, "sqlstate", type(error).__name__)
+                log.warning("changes of %s rows were lost: %s", len(batch), code)
             del self._waiting[: len(batch)]
             self._taken.set()
             if not self._waiting:

@@ -99,6 +99,7 @@ class Database:
                     server_settings={
                         "application_name": "haive realtime",
                         "statement_timeout": f"{_TIMEOUT}s",
+                        "standard_conforming_strings": "on",  # filters are quoted for it
                         "lock_timeout": f"{_TIMEOUT}s",
                     },
                 )

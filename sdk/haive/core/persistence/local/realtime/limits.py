@@ -20,8 +20,8 @@ BROADCAST_BYTES: Final = 3 * 1024 * 1024
 FRAME_BYTES: Final = BROADCAST_BYTES + 64 * 1024
 #: Bytes of what one client tracks.
 PRESENCE_BYTES: Final = 16 * 1024
-#: Bytes that wait for a client to read; with more, its socket is closed.
-UNSENT_BYTES: Final = 16 * 1024 * 1024
+#: Bytes that wait for a client to read; with more, its socket is closed (see pace.py).
+UNSENT_BYTES: Final = 8 * 1024 * 1024
 #: Changes of tables that wait for their subscribers; the log is not read on meanwhile.
 CHANGES: Final = 10_000
 #: Bytes of a changed row; of a longer one, only the short values are sent.

@@ -61,6 +61,11 @@ class RealtimePart:
             self._server.start()
         return await self._server.answer(request, path, token)
 
+    async def disconnect(self) -> None:
+        """End the sockets of all clients: the gateway would wait for them."""
+        if self._server is not None:
+            self._server.disconnect()
+
     async def stop(self) -> None:
         """End the server, if it was ever started."""
         if self._server is not None:

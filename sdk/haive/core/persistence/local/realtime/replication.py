@@ -114,7 +114,7 @@ class Replication:
                     raise ReplicationError("the server ended the stream")
                 at += _HEAD.size
                 if waiting[at] == 0x77:  # w: data of the log
-                    decoder.feed(bytes(waiting[at + _DATA_HEADER : after]))
+                    _decode(decoder, bytes(waiting[at + _DATA_HEADER : after]))
                 else:
                     _, position, _, wants_answer = _KEEPALIVE.unpack_from(waiting, at)
                     if wants_answer:
@@ -170,6 +170,13 @@ class _Connection:
                 raise ReplicationError(f"SQLSTATE {fields.get(b'C', b'').decode()}")
             if kind == b"R" and body[:4] != b"\0\0\0\0":
                 raise ReplicationError("Postgres asks for a password")
+
+
+def _decode(decoder: Decoder, message: bytes) -> None:
+    try:
+        decoder.feed(message)
+    except (struct.error, LookupError, ValueError) as error:
+        raise ReplicationError("a row cannot be read") from error
 
 
 def _status(position: int) -> bytes:

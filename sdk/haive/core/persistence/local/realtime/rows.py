@@ -12,7 +12,7 @@ from haive.core.persistence.local.realtime import limits
 from haive.core.persistence.local.realtime.database import act_as
 from haive.core.persistence.local.realtime.filters import identifier, literal
 from haive.core.persistence.local.realtime.pgoutput import Relation, Unchanged
-from haive.core.persistence.local.realtime.tables import Tables
+from haive.core.persistence.local.realtime.tables import find_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,13 +43,12 @@ class Rows:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._tables = Tables()
 
     async def has(
         self, connection: Connection, relation: Relation, binding: Binding, who: Identity
     ) -> bool:
         """Tell whether the conditions of a binding fit a table and the role's columns."""
-        table = await self._tables.find(connection, relation, who.role)
+        table = await find_table(connection, relation, who.role)
         names = {column.name for column in table.selectable}
         if not all(condition.column in names for condition in binding.conditions):
             return False
@@ -75,7 +74,7 @@ class Rows:
         """
         relation = changes[0].relation
         async with self._database.transaction() as connection:
-            table = await self._tables.find(connection, relation, who.role)
+            table = await find_table(connection, relation, who.role)
             if not table.columns:
                 return []  # it is gone
             if not table.selectable:

@@ -18,6 +18,7 @@ from haive.core.persistence.local.realtime.broadcasts import Broadcasts
 from haive.core.persistence.local.realtime.changes import Changes
 from haive.core.persistence.local.realtime.database import Database
 from haive.core.persistence.local.realtime.hub import Hub
+from haive.core.persistence.local.realtime.pace import Pace
 from haive.core.persistence.local.realtime.replication import Replication
 from haive.core.persistence.local.realtime.services import Services
 from haive.core.persistence.local.realtime.socket import accept
@@ -64,7 +65,7 @@ class RealtimeServer:
             port=port,
             role=role,
             on_change=self._feed,
-            keep_up=self._changes.keep_up,
+            keep_up=self._keep_up,
         )
         self._services = Services(
             jwt_secret=jwt_secret,
@@ -72,6 +73,7 @@ class RealtimeServer:
             database=database,
             authorization=Authorization(database, make_partitions),
             changes=self._changes,
+            pace=Pace(),
             streaming=self._replication.streaming,
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -83,8 +85,13 @@ class RealtimeServer:
             asyncio.create_task(self._changes.run()),
         ]
 
+    def disconnect(self) -> None:
+        """End the sockets of all clients."""
+        for socket in list(self._services.sockets):
+            socket.end()
+
     async def stop(self) -> None:
-        """End every connection to the database; the gateway ends those of clients."""
+        """End every connection to the database."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,6 +141,10 @@ class RealtimeServer:
             )
         except web.HTTPException as refused:  # no WebSocket handshake
             return web.Response(status=refused.status)
+
+    async def _keep_up(self) -> None:
+        await self._services.pace.keep()
+        await self._changes.keep_up()
 
     def _feed(self, change: Change) -> None:
         if Broadcasts.is_about(change.relation):

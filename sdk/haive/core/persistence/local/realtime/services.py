@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from haive.core.persistence.local.realtime.changes import Changes
     from haive.core.persistence.local.realtime.database import Database
     from haive.core.persistence.local.realtime.hub import Hub
+    from haive.core.persistence.local.realtime.pace import Pace
     from haive.core.persistence.local.realtime.socket import Socket
 
 
@@ -24,6 +25,7 @@ class Services:
     database: Database
     authorization: Authorization
     changes: Changes
+    pace: Pace
     streaming: asyncio.Event
     """Set while rows of the database arrive."""
     sockets: set[Socket] = field(default_factory=set)

@@ -12,6 +12,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from haive.core.persistence.local.realtime import limits, wire
 from haive.core.persistence.local.realtime.channel import Channel, join
+from haive.core.persistence.local.realtime.pace import MUCH
 
 if TYPE_CHECKING:
     from haive.core.persistence.local.realtime.services import Services
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 # Clients send a heartbeat every 25 seconds.
 _SILENCE = 60.0
 _PREFIX = "realtime:"
+# A whole frame that closes, with code 1001.
+_GOING_AWAY = b"\x88\x02\x03\xe9"
 
 
 class Socket:
@@ -99,6 +102,7 @@ class Socket:
                 if not await self._take(message):
                     await websocket.close(code=WSCloseCode.POLICY_VIOLATION)
                     break
+                await self._services.pace.keep()
         except (TimeoutError, ConnectionError):
             log.info("a client is silent or gone")
         finally:
@@ -147,6 +151,24 @@ class Socket:
         await join(self, self._services, message, name)
         return True
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client to read."""
+        return self._pending_bytes + self._transport.get_write_buffer_size()
+
+    def cut(self) -> None:
+        """End a client that does not read: there is no use in telling it."""
+        log.warning("a client does not read: its socket is closed")
+        self._pending.clear()
+        self._pending_bytes = 0
+        self._transport.abort()
+
+    def end(self) -> None:
+        """Say that the server goes away."""
+        self._write(_GOING_AWAY)
+        self._flush()
+        self._transport.close()
+
     def _write(self, frame: bytes) -> None:
         if self._transport.is_closing():
             return
@@ -154,11 +176,11 @@ class Socket:
             asyncio.get_running_loop().call_soon(self._flush)
         self._pending.append(frame)
         self._pending_bytes += len(frame)
-        if self._pending_bytes + self._transport.get_write_buffer_size() > limits.UNSENT_BYTES:
-            log.warning("a client does not read: its socket is closed")
-            self._pending.clear()
-            self._pending_bytes = 0
-            self._transport.abort()
+        unsent = self.unsent
+        if unsent > MUCH:
+            self._services.pace.note(self)
+            if unsent > limits.UNSENT_BYTES:
+                self.cut()
 
     def _flush(self) -> None:
         if self._pending and not self._transport.is_closing():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from haive.core.persistence.local.realtime.filters import identifier
 
@@ -12,9 +11,7 @@ if TYPE_CHECKING:
     from haive.core.persistence.local.realtime.database import Connection
     from haive.core.persistence.local.realtime.pgoutput import Relation
 
-# Grants and policies change without a word in the log: they are looked at again soon.
-_FRESH = 1.0
-_MOST = 1_000
+# Asked for each batch: grants and policies change without a word in the log.
 _QUERY = """
 select
   a.attname as name,
@@ -67,28 +64,14 @@ class Table:
         return [column for column in self.columns if column.selectable]
 
 
-class Tables:
-    """Tables as roles see them, known for a moment."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, str, str], tuple[float, Table]] = {}
-
-    async def find(self, connection: Connection, relation: Relation, role: str) -> Table:
-        """Return a table as a role sees it; one that is gone has no columns."""
-        key = (relation.schema, relation.table, role)
-        known = self._known.get(key)
-        if known is not None and time.monotonic() - known[0] < _FRESH:
-            return known[1]
-        rows: list[Any] = await connection.fetch(_QUERY, *key)
-        table = Table(
-            name=f"{identifier(relation.schema)}.{identifier(relation.table)}",
-            columns=tuple(
-                Column(row["name"], row["type"], row["is_json"], row["is_key"], row["selectable"])
-                for row in rows
-            ),
-            is_secured=bool(rows) and rows[0]["is_secured"],
-        )
-        if len(self._known) >= _MOST:
-            self._known.clear()
-        self._known[key] = (time.monotonic(), table)
-        return table
+async def find_table(connection: Connection, relation: Relation, role: str) -> Table:
+    """Return a table as a role sees it now; one that is gone has no columns."""
+    rows = await connection.fetch(_QUERY, relation.schema, relation.table, role)
+    return Table(
+        name=f"{identifier(relation.schema)}.{identifier(relation.table)}",
+        columns=tuple(
+            Column(row["name"], row["type"], row["is_json"], row["is_key"], row["selectable"])
+            for row in rows
+        ),
+        is_secured=bool(rows) and rows[0]["is_secured"],
+    )
