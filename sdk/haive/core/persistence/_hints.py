@@ -26,5 +26,8 @@ class Hints(Protocol):
 
     way: Literal["notify", "realtime"]
 
-    def listen(self, schema: str, topic: str, hint: Callable[[], None]) -> Listener:
-        """Call ``hint`` at every hint, and when hints may have been lost."""
+    def listen(self, schema: str, topic: str, hint: Callable[[int], None]) -> Listener:
+        """Call ``hint`` at every hint, and when hints may have been lost.
+
+        It is told which event there is to read at least; 0 where that is not known.
+        """

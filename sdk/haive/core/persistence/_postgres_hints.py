@@ -26,7 +26,7 @@ _PULSE = 20.0
 
 class _Listener:
     def __init__(
-        self, home: PostgresHints, schema: str, topic: str, hint: Callable[[], None]
+        self, home: PostgresHints, schema: str, topic: str, hint: Callable[[int], None]
     ) -> None:
         self.topic = topic
         self.schema = schema
@@ -54,7 +54,7 @@ class PostgresHints:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def listen(self, schema: str, topic: str, hint: Callable[[], None]) -> _Listener:
+    def listen(self, schema: str, topic: str, hint: Callable[[int], None]) -> _Listener:
         """Listen to a topic; see `Hints.listen`."""
         listener = _Listener(self, schema, topic, hint)
         self._listeners.setdefault(topic, set()).add(listener)
@@ -82,12 +82,12 @@ class PostgresHints:
     def _hint_all(self) -> None:
         for listeners in list(self._listeners.values()):
             for listener in list(listeners):
-                listener.hint()
+                listener.hint(0)
 
     def _notified(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         del connection, pid, channel
         for listener in list(self._listeners.get(str(payload), ())):
-            listener.hint()
+            listener.hint(0)
 
     async def _run(self) -> None:
         delay = _FIRST_DELAY

@@ -34,7 +34,7 @@ _TIMEOUT = 10
 
 
 class _Listener:
-    def __init__(self, home: SupabaseHints, topic: str, hint: Callable[[], None]) -> None:
+    def __init__(self, home: SupabaseHints, topic: str, hint: Callable[[int], None]) -> None:
         self.topic = topic
         self.hint = hint
         self._home = home
@@ -71,7 +71,7 @@ class SupabaseHints:
         self._refused.clear()
         self._changed.set()
 
-    def listen(self, schema: str, topic: str, hint: Callable[[], None]) -> _Listener:
+    def listen(self, schema: str, topic: str, hint: Callable[[int], None]) -> _Listener:
         """Listen to a topic; see `Hints.listen`."""
         del schema  # it is in the topic
         listener = _Listener(self, topic, hint)
@@ -98,9 +98,10 @@ class SupabaseHints:
             task.cancel()
             await asyncio.wait([task])
 
-    def _hint(self, topic: str, _: object = None) -> None:
+    def _hint(self, topic: str, message: object = None) -> None:
+        event = _event_of(message)
         for listener in list(self._listeners.get(topic, ())):
-            listener.hint()
+            listener.hint(event)
 
     async def _run(self) -> None:
         delay = _FIRST_DELAY
@@ -177,6 +178,13 @@ class SupabaseHints:
         self._refused[topic] = (monotonic() + delay, delay)
         self._changed.set()
         self._hint(topic)
+
+
+def _event_of(message: object) -> int:
+    """The event that a broadcast tells of; whoever may send on a topic may have made it up."""
+    payload = message.get("payload") if isinstance(message, dict) else None
+    event = payload.get("event") if isinstance(payload, dict) else None
+    return event if isinstance(event, int) else 0
 
 
 async def _thrown_away(client: AsyncRealtimeClient) -> None:
