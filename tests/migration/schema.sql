@@ -217,7 +217,7 @@ GRANT ALL ON FUNCTION haive.apply_retention(batch integer, tenant text) TO servi
 REVOKE ALL ON FUNCTION haive.apply_retention(batch integer, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION apply_retention(batch integer, tenant text)
-COMMENT ON FUNCTION haive.apply_retention(batch integer, tenant text) IS 'Deletes a batch of what is older than the data_retention_days of the tenant: conversations by their last message, threads by their last checkpoint, events and invitations. Returns {before, done, counts}; call again until done.';
+COMMENT ON FUNCTION haive.apply_retention(batch integer, tenant text) IS 'Deletes a batch of what is older than the data_retention_days of the tenant: conversations by their last message, threads by their last checkpoint, and invitations; and events after event_retention_days, 7 if not set. Returns {before, done, counts}; call again until done.';
 
 -- FUNCTION apply_retention(integer, text)
 CREATE FUNCTION haive.apply_retention(batch integer DEFAULT 10000, tenant text DEFAULT NULL::text) RETURNS json
@@ -1208,6 +1208,7 @@ CREATE FUNCTION haive.error_catalogue() RETURNS TABLE(sqlstate text, http_status
     ('PT410', 410, 'SubjectErasedError', false, 'the user was erased, and nothing is stored about them'),
     ('PT412', 412, 'SessionClosedError', false, 'the session was closed, has expired, or goes on elsewhere'),
     ('PT413', 413, 'ContentTooLargeError', false, 'content, parts or metadata are over their limit'),
+    ('PT416', 416, 'CursorExpiredError', false, 'the cursor is older than the events that are kept'),
     ('PT421', 421, 'TenantMovedError', true, 'the tenant''s rows are in another place now'),
     ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything'),
     ('PT423', 423, 'TenantSuspendedError', false, 'the tenant is closed until an administrator opens it'),
@@ -1251,11 +1252,14 @@ ALTER TABLE haive.events OWNER TO postgres;
 ALTER TABLE ONLY haive.events
     ADD CONSTRAINT events_pkey PRIMARY KEY (tenant_id, xid, id);
 
+-- TRIGGER events hint_events
+CREATE TRIGGER hint_events AFTER INSERT ON haive.events REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.hint_events();
+
 -- POLICY events services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.events TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
 
 -- COMMENT COLUMN events.xid
-COMMENT ON COLUMN haive.events.xid IS 'The transaction that wrote it. Readers stop before the oldest transaction that still runs, so a row that commits late is not skipped. Of one conversation, id is the order: a transaction has its number before it waits for the row.';
+COMMENT ON COLUMN haive.events.xid IS 'The transaction that wrote it. Readers remember which of them they have seen, so a row that commits late is not skipped. Of one conversation, id is the order: a transaction has its number before it waits for the row.';
 
 -- SEQUENCE events_id_seq
 ALTER TABLE haive.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -1266,6 +1270,12 @@ ALTER TABLE haive.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     NO MAXVALUE
     CACHE 1
 );
+
+-- INDEX events_order_idx
+CREATE INDEX events_order_idx ON haive.events USING btree (tenant_id, id);
+
+-- INDEX events_stream_idx
+CREATE INDEX events_stream_idx ON haive.events USING btree (COALESCE(conversation_id, thread_key), xid, id);
 
 -- ACL FUNCTION expire_sessions(batch integer, tenant text)
 GRANT ALL ON FUNCTION haive.expire_sessions(batch integer, tenant text) TO authenticated;
@@ -2475,6 +2485,29 @@ $$;
 
 
 ALTER FUNCTION haive.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION read_events(channel text, after text, page_size integer, watch text, tenant text)
+GRANT ALL ON FUNCTION haive.read_events(channel text, after text, page_size integer, watch text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.read_events(channel text, after text, page_size integer, watch text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.read_events(channel text, after text, page_size integer, watch text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.read_events(channel text, after text, page_size integer, watch text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION read_events(channel text, after text, page_size integer, watch text, tenant text)
+COMMENT ON FUNCTION haive.read_events(channel text, after text, page_size integer, watch text, tenant text) IS 'What happened in a channel after a cursor, in the order of commits and nothing twice: {events, window, next, more, topic}. after: null begins now, 0 at the oldest that is kept, else the next of the page before, or window/id of an event. watch (notify or realtime): send hints on the topic for 150 seconds. Channels: tenant, conversations, agent_states, conversation:ID, session:ID, thread:ID.';
+
+-- FUNCTION read_events(text, text, integer, text, text)
+CREATE FUNCTION haive.read_events(channel text, after text DEFAULT NULL::text, page_size integer DEFAULT 500, watch text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.read_events(
+    read_events.tenant, read_events.channel, read_events.after, read_events.page_size,
+    read_events.watch
+  )
+$$;
+
+
+ALTER FUNCTION haive.read_events(channel text, after text, page_size integer, watch text, tenant text) OWNER TO postgres;
 
 -- ACL FUNCTION read_merge(primary_id uuid, secondary_id uuid, acting_user text, tenant text)
 GRANT ALL ON FUNCTION haive.read_merge(primary_id uuid, secondary_id uuid, acting_user text, tenant text) TO authenticated;
@@ -3776,6 +3809,8 @@ CREATE FUNCTION haive_private.apply_retention(p_tenant text, p_batch integer) RE
 declare
   v_caller record := haive_private.enter_as_administrator(p_tenant, true);
   v_before timestamptz;
+  v_events_before timestamptz;
+  v_floor xid8;
   v_ids uuid[];
   v_keys uuid[];
   v_counts jsonb := '{}';
@@ -3789,11 +3824,13 @@ begin
       message = 'batch is not between 1 and 100000',
       hint = 'It is how many rows go in one transaction.';
   end if;
-  select now() - (t.settings ->> 'data_retention_days')::numeric::int * interval '1 day' into v_before
+  -- Of a tenant that keeps everything no conversation and no thread is older than null.
+  select
+    now() - (t.settings ->> 'data_retention_days')::numeric::int * interval '1 day',
+    now() - coalesce((t.settings ->> 'event_retention_days')::numeric::int, 7) * interval '1 day'
+  into v_before, v_events_before
   from haive.tenants as t where t.tenant_id = v_caller.tenant;
-  if v_before is null then
-    return json_build_object('before', null, 'done', true, 'counts', v_counts);
-  end if;
+  v_events_before := greatest(v_before, v_events_before);
 
   -- A conversation goes whole, so that the last one may exceed the batch.
   v_ids := array(
@@ -3873,16 +3910,26 @@ begin
     v_counts := haive_private.drop_threads(v_caller.tenant, v_keys);
   end if;
   if not v_more then
-    delete from haive.events as e
-    where
-      e.tenant_id = v_caller.tenant
-      and (e.xid, e.id) in (
-        select o.xid, o.id from haive.events as o
-        where o.tenant_id = v_caller.tenant and o.created_at < v_before
-        order by o.xid, o.id
-        limit p_batch
-      );
-    get diagnostics v_events = row_count;
+    with oldest as (
+      select o.xid, o.id, o.created_at from haive.events as o
+      where o.tenant_id = v_caller.tenant
+      order by o.xid, o.id
+      limit p_batch
+    ),
+    gone as (
+      delete from haive.events as e
+      using oldest as o
+      where
+        e.tenant_id = v_caller.tenant and e.xid = o.xid and e.id = o.id
+        and o.created_at < v_events_before
+      returning e.xid
+    )
+    select count(*), max(g.xid) into v_events, v_floor from gone as g;
+    if v_floor is not null then
+      insert into haive_private.event_floors as f (tenant_id, xid)
+      values (v_caller.tenant, v_floor)
+      on conflict (tenant_id) do update set xid = greatest(f.xid, excluded.xid);
+    end if;
     delete from haive.invitations as i
     where
       i.tenant_id = v_caller.tenant
@@ -4809,6 +4856,17 @@ begin
       errcode = 'PT422',
       message = 'settings.data_retention_days is no number of days',
       hint = 'A whole number from 1 to 36,500; leave it out to keep everything.';
+  end if;
+  if p_settings ->> 'event_retention_days' is not null and not coalesce(
+    jsonb_typeof(p_settings -> 'event_retention_days') = 'number'
+    and (p_settings ->> 'event_retention_days')::numeric between 1 and 365
+    and (p_settings ->> 'event_retention_days')::numeric % 1 = 0,
+    false
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.event_retention_days is no number of days',
+      hint = 'A whole number from 1 to 365; 7 if it is left out.';
   end if;
   if p_settings ->> 'compliance_mode' is not null
     and not p_settings ->> 'compliance_mode' in ('HIPAA', 'GDPR', 'SOC2')
@@ -5833,6 +5891,61 @@ $_$;
 
 ALTER FUNCTION haive_private.create_tenant(p_tenant_id text, p_name text, p_settings jsonb, p_options jsonb) OWNER TO haive_writer;
 
+-- ACL FUNCTION cut_events(p_tenant text, p_seen pg_snapshot)
+REVOKE ALL ON FUNCTION haive_private.cut_events(p_tenant text, p_seen pg_snapshot) FROM PUBLIC;
+
+-- COMMENT FUNCTION cut_events(p_tenant text, p_seen pg_snapshot)
+COMMENT ON FUNCTION haive_private.cut_events(p_tenant text, p_seen pg_snapshot) IS 'What can be seen now of a tenant''s outbox, as the snapshot up to which a reader has read then.';
+
+-- FUNCTION cut_events(text, pg_snapshot)
+CREATE FUNCTION haive_private.cut_events(p_tenant text, p_seen pg_snapshot) RETURNS pg_snapshot
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+declare
+  -- Of the caller's snapshot, as what is read below: the function is stable.
+  v_now pg_snapshot := pg_current_snapshot();
+  -- A snapshot has its own transaction for done; what it writes later would be skipped.
+  v_own xid8 := pg_current_xact_id_if_assigned();
+  v_end numeric;
+  v_running xid8[];
+begin
+  v_end := greatest(
+    (
+      select e.xid::text::numeric + 1 from haive.events as e
+      where
+        e.tenant_id = p_tenant and pg_visible_in_snapshot(e.xid, v_now)
+        and e.xid is distinct from v_own
+      order by e.tenant_id desc, e.xid desc, e.id desc
+      limit 1
+    ),
+    (
+      select f.xid::text::numeric + 1 from haive_private.event_floors as f
+      where f.tenant_id = p_tenant
+    ),
+    pg_snapshot_xmax(p_seen)::text::numeric,
+    3
+  );
+  v_running := array(
+    select r.xid
+    from (
+      select s.xid from pg_snapshot_xip(v_now) as s (xid)
+      union
+      select v_own where v_own is not null
+    ) as r
+    where r.xid::text::numeric < v_end
+    order by r.xid
+  );
+  return (
+    coalesce(v_running[1]::text, v_end::text) || ':' || v_end || ':' || array_to_string(v_running, ',')
+  )::pg_snapshot;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.cut_events(p_tenant text, p_seen pg_snapshot) OWNER TO haive_writer;
+
 -- ACL FUNCTION delete_conversation(p_tenant text, p_conversation_id uuid)
 GRANT ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) TO authenticated;
 GRANT ALL ON FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) TO haive_client;
@@ -6502,6 +6615,34 @@ $$;
 
 ALTER FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) OWNER TO haive_writer;
 
+-- ACL TABLE event_floors
+GRANT SELECT,INSERT,UPDATE ON TABLE haive_private.event_floors TO haive_writer;
+
+-- COMMENT TABLE event_floors
+COMMENT ON TABLE haive_private.event_floors IS 'How far the outbox of a tenant was pruned: what reads on from before that has missed something.';
+
+-- ROW SECURITY event_floors
+ALTER TABLE haive_private.event_floors ENABLE ROW LEVEL SECURITY;
+
+-- TABLE event_floors
+CREATE TABLE haive_private.event_floors (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    xid xid8 NOT NULL
+);
+
+
+ALTER TABLE haive_private.event_floors OWNER TO postgres;
+
+-- CONSTRAINT event_floors event_floors_pkey
+ALTER TABLE ONLY haive_private.event_floors
+    ADD CONSTRAINT event_floors_pkey PRIMARY KEY (tenant_id);
+
+-- POLICY event_floors functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive_private.event_floors TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- COMMENT COLUMN event_floors.xid
+COMMENT ON COLUMN haive_private.event_floors.xid IS 'The newest transaction of which an event was deleted for its age.';
+
 -- COMMENT DOMAIN event_kind
 COMMENT ON DOMAIN haive_private.event_kind IS 'What happened.';
 
@@ -6511,6 +6652,102 @@ CREATE DOMAIN haive_private.event_kind AS text COLLATE pg_catalog."C"
 
 
 ALTER DOMAIN haive_private.event_kind OWNER TO postgres;
+
+-- ACL FUNCTION event_rows(p_tenant text, p_streams uuid[], p_seen pg_snapshot, p_upto pg_snapshot, p_last bigint, p_kind text, p_actor text, p_page_size integer)
+REVOKE ALL ON FUNCTION haive_private.event_rows(p_tenant text, p_streams uuid[], p_seen pg_snapshot, p_upto pg_snapshot, p_last bigint, p_kind text, p_actor text, p_page_size integer) FROM PUBLIC;
+
+-- COMMENT FUNCTION event_rows(p_tenant text, p_streams uuid[], p_seen pg_snapshot, p_upto pg_snapshot, p_last bigint, p_kind text, p_actor text, p_page_size integer)
+COMMENT ON FUNCTION haive_private.event_rows(p_tenant text, p_streams uuid[], p_seen pg_snapshot, p_upto pg_snapshot, p_last bigint, p_kind text, p_actor text, p_page_size integer) IS 'A page of the events that one cut of the outbox has and an earlier one has not.';
+
+-- FUNCTION event_rows(text, uuid[], pg_snapshot, pg_snapshot, bigint, text, text, integer)
+CREATE FUNCTION haive_private.event_rows(p_tenant text, p_streams uuid[], p_seen pg_snapshot, p_upto pg_snapshot, p_last bigint, p_kind text, p_actor text, p_page_size integer) RETURNS SETOF haive.events
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  if p_streams is not null then
+    return query
+    select e.* from haive.events as e
+    where
+      coalesce(e.conversation_id, e.thread_key) = any(p_streams) and e.tenant_id = p_tenant
+      and (p_seen is null or (
+        e.xid >= pg_snapshot_xmin(p_seen) and not pg_visible_in_snapshot(e.xid, p_seen)
+      ))
+      and e.id > p_last and pg_visible_in_snapshot(e.xid, p_upto)
+    order by e.id
+    limit p_page_size;
+  elsif p_seen is not null and p_last = 0 then
+    -- What is new: of transactions that ran when the cut was made, and of those after it.
+    return query
+    select n.* from (
+      select e.* from haive.events as e
+      where e.tenant_id = p_tenant and e.xid >= pg_snapshot_xmax(p_seen)
+      union all
+      select e.* from haive.events as e
+      where
+        e.tenant_id = p_tenant
+        and e.xid = any(array(select s.xid from pg_snapshot_xip(p_seen) as s (xid)))
+    ) as n
+    where
+      pg_visible_in_snapshot(n.xid, p_upto)
+      and (
+        case p_kind
+          when 'conversations' then n.conversation_id is not null
+          when 'agent_states' then n.thread_key is not null
+          else true
+        end
+      )
+      and (
+        p_actor is null
+        or exists (
+          select from haive.conversations as c
+          where
+            c.tenant_id = p_tenant and c.id = n.conversation_id
+            and (c.user_id = p_actor or p_actor = any(c.participants))
+        )
+        or exists (
+          select from haive.threads as t
+          where t.tenant_id = p_tenant and t.thread_key = n.thread_key and t.user_id = p_actor
+        )
+      )
+    order by n.id
+    limit p_page_size;
+  else
+    return query
+    select e.* from haive.events as e
+    where
+      e.tenant_id = p_tenant and e.id > p_last
+      and (p_seen is null or not pg_visible_in_snapshot(e.xid, p_seen))
+      and pg_visible_in_snapshot(e.xid, p_upto)
+      and (
+        case p_kind
+          when 'conversations' then e.conversation_id is not null
+          when 'agent_states' then e.thread_key is not null
+          else true
+        end
+      )
+      and (
+        p_actor is null
+        or exists (
+          select from haive.conversations as c
+          where
+            c.tenant_id = p_tenant and c.id = e.conversation_id
+            and (c.user_id = p_actor or p_actor = any(c.participants))
+        )
+        or exists (
+          select from haive.threads as t
+          where t.tenant_id = p_tenant and t.thread_key = e.thread_key and t.user_id = p_actor
+        )
+      )
+    order by e.tenant_id, e.id
+    limit p_page_size;
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.event_rows(p_tenant text, p_streams uuid[], p_seen pg_snapshot, p_upto pg_snapshot, p_last bigint, p_kind text, p_actor text, p_page_size integer) OWNER TO haive_writer;
 
 -- ACL FUNCTION expire_sessions(p_tenant text, p_batch integer)
 GRANT ALL ON FUNCTION haive_private.expire_sessions(p_tenant text, p_batch integer) TO authenticated;
@@ -7225,6 +7462,58 @@ $$;
 
 ALTER FUNCTION haive_private.hide_message(p_tenant text, p_session_id uuid, p_message_id uuid, p_hidden boolean, p_acting text) OWNER TO haive_writer;
 
+-- ACL FUNCTION hint_events()
+REVOKE ALL ON FUNCTION haive_private.hint_events() FROM PUBLIC;
+
+-- COMMENT FUNCTION hint_events()
+COMMENT ON FUNCTION haive_private.hint_events() IS 'Wakes those who watch a channel that something happened in: by NOTIFY on the channel named as this schema, whose payload is the topic, or on the topic of Supabase Realtime.';
+
+-- FUNCTION hint_events()
+CREATE FUNCTION haive_private.hint_events() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_hint record;
+begin
+  if not exists (
+    select from haive_private.watches as w
+    where
+      w.tenant_id = current_setting('persistence.tenant', true)
+      and w.expires_at > clock_timestamp()
+  ) then
+    return null;
+  end if;
+  for v_hint in
+    select w.way, 'haive:' || w.tenant_id || ':' || w.channel as topic, max(a.id) as id
+    from added as a
+    left join haive.threads as t on t.tenant_id = a.tenant_id and t.thread_key = a.thread_key
+    cross join lateral (
+      values
+      ('tenant'),
+      (case when a.conversation_id is not null then 'conversations' end),
+      ('conversation:' || a.conversation_id),
+      ('session:' || a.conversation_id),
+      (case when a.thread_key is not null then 'agent_states' end),
+      ('thread:' || t.thread_id)
+    ) as c (channel)
+    join haive_private.watches as w on w.tenant_id = a.tenant_id and w.channel = c.channel
+    where w.expires_at > clock_timestamp()
+    group by w.tenant_id, w.channel, w.way
+  loop
+    if v_hint.way = 'notify' then
+      perform pg_notify('haive', v_hint.topic);
+    else
+      perform haive_private.send_hint(v_hint.topic, v_hint.id);
+    end if;
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.hint_events() OWNER TO haive_writer;
+
 -- ACL FUNCTION insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[])
 REVOKE ALL ON FUNCTION haive_private.insert_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[]) FROM PUBLIC;
 
@@ -7435,6 +7724,50 @@ $$;
 
 
 ALTER FUNCTION haive_private.keep_an_owner(p_tenant text, p_user_id text) OWNER TO postgres;
+
+-- ACL FUNCTION keep_watch(p_tenant text, p_channel text, p_way text)
+REVOKE ALL ON FUNCTION haive_private.keep_watch(p_tenant text, p_channel text, p_way text) FROM PUBLIC;
+
+-- COMMENT FUNCTION keep_watch(p_tenant text, p_channel text, p_way text)
+COMMENT ON FUNCTION haive_private.keep_watch(p_tenant text, p_channel text, p_way text) IS 'Asks for hints of a channel for the next 150 seconds; whether that had to be written.';
+
+-- FUNCTION keep_watch(text, text, text)
+CREATE FUNCTION haive_private.keep_watch(p_tenant text, p_channel text, p_way text) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  if p_way not in ('notify', 'realtime') then
+    raise exception using
+      errcode = 'PT422',
+      message = 'watch is neither notify nor realtime',
+      hint = 'notify wakes who listens on a direct connection, realtime who has joined the topic.';
+  end if;
+  if exists (
+    select from haive_private.watches as w
+    where
+      w.tenant_id = p_tenant and w.channel = p_channel and w.way = p_way
+      and w.expires_at > now() + interval '75 seconds'
+  ) then
+    return false;
+  end if;
+  delete from haive_private.watches as w
+  where
+    (w.tenant_id, w.channel, w.way) in (
+      select o.tenant_id, o.channel, o.way from haive_private.watches as o
+      where o.tenant_id = p_tenant and o.expires_at < now() - interval '5 minutes'
+      limit 100
+      for update skip locked
+    );
+  insert into haive_private.watches as w (tenant_id, channel, way, expires_at)
+  values (p_tenant, p_channel, p_way, now() + interval '150 seconds')
+  on conflict (tenant_id, channel, way) do update set expires_at = excluded.expires_at;
+  return true;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.keep_watch(p_tenant text, p_channel text, p_way text) OWNER TO haive_writer;
 
 -- COMMENT DOMAIN key_id
 COMMENT ON DOMAIN haive_private.key_id IS 'Names the key that something was sealed with.';
@@ -7738,6 +8071,99 @@ REVOKE ALL ON FUNCTION haive_private.list_tenants(p_page_size integer, p_page_af
 
 -- COMMENT FUNCTION list_tenants(p_page_size integer, p_page_after text, p_status text)
 COMMENT ON FUNCTION haive_private.list_tenants(p_page_size integer, p_page_after text, p_status text) IS 'What haive.list_tenants does, for a caller without rights on the table.';
+
+-- ACL FUNCTION may_join(p_topic text, p_extension text, p_write boolean)
+GRANT ALL ON FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION may_join(p_topic text, p_extension text, p_write boolean)
+COMMENT ON FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) IS 'Whether the user of the token may join a realtime topic, or send on it (extension broadcast) and be seen there (presence).';
+
+-- FUNCTION may_join(text, text, boolean)
+CREATE FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_tenant text := split_part(p_topic, ':', 2);
+  v_actor text := haive.current_actor();
+  v_role text;
+  v_done text;
+begin
+  if v_actor is null or split_part(p_topic, ':', 1) <> 'haive' then
+    return false;
+  end if;
+  select m.role into v_role
+  from haive.members as m
+  join haive.tenants as t on t.tenant_id = m.tenant_id
+  where
+    m.tenant_id = v_tenant and m.user_id = v_actor
+    and t.status in ('active', 'moving') and t.isolation = 'row';
+  if v_role is null then
+    return false;
+  end if;
+  -- Whoever may hear may be seen; only who may write may send.
+  p_write := p_write and p_extension is distinct from 'presence';
+  if p_write and v_role = 'reader' then
+    return false;
+  end if;
+  v_done := set_config('persistence.tenant', v_tenant, true);
+  return haive_private.may_watch(
+    v_tenant,
+    case when v_role not in ('owner', 'admin') then v_actor end,
+    substr(p_topic, length('haive') + length(v_tenant) + 3),
+    p_write
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) OWNER TO haive_writer;
+
+-- ACL FUNCTION may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean)
+REVOKE ALL ON FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean)
+COMMENT ON FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) IS 'Whether a user may hear of a channel of the tenant that was entered, or, to write, send on its realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, thread:ID.';
+
+-- FUNCTION may_watch(text, text, text, boolean)
+CREATE FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean DEFAULT false) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_kind text := split_part(p_channel, ':', 1);
+  v_name text := substr(p_channel, length(v_kind) + 2);
+begin
+  if v_kind in ('conversation', 'session') and v_name ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    return p_actor is null or exists (
+      select from haive.conversations as c
+      left join haive.sessions as s on s.tenant_id = c.tenant_id and s.id = c.id
+      where
+        c.tenant_id = p_tenant and c.id = v_name::uuid
+        and (c.user_id = p_actor or p_actor = any(c.participants))
+        -- Of a session readers hear, and writers send; one that is not live is read, not heard.
+        and (
+          s.id is null
+          or (s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers)))
+        )
+    );
+  elsif v_kind = 'thread' and v_name <> '' and not p_write then
+    return p_actor is null or exists (
+      select from haive.threads as t
+      where t.thread_id = v_name and t.tenant_id = p_tenant and t.user_id = p_actor
+    );
+  elsif p_channel in ('conversations', 'agent_states') then
+    return not p_write; -- what they see of it is decided row by row
+  end if;
+  return p_channel = 'tenant' and p_actor is null and not p_write;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) OWNER TO haive_writer;
 
 -- FUNCTION merge_doc(haive.session_merges)
 CREATE FUNCTION haive_private.merge_doc(p_merge haive.session_merges) RETURNS json
@@ -9430,6 +9856,178 @@ $_$;
 
 ALTER FUNCTION haive_private.query_conversations(filters jsonb, order_by text, ascending boolean, page_size integer, page_after text, message_limit integer, tenant text) OWNER TO postgres;
 
+-- ACL FUNCTION read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text)
+GRANT ALL ON FUNCTION haive_private.read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text) FROM PUBLIC;
+
+-- COMMENT FUNCTION read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text)
+COMMENT ON FUNCTION haive_private.read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text) IS 'What haive.read_events does, for a caller without rights on the tables.';
+
+-- FUNCTION read_events(text, text, text, integer, text)
+CREATE FUNCTION haive_private.read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, false);
+  v_kind text := split_part(p_channel, ':', 1);
+  -- Numbers of transactions mean something in one cluster only.
+  v_log text := left(md5((select c.system_identifier::text from pg_control_system() as c)), 8);
+  v_parts text[] := string_to_array(p_after, '/');
+  v_streams uuid[];
+  v_seen pg_snapshot;
+  v_upto pg_snapshot;
+  v_last bigint := 0;
+  v_fresh boolean := false;
+  v_more boolean := false;
+  v_floor xid8;
+  v_next text;
+  v_count int := 0;
+  v_events json := '[]';
+begin
+  if (p_page_size between 1 and 5000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 5000',
+      hint = 'Read on with after, the next of the page.';
+  elsif
+    p_channel is null
+    or not (
+      p_channel in ('tenant', 'conversations', 'agent_states')
+      or p_channel ~ '^(conversation|session):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+      or p_channel ~ '^thread:.{1,200}$'
+    )
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'there is no such channel',
+      hint = 'Channels are tenant, conversations, agent_states, conversation:ID, session:ID and thread:ID.';
+  elsif p_after <> '0' and p_after !~ '^[0-9a-f]{8}/(0|[0-9]+:[0-9]+:[0-9,]*)(/[0-9]+:[0-9]+:[0-9,]*/[0-9]{1,18})?$' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'after is no cursor',
+      hint = 'It is the next of a page or the cursor of an event; 0 is the oldest that is kept.';
+  elsif pg_is_in_recovery() then
+    raise exception using
+      errcode = 'PT422',
+      message = 'events are read on the primary',
+      hint = 'A replica does not know which transactions still run.';
+  end if;
+  if not haive_private.may_watch(v_caller.tenant, v_caller.actor, p_channel, false) then
+    raise exception using
+      errcode = case when v_kind = 'tenant' then 'PT403' else 'PT404' end,
+      message = format('no channel %s', left(p_channel, 250)),
+      hint = 'What it is of was deleted, or is not the caller''s to see.';
+  end if;
+
+  if v_kind in ('conversation', 'session') then
+    v_streams := array[substr(p_channel, length(v_kind) + 2)::uuid];
+    -- Who begins is told of a wrong id; who reads on may hear that it was deleted.
+    if p_after is null and not exists (
+      select from haive.conversations as c
+      where c.tenant_id = v_caller.tenant and c.id = v_streams[1]
+    ) then
+      raise exception using
+        errcode = 'PT404',
+        message = format('no conversation %s', v_streams[1]),
+        hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
+    end if;
+  elsif v_kind = 'thread' then
+    v_streams := array(
+      select t.thread_key from haive.threads as t
+      where
+        t.thread_id = substr(p_channel, 8) and t.tenant_id = v_caller.tenant
+        and (v_caller.actor is null or t.user_id = v_caller.actor)
+    );
+  end if;
+  if p_watch is not null then
+    -- What was written before the watch is known sends no hint: look once more.
+    v_more := haive_private.keep_watch(v_caller.tenant, p_channel, p_watch);
+  end if;
+
+  if p_after is null then
+    v_seen := haive_private.cut_events(v_caller.tenant, null);
+    v_next := v_log || '/' || v_seen;
+  else
+    if p_after <> '0' then
+      v_seen := nullif(v_parts[2], '0')::pg_snapshot;
+      v_upto := v_parts[3]::pg_snapshot;
+      v_last := coalesce(v_parts[4]::bigint, 0);
+      select f.xid into v_floor from haive_private.event_floors as f
+      where f.tenant_id = v_caller.tenant;
+      if
+        v_parts[1] <> v_log
+        or pg_snapshot_xmax(coalesce(v_upto, v_seen)) > pg_snapshot_xmax(pg_current_snapshot())
+        or v_floor >= pg_snapshot_xmin(v_seen)
+      then
+        raise exception using
+          errcode = 'PT416',
+          message = 'the cursor is older than the events that are kept, or of another database',
+          hint = 'Read the present state anew, and go on from null.';
+      end if;
+    end if;
+    loop
+      v_fresh := v_upto is null;
+      if v_fresh then
+        v_upto := haive_private.cut_events(v_caller.tenant, v_seen);
+      end if;
+      select
+        count(*), max(r.id),
+        coalesce(
+          json_agg(
+            json_build_object(
+              'id', r.id, 'kind', r.kind, 'conversation_id', r.conversation_id,
+              'first_seq', r.first_seq, 'last_seq', r.last_seq, 'thread', t.thread_id,
+              'namespace', t.namespace, 'checkpoint_id', r.checkpoint_id,
+              'created_at', r.created_at
+            )
+            order by r.id
+          ),
+          '[]'
+        )
+      into v_count, v_last, v_events
+      from haive_private.event_rows(
+        v_caller.tenant, v_streams, v_seen, v_upto, v_last,
+        case when v_kind in ('conversations', 'agent_states') then v_kind end,
+        case when v_streams is null then v_caller.actor end,
+        p_page_size
+      ) as r
+      left join haive.threads as t on t.tenant_id = r.tenant_id and t.thread_key = r.thread_key;
+      exit when v_fresh or v_count > 0;
+      -- The end of what was new when the page before was read.
+      v_seen := v_upto;
+      v_upto := null;
+      v_last := 0;
+    end loop;
+    v_next := case
+      when v_count = p_page_size
+        then concat_ws('/', v_log, coalesce(v_seen::text, '0'), v_upto, v_last)
+      else v_log || '/' || v_upto
+    end;
+    v_more := v_more or v_count = p_page_size or not v_fresh;
+    if v_caller.audit_reads and v_count > 0 then
+      perform haive_private.audit_read(
+        'read_events', jsonb_build_object(p_channel, v_count), v_count
+      );
+    end if;
+  end if;
+  return json_build_object(
+    'events', v_events,
+    'window', case
+      when v_upto is not null then concat_ws('/', v_log, coalesce(v_seen::text, '0'), v_upto)
+    end,
+    'next', v_next,
+    'more', v_more,
+    'topic', 'haive:' || v_caller.tenant || ':' || p_channel
+  );
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.read_events(p_tenant text, p_channel text, p_after text, p_page_size integer, p_watch text) OWNER TO haive_writer;
+
 -- ACL FUNCTION read_merge(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_acting text)
 GRANT ALL ON FUNCTION haive_private.read_merge(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_acting text) TO authenticated;
 GRANT ALL ON FUNCTION haive_private.read_merge(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_acting text) TO haive_client;
@@ -10522,6 +11120,30 @@ CREATE DOMAIN haive_private.sealed_content AS bytea
 
 
 ALTER DOMAIN haive_private.sealed_content OWNER TO postgres;
+
+-- ACL FUNCTION send_hint(p_topic text, p_event bigint)
+GRANT ALL ON FUNCTION haive_private.send_hint(p_topic text, p_event bigint) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.send_hint(p_topic text, p_event bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION send_hint(p_topic text, p_event bigint)
+COMMENT ON FUNCTION haive_private.send_hint(p_topic text, p_event bigint) IS 'Tells those who have joined a private topic of Supabase Realtime that there is something to read.';
+
+-- FUNCTION send_hint(text, bigint)
+CREATE FUNCTION haive_private.send_hint(p_topic text, p_event bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+begin
+  -- A plain Postgres has no such function. It never fails: an error is a warning of its own.
+  if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is not null then
+    execute 'select realtime.send($1, ''events'', $2, true)'
+    using jsonb_build_object('event', p_event), p_topic;
+  end if;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.send_hint(p_topic text, p_event bigint) OWNER TO postgres;
 
 -- ACL FUNCTION session_base(p_tenant text, p_session_id uuid, p_segment integer)
 GRANT ALL ON FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) TO haive_writer;
@@ -12165,6 +12787,38 @@ $_$;
 
 
 ALTER FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) OWNER TO haive_writer;
+
+-- ACL TABLE watches
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.watches TO haive_writer;
+
+-- COMMENT TABLE watches
+COMMENT ON TABLE haive_private.watches IS 'Which channels somebody listens to: hints are sent for these alone.';
+
+-- ROW SECURITY watches
+ALTER TABLE haive_private.watches ENABLE ROW LEVEL SECURITY;
+
+-- TABLE watches
+CREATE UNLOGGED TABLE haive_private.watches (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    channel text NOT NULL COLLATE pg_catalog."C",
+    way text NOT NULL COLLATE pg_catalog."C",
+    expires_at timestamp with time zone NOT NULL,
+    CONSTRAINT watches_way_is_known CHECK ((way = ANY (ARRAY['notify'::text, 'realtime'::text])))
+)
+WITH (fillfactor='50');
+
+
+ALTER TABLE haive_private.watches OWNER TO postgres;
+
+-- POLICY watches functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive_private.watches TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT watches watches_pkey
+ALTER TABLE ONLY haive_private.watches
+    ADD CONSTRAINT watches_pkey PRIMARY KEY (tenant_id, channel, way);
+
+-- COMMENT COLUMN watches.way
+COMMENT ON COLUMN haive_private.watches.way IS 'notify: a direct connection listens; realtime: a client of Supabase Realtime does.';
 
 -- COMMENT DOMAIN write_place
 COMMENT ON DOMAIN haive_private.write_place IS 'A place among the writes of a task; below zero for errors, interrupts and the like.';

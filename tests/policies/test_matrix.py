@@ -52,6 +52,7 @@ _EXPECTED = """
 | get_messages | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | find_messages | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | query_conversations | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| read_events | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | update_conversation | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
 | delete_conversation | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | create_session | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
@@ -250,6 +251,20 @@ class Probe:
         answer = await self._as_persona("fetchval", "select haive.query_conversations()")
         found = {row["id"] for row in json.loads(answer)["conversations"]}
         return str(self._targets[target]) in found
+
+    async def _read_events(self, target):
+        channel = f"conversation:{self._targets[target]}"
+        answer = await self._as_persona(
+            "fetchval", "select haive.read_events($1, '0', watch => 'notify')", channel
+        )
+        everything = await self._as_persona(
+            "fetchval", "select haive.read_events('conversations', '0', 5000)"
+        )
+        found = json.loads(answer)["events"]
+        seen = {event["conversation_id"] for event in json.loads(everything)["events"]}
+        # What there is of one conversation is there among all of them too, and nothing else.
+        assert bool(found) == (str(self._targets[target]) in seen)
+        return found
 
     async def _add_messages(self, target):
         message = {
