@@ -15,6 +15,7 @@ as $$
     ('PT410', 410, 'SubjectErasedError', false, 'the user was erased, and nothing is stored about them'),
     ('PT412', 412, 'SessionClosedError', false, 'the session was closed, has expired, or goes on elsewhere'),
     ('PT413', 413, 'ContentTooLargeError', false, 'content, parts or metadata are over their limit'),
+    ('PT416', 416, 'CursorExpiredError', false, 'the cursor is older than the events that are kept'),
     ('PT421', 421, 'TenantMovedError', true, 'the tenant''s rows are in another place now'),
     ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything'),
     ('PT423', 423, 'TenantSuspendedError', false, 'the tenant is closed until an administrator opens it'),

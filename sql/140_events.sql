@@ -15,6 +15,11 @@ create table haive.events (
 comment on table haive.events is
 'The outbox: one row a statement and conversation, written in the same transaction as the change.';
 comment on column haive.events.xid is
-'The transaction that wrote it. Readers stop before the oldest transaction that still runs, so a '
-'row that commits late is not skipped. Of one conversation, id is the order: a transaction has its '
-'number before it waits for the row.';
+'The transaction that wrote it. Readers remember which of them they have seen, so a row that '
+'commits late is not skipped. Of one conversation, id is the order: a transaction has its number '
+'before it waits for the row.';
+
+-- Serves: read_events of a whole tenant, page by page of what is long.
+create index events_order_idx on haive.events (tenant_id, id);
+-- Serves: read_events of one conversation, session or thread.
+create index events_stream_idx on haive.events (coalesce(conversation_id, thread_key), xid, id);

@@ -69,13 +69,17 @@ set search_path = ''
 as $$
 declare
   v_writers text[];
+  v_readers text[];
 begin
-  select array_append(coalesce(s.writers::text[], '{}'), c.user_id::text) into v_writers
+  select
+    array_append(coalesce(s.writers::text[], '{}'), c.user_id::text),
+    array_append(c.participants::text[], c.user_id::text)
+  into v_writers, v_readers
   from haive.sessions as s
   join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
   where s.tenant_id = p_tenant and s.id = p_session_id;
-  if not found then
-    return;
+  if not found or (p_actor is not null and p_actor <> all(v_readers) is not false) then
+    return; -- no session, or none that they may know of: to them there is nothing to change
   end if;
   if p_participants then
     raise exception using

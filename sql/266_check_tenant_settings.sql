@@ -46,6 +46,17 @@ begin
       message = 'settings.data_retention_days is no number of days',
       hint = 'A whole number from 1 to 36,500; leave it out to keep everything.';
   end if;
+  if p_settings ->> 'event_retention_days' is not null and not coalesce(
+    jsonb_typeof(p_settings -> 'event_retention_days') = 'number'
+    and (p_settings ->> 'event_retention_days')::numeric between 1 and 365
+    and (p_settings ->> 'event_retention_days')::numeric % 1 = 0,
+    false
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.event_retention_days is no number of days',
+      hint = 'A whole number from 1 to 365; 7 if it is left out.';
+  end if;
   if p_settings ->> 'compliance_mode' is not null
     and not p_settings ->> 'compliance_mode' in ('HIPAA', 'GDPR', 'SOC2')
   then

@@ -11,6 +11,8 @@ as $$
 declare
   v_caller record := haive_private.enter_as_administrator(p_tenant, true);
   v_before timestamptz;
+  v_events_before timestamptz;
+  v_floor xid8;
   v_ids uuid[];
   v_keys uuid[];
   v_counts jsonb := '{}';
@@ -24,11 +26,13 @@ begin
       message = 'batch is not between 1 and 100000',
       hint = 'It is how many rows go in one transaction.';
   end if;
-  select now() - (t.settings ->> 'data_retention_days')::numeric::int * interval '1 day' into v_before
+  -- Of a tenant that keeps everything no conversation and no thread is older than null.
+  select
+    now() - (t.settings ->> 'data_retention_days')::numeric::int * interval '1 day',
+    now() - coalesce((t.settings ->> 'event_retention_days')::numeric::int, 7) * interval '1 day'
+  into v_before, v_events_before
   from haive.tenants as t where t.tenant_id = v_caller.tenant;
-  if v_before is null then
-    return json_build_object('before', null, 'done', true, 'counts', v_counts);
-  end if;
+  v_events_before := greatest(v_before, v_events_before);
 
   -- A conversation goes whole, so that the last one may exceed the batch.
   v_ids := array(
@@ -108,16 +112,26 @@ begin
     v_counts := haive_private.drop_threads(v_caller.tenant, v_keys);
   end if;
   if not v_more then
-    delete from haive.events as e
-    where
-      e.tenant_id = v_caller.tenant
-      and (e.xid, e.id) in (
-        select o.xid, o.id from haive.events as o
-        where o.tenant_id = v_caller.tenant and o.created_at < v_before
-        order by o.xid, o.id
-        limit p_batch
-      );
-    get diagnostics v_events = row_count;
+    with oldest as (
+      select o.xid, o.id, o.created_at from haive.events as o
+      where o.tenant_id = v_caller.tenant
+      order by o.xid, o.id
+      limit p_batch
+    ),
+    gone as (
+      delete from haive.events as e
+      using oldest as o
+      where
+        e.tenant_id = v_caller.tenant and e.xid = o.xid and e.id = o.id
+        and o.created_at < v_events_before
+      returning e.xid
+    )
+    select count(*), max(g.xid) into v_events, v_floor from gone as g;
+    if v_floor is not null then
+      insert into haive_private.event_floors as f (tenant_id, xid)
+      values (v_caller.tenant, v_floor)
+      on conflict (tenant_id) do update set xid = greatest(f.xid, excluded.xid);
+    end if;
     delete from haive.invitations as i
     where
       i.tenant_id = v_caller.tenant
@@ -152,5 +166,5 @@ $$;
 
 comment on function haive.apply_retention(int, text) is
 'Deletes a batch of what is older than the data_retention_days of the tenant: conversations by their '
-'last message, threads by their last checkpoint, events and invitations. Returns {before, done, '
-'counts}; call again until done.';
+'last message, threads by their last checkpoint, and invitations; and events after '
+'event_retention_days, 7 if not set. Returns {before, done, counts}; call again until done.';

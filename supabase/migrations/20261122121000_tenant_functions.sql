@@ -45,6 +45,7 @@ as $$
     ('PT409', 409, 'ConflictError', false, 'the id is taken by other content'),
     ('PT410', 410, 'SubjectErasedError', false, 'the user was erased, and nothing is stored about them'),
     ('PT413', 413, 'ContentTooLargeError', false, 'content, parts or metadata are over their limit'),
+    ('PT416', 416, 'CursorExpiredError', false, 'the cursor is older than the events that are kept'),
     ('PT421', 421, 'TenantMovedError', true, 'the tenant''s rows are in another place now'),
     ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything'),
     ('PT423', 423, 'TenantSuspendedError', false, 'the tenant is closed until an administrator opens it'),
@@ -1879,6 +1880,17 @@ begin
       errcode = 'PT422',
       message = 'settings.data_retention_days is no number of days',
       hint = 'A whole number from 1 to 36,500; leave it out to keep everything.';
+  end if;
+  if p_settings ->> 'event_retention_days' is not null and not coalesce(
+    jsonb_typeof(p_settings -> 'event_retention_days') = 'number'
+    and (p_settings ->> 'event_retention_days')::numeric between 1 and 365
+    and (p_settings ->> 'event_retention_days')::numeric % 1 = 0,
+    false
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.event_retention_days is no number of days',
+      hint = 'A whole number from 1 to 365; 7 if it is left out.';
   end if;
   if p_settings ->> 'compliance_mode' is not null
     and not p_settings ->> 'compliance_mode' in ('HIPAA', 'GDPR', 'SOC2')
@@ -5656,6 +5668,8 @@ as $$
 declare
   v_caller record := haive_private.enter_as_administrator(p_tenant, true);
   v_before timestamptz;
+  v_events_before timestamptz;
+  v_floor xid8;
   v_ids uuid[];
   v_keys uuid[];
   v_counts jsonb := '{}';
@@ -5669,11 +5683,13 @@ begin
       message = 'batch is not between 1 and 100000',
       hint = 'It is how many rows go in one transaction.';
   end if;
-  select now() - (t.settings ->> 'data_retention_days')::numeric::int * interval '1 day' into v_before
+  -- Of a tenant that keeps everything no conversation and no thread is older than null.
+  select
+    now() - (t.settings ->> 'data_retention_days')::numeric::int * interval '1 day',
+    now() - coalesce((t.settings ->> 'event_retention_days')::numeric::int, 7) * interval '1 day'
+  into v_before, v_events_before
   from haive.tenants as t where t.tenant_id = v_caller.tenant;
-  if v_before is null then
-    return json_build_object('before', null, 'done', true, 'counts', v_counts);
-  end if;
+  v_events_before := greatest(v_before, v_events_before);
 
   -- A conversation goes whole, so that the last one may exceed the batch.
   v_ids := array(
@@ -5753,16 +5769,26 @@ begin
     v_counts := haive_private.drop_threads(v_caller.tenant, v_keys);
   end if;
   if not v_more then
-    delete from haive.events as e
-    where
-      e.tenant_id = v_caller.tenant
-      and (e.xid, e.id) in (
-        select o.xid, o.id from haive.events as o
-        where o.tenant_id = v_caller.tenant and o.created_at < v_before
-        order by o.xid, o.id
-        limit p_batch
-      );
-    get diagnostics v_events = row_count;
+    with oldest as (
+      select o.xid, o.id, o.created_at from haive.events as o
+      where o.tenant_id = v_caller.tenant
+      order by o.xid, o.id
+      limit p_batch
+    ),
+    gone as (
+      delete from haive.events as e
+      using oldest as o
+      where
+        e.tenant_id = v_caller.tenant and e.xid = o.xid and e.id = o.id
+        and o.created_at < v_events_before
+      returning e.xid
+    )
+    select count(*), max(g.xid) into v_events, v_floor from gone as g;
+    if v_floor is not null then
+      insert into haive_private.event_floors as f (tenant_id, xid)
+      values (v_caller.tenant, v_floor)
+      on conflict (tenant_id) do update set xid = greatest(f.xid, excluded.xid);
+    end if;
     delete from haive.invitations as i
     where
       i.tenant_id = v_caller.tenant
@@ -5797,8 +5823,8 @@ $$;
 
 comment on function haive.apply_retention(int, text) is
 'Deletes a batch of what is older than the data_retention_days of the tenant: conversations by their '
-'last message, threads by their last checkpoint, events and invitations. Returns {before, done, '
-'counts}; call again until done.';
+'last message, threads by their last checkpoint, and invitations; and events after '
+'event_retention_days, 7 if not set. Returns {before, done, counts}; call again until done.';
 
 -- The first call writes the tombstone, which is what late writers meet; each one after it deletes a
 -- batch, and the last one finds nothing. Whoever stops between two goes on with the next.

@@ -253,13 +253,17 @@ set search_path = ''
 as $$
 declare
   v_writers text[];
+  v_readers text[];
 begin
-  select array_append(coalesce(s.writers::text[], '{}'), c.user_id::text) into v_writers
+  select
+    array_append(coalesce(s.writers::text[], '{}'), c.user_id::text),
+    array_append(c.participants::text[], c.user_id::text)
+  into v_writers, v_readers
   from haive.sessions as s
   join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
   where s.tenant_id = p_tenant and s.id = p_session_id;
-  if not found then
-    return;
+  if not found or (p_actor is not null and p_actor <> all(v_readers) is not false) then
+    return; -- no session, or none that they may know of: to them there is nothing to change
   end if;
   if p_participants then
     raise exception using
@@ -1218,6 +1222,7 @@ as $$
     ('PT410', 410, 'SubjectErasedError', false, 'the user was erased, and nothing is stored about them'),
     ('PT412', 412, 'SessionClosedError', false, 'the session was closed, has expired, or goes on elsewhere'),
     ('PT413', 413, 'ContentTooLargeError', false, 'content, parts or metadata are over their limit'),
+    ('PT416', 416, 'CursorExpiredError', false, 'the cursor is older than the events that are kept'),
     ('PT421', 421, 'TenantMovedError', true, 'the tenant''s rows are in another place now'),
     ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything'),
     ('PT423', 423, 'TenantSuspendedError', false, 'the tenant is closed until an administrator opens it'),
@@ -2747,6 +2752,51 @@ $$;
 comment on function haive.session_family(uuid, text, text) is
 'A session with all that it branched off and all that branched off those, as far as the caller sees '
 'them; at most 10,000, in the order in which they began.';
+
+-- The one place that says who may hear of what. An actor of null sees all of the tenant.
+create or replace function haive_private.may_watch(
+  p_tenant text, p_actor text, p_channel text, p_write boolean default false
+)
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  v_kind text := split_part(p_channel, ':', 1);
+  v_name text := substr(p_channel, length(v_kind) + 2);
+begin
+  if v_kind in ('conversation', 'session') and v_name ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+    return p_actor is null or exists (
+      select from haive.conversations as c
+      left join haive.sessions as s on s.tenant_id = c.tenant_id and s.id = c.id
+      where
+        c.tenant_id = p_tenant and c.id = v_name::uuid
+        and (c.user_id = p_actor or p_actor = any(c.participants))
+        -- Of a session readers hear, and writers send; one that is not live is read, not heard.
+        and (
+          s.id is null
+          or (s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers)))
+        )
+    );
+  elsif v_kind = 'thread' and v_name <> '' and not p_write then
+    return p_actor is null or exists (
+      select from haive.threads as t
+      where t.thread_id = v_name and t.tenant_id = p_tenant and t.user_id = p_actor
+    );
+  elsif p_channel in ('conversations', 'agent_states') then
+    return not p_write; -- what they see of it is decided row by row
+  end if;
+  return p_channel = 'tenant' and p_actor is null and not p_write;
+end;
+$$;
+
+alter function haive_private.may_watch(text, text, text, boolean) owner to haive_writer;
+
+comment on function haive_private.may_watch(text, text, text, boolean) is
+'Whether a user may hear of a channel of the tenant that was entered, or, to write, send on its '
+'realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, thread:ID.';
 
 -- The first call writes the tombstone, which is what late writers meet; each one after it deletes a
 -- batch, and the last one finds nothing. Whoever stops between two goes on with the next.

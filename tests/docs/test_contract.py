@@ -234,3 +234,60 @@ async def test_the_tenants_snippet_makes_enters_and_counts(
             f" drop schema {tenant.location}, {tenant.location}_private cascade"
         )
         await admin.close()
+
+
+@pytest.mark.parametrize("kind", ["postgres", "supabase"])
+async def test_the_sessions_snippet_branches_merges_and_shares(
+    environment: None, stack: LocalStack, kind: str, run
+) -> None:
+    store: Store
+    if kind == "postgres":
+        store = PostgresStore(PersistenceConfig())
+    else:
+        store = SupabaseStore(stack.url, stack.secret_key)
+    create, rest = (SNIPPETS / "sessions.py").read_text().split("# Session branching for")
+    branch, rest = rest.split("# Merge sessions back\n")
+    merge, collaborate = rest.split("# Multi-user collaboration\n")
+    async with store:
+        names = await run(create, {"postgres_store": store})
+        manager, session = names["session_manager"], names["session"]
+        assert (session.user_id, session.agent_id) == ("user-123", "assistant-001")
+        assert (session.ttl, session.max_messages, session.parent_id) == (3600, 1000, None)
+        assert session.context["previous_sessions"] == ["session-456", "session-789"]
+        assert manager.config.topic_similarity_threshold == 0.8
+
+        # The branch is from the fifth message: there have to be so many.
+        said = ["Hello.", "How can I help?", "The build fails.", "With what error?", "Out of disk."]
+        for place, text in enumerate(said):
+            await manager.add_message(session.id, "user" if place % 2 == 0 else "assistant", text)
+        await run(f"# {branch}", names)
+        branched = names["branch_session"]
+        assert branched.branch_context == {
+            "reason": "explore_alternative",
+            "hypothesis": "different approach",
+        }
+        assert branched.context["mode"] == "technical_support"
+        await manager.add_message(session.id, "assistant", "Delete the old images.")
+        await manager.add_message(branched.id, "assistant", "Grow the volume by 20 GB.")
+        assert [m.text for m in await manager.messages(branched.id)] == [
+            *said,
+            "Grow the volume by 20 GB.",
+        ]
+
+        await run(merge, names)
+        merged = names["merged_session"]
+        assert merged.id == session.id
+        assert (merged.merge.strategy, merged.merge.secondary_id) == ("intelligent", branched.id)
+        texts = [m.text for m in await manager.messages(session.id)]
+        assert texts[:6] == [*said, "Delete the old images."]
+        assert (await manager.get_session(branched.id)).merged_into == session.id
+
+        await run(collaborate, names)
+        shared = names["collab_session"]
+        assert shared.live
+        assert {user: [str(p) for p in may] for user, may in shared.permissions.items()} == {
+            "user-123": ["read", "write"],
+            "user-456": ["read", "write"],
+            "expert-789": ["read", "write", "moderate"],
+        }
+        await manager.add_message(shared.id, "user", "Hello, both.", as_user="user-456")

@@ -15,9 +15,24 @@ from haive.core.persistence.multitenancy._schemas import provision
 _FILL = """
 with c as (
   insert into {0}.conversations
-    (tenant_id, id, agent_id, user_id, title, tags, context, participants, settings)
+    (tenant_id, id, agent_id, user_id, title, tags, context, participants, settings, is_session)
   values ($1, $2, $3, $3, $3, array[$3], jsonb_build_object('note', $3::text), array[$3],
-    jsonb_build_object('note', $3::text))
+    jsonb_build_object('note', $3::text), true)
+), ss as (
+  insert into {0}.sessions (tenant_id, id, segment, writers, moderators)
+  values ($1, $2, 1, array[$3], array[$3])
+), sg as (
+  insert into {0}.session_segments (
+    tenant_id, session_id, number, base_segment, base_count, start_seq
+  )
+  values ($1, $2, 1, 0, 0, 0)
+), sm as (
+  insert into {0}.session_merges (
+    tenant_id, id, session_id, secondary_id, segment, before_segment, before_count,
+    secondary_count, secondary_status, strategy, conflict_resolution, root_count, dropped
+  )
+  values ($1, $2, $2, $2, 1, 0, 0, 0, 'open', 'append', 'primary_wins', 0,
+    jsonb_build_array($3::text))
 ), u as (
   insert into {0}.members (tenant_id, user_id, role) values
     ($1, $1 || '-owner', 'owner'), ($1, $3, 'member')

@@ -186,7 +186,7 @@ async def test_a_browser_may_ask_before_it_calls(library):
     assert answer.headers["Access-Control-Allow-Headers"] == "apikey, content-type"
 
 
-@pytest.mark.parametrize("service", ["realtime", "functions"])
+@pytest.mark.parametrize("service", ["functions"])
 async def test_what_is_not_there_yet_says_so_in_a_sentence(api, service):
     answer = await api.get(f"/{service}/v1/anything")
     assert answer.status_code == 501

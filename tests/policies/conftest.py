@@ -79,8 +79,27 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
     ]
     for tenant, target, user_id, participants in rows:
         await connection.execute(
-            "insert into haive.conversations (tenant_id, id, agent_id, user_id, participants)"
-            " values ($1, $2, 'agent', $3, $4)",
+            """
+            with conversation as (
+              insert into haive.conversations (
+                tenant_id, id, agent_id, user_id, participants, is_session
+              )
+              values ($1, $2, 'agent', $3, $4, true)
+            ), session as (
+              insert into haive.sessions (tenant_id, id, segment, writers)
+              values ($1, $2, 1, $4)
+            ), segment as (
+              insert into haive.session_segments (
+                tenant_id, session_id, number, base_segment, base_count, start_seq
+              )
+              values ($1, $2, 1, 0, 0, 0)
+            )
+            insert into haive.session_merges (
+              tenant_id, id, session_id, secondary_id, segment, before_segment, before_count,
+              secondary_count, secondary_status, strategy, conflict_resolution, root_count
+            )
+            values ($1, $2, $2, $2, 1, 0, 0, 0, 'open', 'append', 'primary_wins', 0)
+            """,
             *(tenant, target, user_id, participants),
         )
         await connection.execute(
@@ -117,6 +136,8 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
             """,
             *(tenant, target, f"thread {name}", user_id),
         )
+    # What a transaction has written itself, nobody reads before its end: be it of an earlier one.
+    await connection.execute("update haive.events set xid = '3'")
     # The record is written at the commit, and this may be undone.
     await connection.execute("set constraints all immediate")
 

@@ -22,6 +22,12 @@ _EXPECTED = """
 | conversations | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
 | messages | select | no | none | none | part | part | tenant | tenant | all | tenant | none |
 | messages | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| sessions | select | no | none | none | part | part | tenant | tenant | all | tenant | none |
+| sessions | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| session_segments | select | no | none | none | part | part | tenant | tenant | all | tenant | none |
+| session_segments | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
+| session_merges | select | no | none | none | part | part | tenant | tenant | all | tenant | none |
+| session_merges | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
 | events | select | no | no | no | no | no | no | no | all | tenant | none |
 | events | insert, update, delete | no | no | no | no | no | no | no | no | no | no |
 | threads | select | no | none | none | own | own | tenant | tenant | all | tenant | none |
@@ -46,8 +52,25 @@ _EXPECTED = """
 | get_messages | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | find_messages | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | query_conversations | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| read_events | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | update_conversation | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
 | delete_conversation | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| create_session | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| get_session | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| list_sessions | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| session_messages | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| add_session_messages | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| update_session | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| update_session_state | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| continue_session | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| read_merge | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| merge_sessions | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| undo_merge | call | no | none | none | none | part | tenant | tenant | tenant | tenant | none |
+| list_merges | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
+| set_participant | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| hide_message | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| expire_sessions | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| session_family | call | no | none | none | part | part | tenant | tenant | tenant | tenant | none |
 | set_member | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
 | list_members | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
 | create_invitation | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
@@ -158,6 +181,8 @@ class Probe:
     async def _select(self, name):
         key = {
             "conversations": "id::text", "tenants": "tenant_id", "members": "user_id",
+            "sessions": "id::text", "session_segments": "session_id::text",
+            "session_merges": "session_id::text",
             "threads": "thread_key::text", "branches": "thread_key::text",
             "checkpoints": "id::text", "checkpoint_writes": "checkpoint_id::text",
             "checkpoint_schemas": "encode(hash, 'hex')::uuid::text", "audit_log": "tenant_id",
@@ -227,6 +252,20 @@ class Probe:
         found = {row["id"] for row in json.loads(answer)["conversations"]}
         return str(self._targets[target]) in found
 
+    async def _read_events(self, target):
+        channel = f"conversation:{self._targets[target]}"
+        answer = await self._as_persona(
+            "fetchval", "select haive.read_events($1, '0', watch => 'notify')", channel
+        )
+        everything = await self._as_persona(
+            "fetchval", "select haive.read_events('conversations', '0', 5000)"
+        )
+        found = json.loads(answer)["events"]
+        seen = {event["conversation_id"] for event in json.loads(everything)["events"]}
+        # What there is of one conversation is there among all of them too, and nothing else.
+        assert bool(found) == (str(self._targets[target]) in seen)
+        return found
+
     async def _add_messages(self, target):
         message = {
             "conversation_id": str(self._targets[target]),
@@ -266,6 +305,102 @@ class Probe:
             *("fetchval", "select haive.set_member($1, 'reader')", f"new {target}"),
             look=f"select user_id from haive.members where tenant_id = '{tenant}' order by 1",
         )
+
+    # -- sessions: all conversations are, each with a merge, of the target's id --------------------
+
+    def _second(self, target):
+        """Another session, for what takes two; one that all may use who may use the first."""
+        return self._targets["shared" if target == "own" else "own"]
+
+    async def _create_session(self, target):
+        mine = self._persona.sub or "anyone"
+        document = {
+            "own": {"user_id": mine},
+            "shared": {"user_id": "somebody", "participants": [mine], "writers": [mine]},
+            "other": {"user_id": "somebody"},
+            "foreign": {"user_id": mine, "tenant_id": "blue"},
+        }[target]
+        session = json.dumps({"id": str(uuid4()), "agent_id": "agent", **document})
+        return await self._as_persona(
+            *("fetchval", "select haive.create_session($1)", session),
+            look="select id from haive.sessions where tenant_id = "
+            f"'{_tenant_of(target)}' order by id",
+        )
+
+    async def _get_session(self, target):
+        query = "select haive.get_session($1)"
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _list_sessions(self, target):
+        answer = await self._as_persona("fetchval", "select haive.list_sessions()")
+        found = {row["id"] for row in json.loads(answer)["sessions"]}
+        return str(self._targets[target]) in found
+
+    async def _session_family(self, target):
+        query = "select haive.session_family($1)"
+        return json.loads(await self._as_persona("fetchval", query, self._targets[target]))
+
+    async def _session_messages(self, target):
+        query = "select haive.session_messages($1)"
+        return json.loads(await self._as_persona("fetchval", query, self._targets[target]))
+
+    async def _add_session_messages(self, target):
+        messages = json.dumps([{"role": "user", "content": "more"}])
+        query = "select haive.add_session_messages($1, $2)"
+        return await self._as_persona("fetchval", query, self._targets[target], messages)
+
+    async def _update_session(self, target):
+        query = """select haive.update_session($1, '{"status": "closed"}')"""
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _update_session_state(self, target):
+        query = """select haive.update_session_state($1, '{"state": {"a": 1}}')"""
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _continue_session(self, target):
+        query = "select haive.continue_session($1)"
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _read_merge(self, target):
+        query = "select haive.read_merge($1, $2)"
+        pair = self._targets[target], self._second(target)
+        return await self._as_persona("fetchval", query, *pair)
+
+    async def _merge_sessions(self, target):
+        plan = {
+            "strategy": "append", "conflict_resolution": "primary_wins", "segments": [1, 1],
+            "counts": [1, 1], "entries": [],
+        }  # fmt: skip
+        query = "select haive.merge_sessions($1, $2, $3)"
+        pair = self._targets[target], self._second(target)
+        return await self._as_persona("fetchval", query, *pair, json.dumps(plan))
+
+    async def _undo_merge(self, target):
+        key = self._targets[target]
+        return await self._as_persona("fetchval", "select haive.undo_merge($1, $1)", key)
+
+    async def _list_merges(self, target):
+        query = "select haive.list_merges($1)"
+        return json.loads(await self._as_persona("fetchval", query, self._targets[target]))
+
+    async def _set_participant(self, target):
+        query = "select haive.set_participant($1, 'new', '{read}')"
+        return await self._as_persona("fetchval", query, self._targets[target])
+
+    async def _hide_message(self, target):
+        key = self._targets[target]
+        return await self._as_persona("fetchval", "select haive.hide_message($1, $1)", key)
+
+    async def _expire_sessions(self, target):
+        tenant = _tenant_of(target)
+        async with _undone(self._connection):
+            await self._connection.execute(
+                "update haive.sessions set ttl = 1, active_at = now() - interval '1 day'"
+            )
+            return await self._as_persona(
+                *("fetchval", "select haive.expire_sessions()"),
+                look=f"select status from haive.sessions where tenant_id = '{tenant}' order by id",
+            )
 
     # -- tenants -----------------------------------------------------------------------------------
 
@@ -557,6 +692,9 @@ async def test_the_database_answers_as_the_matrix_says(measured):
     [
         ("alter table haive.conversations disable row level security", "conversations"),
         ("alter table haive.messages disable row level security", "messages"),
+        ("alter table haive.sessions disable row level security", "sessions"),
+        ("alter table haive.session_segments disable row level security", "session_segments"),
+        ("alter table haive.session_merges disable row level security", "session_merges"),
         ("alter table haive.members disable row level security", "members"),
         ("alter table haive.tenants disable row level security", "tenants"),
         ("alter table haive.events disable row level security", "events"),

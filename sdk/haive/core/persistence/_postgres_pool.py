@@ -10,6 +10,7 @@ import asyncpg
 
 from haive.core.persistence._postgres_errors import FOREIGN as _FOREIGN
 from haive.core.persistence._postgres_errors import cause_of, translated, translated_error
+from haive.core.persistence._postgres_hints import PostgresHints
 from haive.core.persistence.errors import (
     ConfigurationError,
     PersistenceError,
@@ -58,6 +59,8 @@ class ConnectionPool:
         self._idle: list[Connection] = []
         self._waiting = 0
         self._closing = False
+        #: Where hints of new events come from; it connects when somebody listens.
+        self.hints = PostgresHints(config.dsn)
 
     @classmethod
     async def connect(cls, config: PersistenceConfig) -> Self:
@@ -204,6 +207,7 @@ class ConnectionPool:
     async def aclose(self) -> None:
         """Close the pool, waiting for what is under way."""
         self._closing = True
+        await self.hints.aclose()
         async with translated():
             while self._idle:
                 await self._pool.release(self._idle.pop())

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
+    from haive.core.persistence._hints import Hints
     from haive.core.persistence._postgres_pool import Connection, ConnectionPool
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.models import Message
@@ -202,6 +203,10 @@ class PostgresTransport:
                 "messages", schema_name=self.schema, columns=_MESSAGE_COLUMNS, records=records
             )
         return written
+
+    def hints(self) -> Hints | None:
+        """Notifications; a transaction pooler passes none on. See `Transport.hints`."""
+        return None if self._config.through_transaction_pooler else self._pool.hints
 
     @asynccontextmanager
     async def alone(self, job: str) -> AsyncIterator[bool]:

@@ -30,7 +30,9 @@ from haive.core.persistence.errors import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
+    from haive.core.persistence._hints import Hints
     from haive.core.persistence._rows import MessageRow
+    from haive.core.persistence._supabase_hints import SupabaseHints
     from haive.core.persistence.models import Message
 
 T = TypeVar("T")
@@ -52,34 +54,68 @@ class ProjectApi:
     """The client of a project, with its key and headers; one serves all tenants and schemas."""
 
     def __init__(
-        self, url: str, key: str, *, schema: str, headers: dict[str, str], retry_timeout: float
+        self,
+        url: str,
+        key: str,
+        *,
+        schema: str,
+        auth_header: str,
+        access_token: str | None,
+        retry_timeout: float,
+        realtime: bool,
     ) -> None:
         self.retry_timeout = retry_timeout
         self._schema = schema
         self._url = url
         self._key = key
-        self._headers = headers
+        self._auth_header = auth_header
+        self._access_token = access_token
         self._client: AsyncClient | None = None
-        self._http: httpx.AsyncClient
+        self._http: httpx.AsyncClient | None = None
+        self._realtime = realtime
+        self._hints: SupabaseHints | None = None
 
     async def _connected(self) -> AsyncClient:
         if self._client is None:
-            self._http = httpx.AsyncClient(
-                timeout=_TIMEOUT, http2=True, event_hooks={"response": [_name_gateway_errors]}
-            )
+            if self._http is None:
+                self._http = httpx.AsyncClient(
+                    timeout=_TIMEOUT, http2=True, event_hooks={"response": [_name_gateway_errors]}
+                )
+            headers = {}
+            if self._access_token:
+                headers[self._auth_header] = f"Bearer {self._access_token}"
             self._client = await acreate_client(
                 self._url,
                 self._key,
                 # One client a caller: nobody's session is refreshed or kept in here.
                 AsyncClientOptions(
                     schema=self._schema,
-                    headers=dict(self._headers),
+                    headers=headers,
                     auto_refresh_token=False,
                     persist_session=False,
                     httpx_client=self._http,
                 ),
             )
         return self._client
+
+    def hints(self) -> Hints | None:
+        """Where hints come from, if they are wanted; it connects when somebody listens."""
+        if not self._realtime:
+            return None
+        if self._hints is None:
+            from haive.core.persistence._supabase_hints import (  # noqa: PLC0415 - where it is used
+                SupabaseHints,
+            )
+
+            self._hints = SupabaseHints(self._url, self._key, self._access_token)
+        return self._hints
+
+    def set_access_token(self, token: str | None) -> None:
+        """Act as the user of another token from the next call on."""
+        self._access_token = token
+        self._client = None  # the connections stay
+        if self._hints is not None:
+            self._hints.set_token(token)
 
     async def rpc(self, schema: str, function: str, arguments: dict[str, Any]) -> Any:
         """Call a function and return the JSON that it answers with."""
@@ -104,9 +140,12 @@ class ProjectApi:
 
     async def aclose(self) -> None:
         """Close the client's connections."""
-        if self._client is not None:
-            self._client = None
-            await self._http.aclose()
+        if self._hints is not None:
+            await self._hints.aclose()
+        self._client = None
+        http, self._http = self._http, None
+        if http is not None:
+            await http.aclose()
 
 
 class SupabaseTransport:
@@ -160,6 +199,10 @@ class SupabaseTransport:
         if len(written) != len(rows):
             raise DatabaseError("The answer of the API cannot be read.")
         return [(place.seq, place.created_at) for place in written]
+
+    def hints(self) -> Hints | None:
+        """Supabase Realtime; see `Transport.hints`."""
+        return self._api.hints()
 
     @asynccontextmanager
     async def alone(self, job: str) -> AsyncIterator[bool]:

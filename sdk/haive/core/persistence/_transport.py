@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
+    from haive.core.persistence._hints import Hints
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.errors import PersistenceError
     from haive.core.persistence.models import Message
@@ -55,6 +56,9 @@ class Transport(Protocol):
 
     async def execute(self, sql: str, arguments: Sequence[object]) -> list[dict[str, object]]:
         """Run a statement as the owner of the schema."""
+
+    def hints(self) -> Hints | None:
+        """Where hints of new events come from; None where there are none, and one has to look."""
 
     def alone(self, job: str) -> AbstractAsyncContextManager[bool]:
         """Be the only one who does a job while the block runs.

@@ -15,6 +15,7 @@
     ├── DecryptionError              what is sealed does not open: changed, moved, or another key's
     │   ├── KeyMissingError          no key at hand opens it
     │   └── KeyDestroyedError        the tenant's keys were destroyed
+    ├── CursorExpiredError           the events after the cursor are not kept any more
     ├── AccessDeniedError            the caller may not
     │   └── TokenExpiredError
     ├── SessionClosedError           it takes no writes: `status`, `successor_id`
@@ -140,6 +141,10 @@ class BranchConflict(ConflictError):  # noqa: N818 - the documented name
         super().__init__(message, hint=hint)
         #: The checkpoint that is the head of the branch now.
         self.winner = winner
+
+
+class CursorExpiredError(PersistenceError):
+    """The events after the cursor are not kept any more; read the present state and begin anew."""
 
 
 class CheckpointError(PersistenceError):
@@ -434,6 +439,7 @@ _CLASSES: dict[str, type[PersistenceError]] = {
     "PT410": SubjectErasedError,
     "PT412": SessionClosedError,
     "PT413": ContentTooLargeError,
+    "PT416": CursorExpiredError,
     "PT421": TenantMovedError,
     "PT422": InvalidInputError,
     "PT423": TenantSuspendedError,

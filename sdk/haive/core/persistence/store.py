@@ -33,7 +33,7 @@ from haive.core.persistence.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from datetime import datetime
     from types import TracebackType
     from uuid import UUID
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence._sealing import Sealer
     from haive.core.persistence._transport import Transport
+    from haive.core.persistence.events import Event, Subscription
     from haive.core.persistence.privacy import PIIPolicy, Redactor
 
 T = TypeVar("T")
@@ -88,6 +89,8 @@ class Store:
             )
 
             self._redactor = redactor_for(pii)
+        # The channels of `events`, and from where on they are heard.
+        self._cursors: dict[str, str | None] = {"conversations": None, "agent_states": None}
         #: Seals content on its way out, and opens it on its way in, where a tenant asks for it.
         self._sealer: Sealer | None = None
 
@@ -526,6 +529,57 @@ class Store:
         """
         await self._transport.call(
             "set_member", {"user_id": user_id, "role": role}, _ANYTHING, safe=True
+        )
+
+    def subscribe(
+        self,
+        channel: str,
+        *,
+        after: str | None = None,
+        on_event: Callable[[Event], Awaitable[None] | None] | None = None,
+    ) -> Subscription:
+        """Hear of what happens in a channel: in order, none missed, none twice.
+
+        Enter it with ``async with`` and iterate over it, or give ``on_event``.
+
+        Args:
+            channel: ``conversations`` or ``agent_states`` (of these the caller hears what they may
+                see), ``tenant`` (everything; for administrators and services),
+                ``conversation:ID``, ``session:ID``, or ``thread:ID`` with all of its namespaces.
+            after: A cursor: of an event, or of a subscription that has ended. None begins now,
+                ``"0"`` at the oldest that is kept.
+            on_event: Called with each event, one after the other; may be async. Its error ends the
+                subscription, cancels what the block does, and is raised by the block.
+
+        Raises:
+            InvalidInputError: There is no such channel, or ``after`` is no cursor.
+            NotFoundError: The conversation or thread is not there, or not the caller's to see.
+            AccessDeniedError: The channel ``tenant`` is not for this caller.
+            CursorExpiredError: The events after the cursor are not kept any more.
+        """
+        from haive.core.persistence.events import Subscription  # noqa: PLC0415 - where it is used
+
+        return Subscription(lambda: self._transport, {channel: after}, on_event)
+
+    def events(
+        self,
+        *channels: str,
+        after: Mapping[str, str | None] | None = None,
+        on_event: Callable[[Event], Awaitable[None] | None] | None = None,
+    ) -> Subscription:
+        """Hear of several channels at once; `Event.channel` says of which.
+
+        Args:
+            channels: As in `subscribe`; those of the store if none is given.
+            after: Cursors by channel, such as `Subscription.cursors`.
+            on_event: As in `subscribe`.
+        """
+        from haive.core.persistence.events import Subscription  # noqa: PLC0415 - where it is used
+
+        known = self._cursors | dict(after or {})
+        names = channels or tuple(self._cursors)
+        return Subscription(
+            lambda: self._transport, {name: known.get(name) for name in names}, on_event
         )
 
     async def _read(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from haive.core.persistence._transport import Transport
+    from haive.core.persistence.events import Subscription
     from haive.core.persistence.privacy import PIIPolicy
 
 # What `realtime_channels` may name; each is a topic of its own in the tenant.
@@ -34,9 +35,10 @@ class SupabaseStore(Store):
         url: The project's address; ``stack.url`` of a local stack.
         key: A publishable or secret key, or an older anon or service_role one.
         schema: The name that the kit is installed under; the API must expose it.
-        enable_realtime: Whether ``realtime_channels`` may be given. This release checks the names
-            and joins nothing: subscriptions are not in it yet.
-        realtime_channels: Any of ``conversations`` and ``agent_states``.
+        enable_realtime: Whether subscriptions are woken by Supabase Realtime, within milliseconds;
+            else they look every two seconds.
+        realtime_channels: Any of ``conversations`` and ``agent_states``: what `events` hears of.
+            `initialize` joins them, and nothing is missed that happens after it.
         enable_rls: Refuse a key that row level security does not bind.
         auth_header: The header in which ``access_token`` travels, for gateways that keep
             ``Authorization`` for themselves.
@@ -87,10 +89,20 @@ class SupabaseStore(Store):
         if not auth_header.replace("-", "").isalnum():
             raise ConfigurationError("auth_header is no name of an HTTP header.")
         self.realtime_channels = tuple(realtime_channels)
-        headers = {auth_header: f"Bearer {access_token}"} if access_token else {}
         check_schema_name(schema)
-        api = ProjectApi(url, key, schema=schema, headers=headers, retry_timeout=retry_timeout)
-        self._rest = SupabaseTransport(api, schema, tenant)
+        self._api = ProjectApi(
+            url,
+            key,
+            schema=schema,
+            auth_header=auth_header,
+            access_token=access_token,
+            retry_timeout=retry_timeout,
+            realtime=enable_realtime,
+        )
+        self._rest = SupabaseTransport(self._api, schema, tenant)
+        if realtime_channels:
+            self._cursors = dict.fromkeys(realtime_channels)
+        self._begun: Subscription | None = None
 
     @property
     def _transport(self) -> Transport:
@@ -123,9 +135,24 @@ class SupabaseStore(Store):
         version = await self._rest.schema_version()
         if check_version:
             _schema.check_version(self._rest.schema, version)
+        if self.realtime_channels and self._begun is None:
+            self._begun = self.events()
+            await self._begun.__aenter__()
+            self._cursors = self._begun.cursors
+
+    def set_access_token(self, token: str | None) -> None:
+        """Act as the user of a refreshed token from now on, subscriptions included.
+
+        Args:
+            token: The user's new JWT; None acts with the key alone.
+        """
+        self._api.set_access_token(token)
 
     async def aclose(self) -> None:
-        """Wait for writes on their way and close the client."""
+        """Wait for writes on their way, end what was joined, and close the client."""
+        if self._begun is not None:
+            await self._begun.aclose()
+            self._begun = None
         await super().aclose()
         self._commits = None
         await self._rest.aclose()

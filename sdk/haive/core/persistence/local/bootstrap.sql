@@ -1,6 +1,7 @@
 -- What every hosted project has and a bare Postgres lacks. Run once, as the superuser
 -- supabase_admin, into the template that all stacks are copied from; passwords are set per stack.
--- The tables of Auth and Storage come next, from services/platform.ts, then bootstrap_platform.sql.
+-- The tables of Auth and Storage come next, from services/platform.ts, then bootstrap_platform.sql
+-- and bootstrap_realtime.sql.
 
 -- Roles. On hosted, too, postgres is no superuser: what needs one must fail here as well.
 create role postgres login nosuperuser createdb createrole replication bypassrls;
@@ -90,4 +91,4 @@ create event trigger pgrst_ddl_watch on ddl_command_end
 create event trigger pgrst_drop_watch on sql_drop
   execute function extensions.pgrst_drop_watch();
 
--- Realtime (schema realtime), edge functions and cron get their own files when they come.
+-- Edge functions and cron get their own files when they come.

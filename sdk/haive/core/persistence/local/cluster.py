@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 ADMIN = "supabase_admin"
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 _HERE = Path(__file__).parent
+_SCRIPTS = ("bootstrap.sql", "bootstrap_platform.sql", "bootstrap_realtime.sql")
 _START_TIMEOUT = 60.0
 _PORT = 5432
 
@@ -107,7 +108,7 @@ async def run_sql(
 
 
 async def _find_template(binaries: PostgresBinaries, npm_parts: NpmParts, account: Account) -> Path:
-    sql = [(_HERE / name).read_text() for name in ("bootstrap.sql", "bootstrap_platform.sql")]
+    sql = [(_HERE / name).read_text() for name in _SCRIPTS]
     made_from = "\n".join((binaries.version, npm_parts.root.name, _SETTINGS, _ACCESS, *sql))
 
     async def build(target: Path) -> None:
@@ -121,7 +122,8 @@ async def _find_template(binaries: PostgresBinaries, npm_parts: NpmParts, accoun
             try:
                 await run_sql(binaries, account, workshop, _PORT, sql[0])
                 await _install_platform(workshop, npm_parts, account)
-                await run_sql(binaries, account, workshop, _PORT, sql[1])
+                for script in sql[1:]:
+                    await run_sql(binaries, account, workshop, _PORT, script)
             finally:
                 await stop(process, signal.SIGINT)
             await _copy_tree(cluster, target)

@@ -1,6 +1,7 @@
 """The stack's front door: one URL, API keys checked and swapped for JWTs as hosted does.
 
-`/rest/v1` goes to PostgREST, `/auth/v1` and `/storage/v1` to the platform API.
+`/rest/v1` goes to PostgREST, `/auth/v1` and `/storage/v1` to the platform API, `/realtime/v1` is
+answered in this process.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ _NOT_FORWARDED = frozenset(
 _NO_DEFAULTS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 _KEY_PARAMETER = re.compile(r"(?<![^&])apikey=([^&]*)&?")
 _NOT_YET = {
-    "realtime": "Realtime is not part of the local stack yet.",
     "functions": "Edge functions are not part of the local stack yet.",
 }
 _NO_STORAGE = (
@@ -67,6 +67,7 @@ class Gateway:
         rest: The Unix socket of PostgREST.
         platform: Returns the Unix socket of the platform API, starting that where need be.
         has_storage: Whether the platform API can keep objects.
+        realtime: Answers what is for Realtime: a request, its path and a token.
         health: Returns the state of each service, and whether all is well.
     """
 
@@ -77,6 +78,7 @@ class Gateway:
         rest: Path,
         platform: Callable[[], Awaitable[Path]],
         has_storage: bool,
+        realtime: Callable[[web.BaseRequest, str, str], Awaitable[web.StreamResponse]],
         health: Callable[[], tuple[bool, dict[str, Any]]],
     ) -> None:
         self._keys = keys
@@ -87,6 +89,7 @@ class Gateway:
         self._rest = rest
         self._platform = platform
         self._has_storage = has_storage
+        self._realtime = realtime
         self._health = health
         self._runner: web.ServerRunner | None = None
         self._upstreams: dict[Path, aiohttp.ClientSession] = {}
@@ -116,7 +119,7 @@ class Gateway:
             response = await self._route(request)
         except _Refused as refused:
             response = web.json_response(refused.body, status=refused.status)
-        if "Origin" in request.headers:
+        if "Origin" in request.headers and not response.prepared:
             response.headers.setdefault("Access-Control-Allow-Origin", "*")
         return response
 
@@ -137,6 +140,9 @@ class Gateway:
             except LocalStackError as error:
                 raise _Refused(503, str(error)) from error
             return await self._forward(request, upstream, target, headers)
+        if service == "realtime":
+            token = self._token_for_realtime(request.headers, target)
+            return await self._realtime(request, rest_of_target.partition("?")[0], token)
         if service in _NOT_YET:
             raise _Refused(501, _NOT_YET[service])
         if request.path == "/health":
@@ -146,19 +152,7 @@ class Gateway:
 
     def _for_rest(self, headers: Headers, target: str) -> tuple[CIMultiDict[str], str]:
         """Return headers and target for PostgREST: the key is gone, a JWT stands for it."""
-        key = headers.get("apikey")
-        if key is None and (found := _find_key_parameter(target)) is not None:
-            key, target = found
-        if not key:
-            raise _Refused(
-                401,
-                "No API key found in request",
-                "No `apikey` request header or url param was found.",
-            )
-        self._check_browser(headers, key)
-        token = self._token_for(key)
-        if token is None:
-            raise _Refused(401, "Invalid API key", "Double check your Supabase API key.")
+        key, token, target = self._key_and_token(headers, target)
         forwarded = _forwarded(headers)
         forwarded.popall("apikey", None)
         authorization = headers.get("Authorization")
@@ -173,6 +167,30 @@ class Gateway:
                 )
             forwarded["Authorization"] = f"Bearer {token}"
         return forwarded, target
+
+    def _token_for_realtime(self, headers: Headers, target: str) -> str:
+        """Return the user's token of a request, or the one that stands for its key."""
+        _, token, _ = self._key_and_token(headers, target)
+        scheme, _, bearer = headers.get("Authorization", "").partition(" ")
+        bearer = bearer.strip()
+        return bearer if scheme.lower() == "bearer" and bearer.count(".") == 2 else token
+
+    def _key_and_token(self, headers: Headers, target: str) -> tuple[str, str, str]:
+        """Return a request's key, the token that stands for it, and the target without it."""
+        key = headers.get("apikey")
+        if key is None and (found := _find_key_parameter(target)) is not None:
+            key, target = found
+        if not key:
+            raise _Refused(
+                401,
+                "No API key found in request",
+                "No `apikey` request header or url param was found.",
+            )
+        self._check_browser(headers, key)
+        token = self._token_for(key)
+        if token is None:
+            raise _Refused(401, "Invalid API key", "Double check your Supabase API key.")
+        return key, token, target
 
     def _for_platform(self, headers: Headers, target: str) -> CIMultiDict[str]:
         """Return headers for the platform API, which checks keys but knows opaque ones only."""

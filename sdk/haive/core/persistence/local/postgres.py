@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from haive.core.persistence.errors import LocalStackError
 from haive.core.persistence.local.cluster import ADMIN, ENVIRONMENT, is_ready, run_sql
 from haive.core.persistence.local.processes import log_tail, spawn, stop
+from haive.core.persistence.local.realtime.partitions import PARTITIONS
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -91,11 +92,12 @@ class Postgres:
         else:
             await stop(process, signal.SIGQUIT)
 
-    async def set_passwords(self, keys: StackKeys) -> None:
-        """Give the roles that log in over TCP this stack's passwords."""
+    async def prepare(self, keys: StackKeys) -> None:
+        """Give the roles that log in over TCP this stack's passwords, and make partitions."""
         await self.execute(
             f"alter role {ADMIN} password '{keys.admin_password}';"
             f"alter role postgres password '{keys.postgres_password}';"
+            f"{PARTITIONS}"
         )
 
     async def execute(self, sql: str) -> None:

@@ -30,6 +30,7 @@ from haive.core.persistence.local.keys import StackKeys
 from haive.core.persistence.local.platform_api import ROLE, PlatformAPI, spawn_platform
 from haive.core.persistence.local.postgres import Postgres
 from haive.core.persistence.local.postgrest import PostgREST
+from haive.core.persistence.local.realtime.part import RealtimePart
 from haive.core.persistence.local.settings import StackSettings
 from haive.core.persistence.local.watch import Watch
 
@@ -86,6 +87,7 @@ class Supervisor:
         self._account = Account.for_services()
         self._watches: list[Watch] = []
         self._platform: PlatformAPI | None = None
+        self._realtime: RealtimePart | None = None
 
     async def run(self) -> None:
         """Run the stack until it is cancelled.
@@ -98,6 +100,8 @@ class Supervisor:
             async with asyncio.TaskGroup() as group:
                 for watch in self._watches:
                     group.create_task(watch.keep())
+                if self._realtime is not None:
+                    group.create_task(self._realtime.keep_partitions())
 
     async def _start(self, exits: AsyncExitStack) -> None:
         for path in state.sweep(self._account):
@@ -151,7 +155,7 @@ class Supervisor:
 
         exits.push_async_callback(database.stop)
         await database.start()
-        await postgres.set_passwords(keys)
+        await postgres.prepare(keys)
         about = {
             "url": url,
             **keys.to_dict(),
@@ -188,14 +192,18 @@ class Supervisor:
 
         self._platform = PlatformAPI(spawn=start_platform, socket=platform_socket, log=platform_log)
         exits.push_async_callback(self._platform.stop)
+        self._realtime = RealtimePart(postgres=postgres, sockets=directories.sockets, keys=keys)
+        exits.push_async_callback(self._realtime.stop)
         gateway = Gateway(
             keys=keys,
             rest=postgrest.socket,
             platform=self._platform.socket,
             has_storage=has_storage,
+            realtime=self._realtime.answer,
             health=self._health,
         )
         exits.push_async_callback(gateway.stop)
+        exits.push_async_callback(self._realtime.disconnect)
         await gateway.start(listener)
         state.write_json(
             directories.ports_file,
@@ -218,8 +226,9 @@ class Supervisor:
             for watch in self._watches
         }
         healthy = all(watch.running.is_set() for watch in self._watches)
-        started = self._platform is not None and self._platform.running
-        services["platform"] = "running" if started else "starts when asked"
+        for name, part in (("platform", self._platform), ("realtime", self._realtime)):
+            started = part is not None and part.running
+            services[name] = "running" if started else "starts when asked"
         return healthy, {"status": "ok" if healthy else "degraded", "services": services}
 
     def _load_keys(self, directories: state.StackDirectories) -> StackKeys:

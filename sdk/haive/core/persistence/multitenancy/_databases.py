@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
+    from haive.core.persistence._hints import Hints
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence._transport import Transport
     from haive.core.persistence.models import Message
@@ -113,6 +114,11 @@ class Databases:
             opened.users -= 1
             await self._close_some()
 
+    def hints(self, location: str) -> Hints | None:
+        """Where hints of a location come from; None while it is not open."""
+        opened = self._opened.get(location)
+        return None if opened is None or opened.store is None else opened.store._transport.hints()
+
     async def aclose(self) -> None:
         """Close all, waiting for what is under way."""
         self._closed = True
@@ -190,6 +196,10 @@ class DatabaseTransport:
         """Run a statement as the owner of the schema; see `Transport.execute`."""
         async with self._there() as there:
             return await there.execute(sql, arguments)
+
+    def hints(self) -> Hints | None:
+        """Where hints come from while the database is open; see `Transport.hints`."""
+        return self._databases.hints(self._location)
 
     @asynccontextmanager
     async def alone(self, job: str) -> AsyncIterator[bool]:

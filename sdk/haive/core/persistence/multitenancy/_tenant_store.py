@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pydantic import TypeAdapter
 
+    from haive.core.persistence._hints import Hints
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence._sealing import Sealer
     from haive.core.persistence._transport import Transport
@@ -142,6 +143,10 @@ class RoutedTransport:
             "A tenant's store runs no SQL of your own: nothing would keep it in the tenant.",
             hint="Use execute of the base store.",
         )
+
+    def hints(self) -> Hints | None:
+        """Where hints come from; see `Transport.hints`."""
+        return self._place.hints()
 
     def alone(self, job: str) -> AbstractAsyncContextManager[bool]:
         """Be the only one who does a job; see `Transport.alone`."""

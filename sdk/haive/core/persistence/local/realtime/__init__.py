@@ -1,0 +1,1 @@
+"""Realtime of the local stack: channels with broadcast, presence and changes of tables."""
