@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-_TABLES = ("conversations", "messages")
+_TABLES = ("conversations", "messages", "sessions", "session_segments")
 
 
 @pytest.fixture
@@ -74,7 +74,11 @@ _UNKNOWN = """
     select * from haive_private.append_messages(
       null, array[gen_random_uuid(), gen_random_uuid()],
       array[gen_random_uuid(), gen_random_uuid()], array['user', 'user'], array['a', 'b'])"""
-_PRIMARY = {("conversations", "conversations_pkey"), ("messages", "messages_pkey")}
+_PRIMARY = {
+    ("conversations", "conversations_pkey"),
+    ("messages", "messages_pkey"),
+    ("sessions", "sessions_pkey"),
+}
 
 
 @pytest.mark.parametrize("call", _CALLS)
@@ -142,3 +146,44 @@ async def test_a_sequential_scan_would_be_seen(explained):
     await explained.connection.fetchval("select haive.create_conversations($1)", document)
     found = await explained("select haive.get_messages($1)", UUID(int=1))
     assert {scan for _, scan, _ in found} == {"Seq Scan"}
+
+
+_OF_A_BRANCH = {
+    "branch": "select haive.create_session(jsonb_build_object('parent_id', $1::uuid))",
+    "get": "select haive.get_session($1)",
+    "read": "select haive.session_messages($1)",
+    "family": "select haive.session_family($1)",
+}
+
+
+@pytest.mark.parametrize("call", _OF_A_BRANCH)
+@pytest.mark.parametrize("plans", ["force_generic_plan", "auto"])
+async def test_a_branch_is_found_by_keys_however_many_sessions_there_are(
+    explained, postgres, call, plans
+):
+    most_rows = 20  # of each table: those of three sessions, and the branches made here
+    make = "select haive.create_session(jsonb_build_object('id', $1::uuid, 'parent_id', $2::uuid))"
+    begin = """select haive.create_session('{"id": "%s", "agent_id": "a", "user_id": "u"}')"""
+    await explained.connection.execute(f"set plan_cache_mode = {plans}")
+    await explained.connection.fetchval(begin % UUID(int=1))
+    await explained.connection.fetchval(make, UUID(int=2), UUID(int=1))
+    await explained.connection.fetchval(make, UUID(int=3), UUID(int=2))
+    for _ in range(7):
+        await explained(_OF_A_BRANCH[call], UUID(int=3))
+    await postgres.execute(
+        "alter table haive.sessions set (autovacuum_enabled = off);"
+        "alter table haive.conversations set (autovacuum_enabled = off);"
+        "insert into haive.conversations (tenant_id, id, agent_id, user_id, is_session)"
+        " select 'default', gen_random_uuid(), 'a', 'u', true from generate_series(1, 3000);"
+        "insert into haive.sessions (tenant_id, id)"
+        " select tenant_id, id from haive.conversations on conflict do nothing"
+    )
+    await explained(_OF_A_BRANCH[call], UUID(int=3))
+    for table in ("sessions", "conversations"):
+        scans = explained.scans(table)
+        assert scans
+        read = sum(
+            (scan["Actual Rows"] + scan.get("Rows Removed by Filter", 0)) * scan["Actual Loops"]
+            for scan in scans
+        )
+        assert read <= most_rows * len(scans)
