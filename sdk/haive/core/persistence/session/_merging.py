@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -26,7 +27,6 @@ from haive.core.persistence.session.models import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from haive.core.persistence.embedding import Embedder
     from haive.core.persistence.language import ChatModel
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _SAME_PROMPT = 0.75
 # A turn with less substance is not dropped for being like one that stands elsewhere.
 _SUBSTANTIAL = 0.5
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 # Questions to a language model at once.
 _AT_ONCE = 4
 
@@ -375,4 +376,5 @@ def _timed(messages: Sequence[Message]) -> list[tuple[datetime, list[Message]]]:
 
 
 def _latest(messages: Sequence[Message]) -> datetime:
-    return max(message.created_at for message in messages)
+    # A side may be empty: then there is nothing that the other one could win over.
+    return max((message.created_at for message in messages), default=_LONG_AGO)
