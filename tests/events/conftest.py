@@ -76,7 +76,7 @@ def heard() -> Callable[[Subscription], Awaitable[None]]:
 
     async def wait(subscription: Subscription) -> None:
         async with asyncio.timeout(20):
-            while not all(r._listener and r._listener.is_heard for r in subscription._readers):  # noqa: ASYNC110 - it tells nobody
+            while not subscription.is_heard:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0.02)
 
     return wait
