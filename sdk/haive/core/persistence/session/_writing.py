@@ -148,7 +148,7 @@ class Writer:
         successor: dict[str, Any] = {"id": new_id()}
         if self._store._sealer is not None:
             session = await self._calls.get(session_id, as_user)
-            successor = await self._store._begun(
+            successor = await self._store._conversation_document(
                 successor
                 | {"title": session.title, "context": session.context, "settings": session.state}
             )
