@@ -26,6 +26,8 @@ _WORD = re.compile(r"\w")
 _POSITION = 0.15
 # What is as alike as this to a sentence that was taken says nothing new.
 _REPEATED = 0.75
+# What is less than this share of the best one is about something else.
+_WORTH = 0.4
 # The vectors of more would be computed for nothing: those of the longest are.
 _MOST = 2_000
 _SHORTEST, _LONGEST = 12, 400
@@ -51,8 +53,8 @@ async def extract(texts: Sequence[str], embedder: Embedder, *, max_chars: int = 
 
     A sentence counts by how near it is to the centre of all sentences (Radev et al. 2004, the
     centroid of MEAD), and by how early its text begins with it. The best ones are taken until
-    ``max_chars`` are full, without those that repeat one that was taken; nothing is reworded, and
-    no word list is used, so it does for any language.
+    ``max_chars`` are full, without those that repeat one that was taken or are far from the centre;
+    nothing is reworded, and it does for any language that the embedder does for.
 
     Args:
         texts: In their order.
@@ -78,6 +80,8 @@ async def extract(texts: Sequence[str], embedder: Embedder, *, max_chars: int = 
     room = max_chars
     # Rounded, so that the last bits of a sum decide nothing.
     for index in np.lexsort((np.arange(len(kept)), -np.round(scores, 5))).tolist():
+        if chosen and scores[index] < _WORTH * scores[chosen[0]]:
+            break
         size = len(kept[index][2]) + (1 if chosen else 0)
         if size > room and chosen:
             continue

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from haive.core.persistence._in_parallel import in_parallel
 from haive.core.persistence.errors import InvalidInputError, ModelError
 from haive.core.persistence.session._aligning import align_turns, likeness, repeats
 from haive.core.persistence.session._contradictions import contradiction
@@ -195,13 +196,13 @@ class _Merge:
         ours, theirs = turns_of(draft.primary), turns_of(draft.secondary)
         alike = await likeness(ours, theirs, self._embedder, await self._embedder.calibration())
         pairs = align_turns(_comparable(ours, theirs, alike), _SAME_PROMPT)
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def verdict(i: int, j: int) -> _Verdict:
-            async with gate:
-                return await self._verdict(ours[i], theirs[j], float(alike.answers[i, j]), chat)
-
-        verdicts = await asyncio.gather(*(verdict(i, j) for i, j in pairs))
+        verdicts = await in_parallel(
+            [
+                partial(self._verdict, ours[i], theirs[j], float(alike.answers[i, j]), chat)
+                for i, j in pairs
+            ],
+            _AT_ONCE,
+        )
         twins = self._twins(ours, theirs, alike, pairs, verdicts)
         late: list[int] = []
         row = column = 0
