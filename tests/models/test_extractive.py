@@ -36,7 +36,7 @@ def test_what_all_is_about_is_taken_and_the_rest_is_not() -> None:
 
 def test_sentences_are_found_in_many_scripts() -> None:
     assert sentences('He said: "Stop." Then 3.5 m fell! Why?\n- one\n- two') == [
-        'He said: "Stop.', "Then 3.5 m fell!", "Why?", "- one", "- two",
+        'He said: "Stop."', "Then 3.5 m fell!", "Why?", "- one", "- two",
     ]  # fmt: skip
     assert sentences("今天下雨。明天呢\uff1f不知道。") == ["今天下雨。", "明天呢\uff1f", "不知道。"]
     assert sentences("यह है। वह है।") == ["यह है।", "वह है।"]

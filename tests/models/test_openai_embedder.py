@@ -223,7 +223,7 @@ async def test_a_calibration_is_measured_once_or_given(api) -> None:
     async with embedder(api) as model:
         measured = await model.calibration()
         assert await model.calibration() is measured
-    assert sum(len(request["input"]) for request in api.requests) == 64
+    assert sum(len(request["input"]) for request in api.requests) == 72
     given = Calibration(unrelated=(0.0, 0.5))
     assert await embedder(api, calibration=given).calibration() is given
 

@@ -38,7 +38,7 @@ class OpenAIEmbedder(ModelApi):
     not one vector of the right dimensions for each text is refused as a whole. Tokens are estimated
     from above, without the model's tokenizer: a text longer than ``max_text_tokens`` is cut there.
 
-    Without ``calibration`` the first call of `calibration` embeds some 60 sentences to measure one.
+    Without ``calibration`` the first call of `calibration` embeds 72 sentences to measure one.
 
     Args:
         model: As the API calls it.

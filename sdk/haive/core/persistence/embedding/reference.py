@@ -112,20 +112,34 @@ _CONVERSATIONS = (
 )
 
 
+# What is said in every conversation, which makes all of them somewhat alike.
+_POLITE = (
+    ("Yes, that sounds good to me, thank you.", "Is there anything else I can help you with?"),
+    ("Okay, thanks. Can you do that for me?", "Sure, I can help you with that."),
+    ("Thanks, that is all I need.", "You're welcome. Have a nice day!"),
+    ("Could you tell me more about it, please?", "Okay, please confirm that this is right."),
+)
+
+
 async def calibrate(embedder: Embedder) -> Calibration:
-    """Measure what the cosines of an embedder mean: 64 short English sentences are embedded.
+    """Measure what the cosines of an embedder mean, on 16 short conversations in English.
 
     Better is `Calibration.of` with cosines of messages and sessions of your own that do not belong
     together, where there are some: the language and the way that people write make a difference.
+    Dialogues with one service desk are more alike than these, whatever they are about: of MiniLM's
+    cosines of such, 0.36 has the share of 0.8, and of these 0.27.
 
     Raises:
         ModelError: The embedder failed.
     """
-    flat = [text for conversation in _CONVERSATIONS for text in conversation]
-    vectors = await embedder.embed(flat)
-    groups = vectors.reshape(len(_CONVERSATIONS), -1, vectors.shape[1])
+    said = [
+        (*conversation, *_POLITE[number % len(_POLITE)])
+        for number, conversation in enumerate(_CONVERSATIONS)
+    ]
+    vectors = await embedder.embed([text for conversation in said for text in conversation])
+    groups = vectors.reshape(len(said), -1, vectors.shape[1])
     centroids = groups.mean(axis=1)
     centroids /= np.maximum(np.linalg.norm(centroids, axis=1, keepdims=True), 1e-9)
     cosines = vectors @ centroids.T
-    own = np.repeat(np.eye(len(_CONVERSATIONS), dtype=bool), groups.shape[1], axis=0)
+    own = np.repeat(np.eye(len(said), dtype=bool), groups.shape[1], axis=0)
     return Calibration.of(cosines[~own])
