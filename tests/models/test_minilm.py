@@ -77,7 +77,7 @@ async def test_a_long_text_is_read_as_far_as_the_model_can(embedder) -> None:
 async def test_sentences_that_come_along_measure_nearly_what_dialogues_do(embedder) -> None:
     assert await embedder.calibration() is MINILM
     measured = await calibrate(embedder)
-    for share in (5, 10, 15, 18):
+    for share in (5, 10, 15, 16):
         assert measured.unrelated[share] == pytest.approx(MINILM.unrelated[share], abs=0.12)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +28,6 @@ from haive.core.persistence.session.models import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from haive.core.persistence.embedding import Embedder
     from haive.core.persistence.language import ChatModel
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 _SAME_PROMPT = 0.75
 # A turn with less substance is not dropped for being like one that stands elsewhere.
 _SUBSTANTIAL = 0.5
+_NEVER = datetime.min.replace(tzinfo=UTC)
 # Questions to a language model at once.
 _AT_ONCE = 4
 
@@ -63,7 +64,7 @@ async def plan_merge(
     Each message of both is an entry of the plan, or dropped with a reason; the entries of a side
     keep their order. A message that both have (the same conversation and seq) is kept once. The
     result of a tool stays with its call: nothing comes between them, neither is dropped without
-    the other, and of two results of one call one is kept.
+    the other, and of two results of one call one is kept, by ``conflict_resolution``.
 
     - ``append``: the primary's messages, then the secondary's.
     - ``chronological``: by time of creation, the primary first where it is the same, and no message
@@ -373,4 +374,4 @@ def _timed(messages: Sequence[Message]) -> list[tuple[datetime, list[Message]]]:
 
 
 def _latest(messages: Sequence[Message]) -> datetime:
-    return max(message.created_at for message in messages)
+    return max((message.created_at for message in messages), default=_NEVER)
