@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from haive.core.persistence.bench.corpus import tagged_dialogues_of
-from haive.core.persistence.bench.report import Report, Row
+from haive.core.persistence.bench.report import Bar, Report, Row
 from haive.core.persistence.bench.server import hardware
 from haive.core.persistence.embedding import Calibration, HashingEmbedder, MiniLMEmbedder
 from haive.core.persistence.errors import ConfigurationError, InvalidInputError
@@ -40,6 +40,8 @@ _METHOD = (
     " as can be. rand_index: adjusted Rand index, 0 for chance. one: all in one session; each: a"
     " session each."
 )
+# By the beginning of an embedder's name.
+_BARS = {"hashing": Bar(at_least=0.15), "minilm": Bar(at_least=0.2)}
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _PAUSE = timedelta(seconds=30)
 
@@ -233,7 +235,11 @@ def _rows(
             ("sessions", "sessions"): [float(len(set(found))) for found in some],
         }.items():
             figures.setdefault(key, []).append(sum(values) / len(values))
-    return [Row.of(name, metric, unit, values) for (metric, unit), values in figures.items()]
+    bar = _BARS.get(name.partition("-")[0])
+    return [
+        Row.of(name, metric, unit, values, bar if metric == "rand_index" else None)
+        for (metric, unit), values in figures.items()
+    ]
 
 
 def right_share(truth: Sequence[int], found: Sequence[int]) -> float:
