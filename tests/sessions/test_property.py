@@ -35,7 +35,7 @@ SECONDS = 90
 # A merge of more after the common beginning is left to other tests.
 LONGEST_TAIL = 120
 WORDS = (
-    "book table four five people seven eight tonight Rome Paris weather cheap flight not".split()
+    ["book", "table", "four", "five", "people", "seven", "eight", "tonight", "Rome", "Paris", "weather", "cheap", "flight", "not"]
 )
 WEIGHTS = {
     "write": 50, "write_many": 4, "create": 3, "branch": 8, "merge": 6, "undo": 6, "hide": 4,

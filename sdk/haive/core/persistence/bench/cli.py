@@ -296,6 +296,42 @@ def subscriptions(
     _run(measure, check=check, as_json=as_json, needs_stack=True)
 
 
+@app.command()
+def threading(
+    *,
+    dialogues: Annotated[
+        str, typer.Option(help="A file with dialogues whose services are named; any import reads.")
+    ],
+    pairs: Annotated[int, typer.Option(min=1, help="Of dialogues, in a round.")] = 200,
+    switch: Annotated[
+        float, typer.Option(min=0, max=1, help="Chance that the other dialogue goes on.")
+    ] = 0.25,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Of similarity.")] = 0.8,
+    rounds: Rounds = 3,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Print calibrations of the first half too.")
+    ] = False,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether messages of two topics at once find the right session; needs no server."""
+
+    async def measure(progress: Progress) -> Report:
+        from haive.core.persistence.bench import topics as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            dialogues=dialogues,
+            pairs=pairs,
+            rounds=rounds,
+            switch=switch,
+            threshold=threshold,
+            calibrate=calibrate,
+            progress=progress,
+        )
+
+    _run(measure, check=check, as_json=as_json, needs_stack=False)
+
+
 def _with_server(
     database_url: str | None, measure: Callable[[Server, Progress], Awaitable[Report]]
 ) -> Callable[[Progress], Awaitable[Report]]:

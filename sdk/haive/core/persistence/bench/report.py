@@ -20,6 +20,9 @@ _PLACES = {
     "bytes": 0,
     "round trips": 2,
     "rows": 0,
+    "share": 3,
+    "sessions": 1,
+    "texts/s": 0,
 }
 
 
