@@ -45,9 +45,9 @@ const commands: Record<string, (given: Record<string, unknown>) => Promise<void>
     const payload = given.bytes === undefined
       ? given.payload
       : new Uint8Array(given.bytes as number[]).buffer;
-    tell({
-      sent: await channel!.send({ type: "broadcast", event: given.event as string, payload }),
-    });
+    const event = given.event as string;
+    const persist = given.persist as boolean | undefined;
+    tell({ sent: await channel!.send({ type: "broadcast", event, payload, persist }) });
   },
   async http(given) {
     tell({ http: await channel!.httpSend(given.event as string, given.payload) });

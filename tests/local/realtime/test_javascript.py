@@ -163,3 +163,6 @@ async def test_bytes_are_broadcast_as_they_are(start, admit, room, database, eve
         room,
     )
     await eventually(lambda: listener.has_said(heard="stored", payload={"bytes": [1, 2]}))
+    sender.tell("send", event="kept", payload={}, persist=True)
+    await eventually(lambda: "persist is not supported" in str(sender.said[-1].get("sent")))
+    assert not listener.has_said(heard="kept")

@@ -16,6 +16,7 @@ _PLACES = {
     "ratio": 2,
     "messages/s": 0,
     "puts/s": 0,
+    "events/s": 0,
     "bytes": 0,
     "round trips": 2,
     "rows": 0,
