@@ -39,7 +39,8 @@ class HashingEmbedder:
     hash and a sign by another bit of it (Weinberger et al. 2009, Feature Hashing for Large Scale
     Multitask Learning), so that what falls on one place cancels out on average. A word that comes
     again counts less each time. A longer word counts more, as rarer words are longer in every
-    language (Zipf), and the commonest words of seven languages count a tenth. Texts are alike that share words or parts of words; synonyms are not seen.
+    language (Zipf), and the commonest words of seven languages count a tenth. Texts are alike that
+    share words or parts of words; synonyms are not seen.
 
     The same on every machine and in every release with this name.
 
