@@ -71,7 +71,15 @@ begin
     v_caller.tenant, 'messages.added', p_conversation_id, append_message.seq, append_message.seq
   );
 exception
-  when unique_violation then
+  when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
+    -- A session that has closed or filled up since knows a message that it has already.
+    if sqlstate <> '23505' and not exists (
+      select from haive.messages as m
+      where
+        m.id = p_id and m.tenant_id = v_caller.tenant and m.conversation_id = p_conversation_id
+    ) then
+      raise;
+    end if;
     v_replay := haive_private.replay_messages(
       v_caller.tenant, v_caller.actor, array[p_conversation_id], array[p_id], array[p_role],
       array[p_content], array[p_parts], array[p_metadata], array[p_input_tokens],

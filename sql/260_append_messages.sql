@@ -43,7 +43,15 @@ begin
       );
     end if;
   exception
-    when unique_violation then
+    when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
+      -- A session that has closed or filled up since knows the messages that it has already.
+      if sqlstate <> '23505' and not exists (
+        select from unnest(p_ids, p_conversation_ids) as u (id, conversation_id)
+        join haive.messages as m
+          on m.id = u.id and m.tenant_id = v_caller.tenant and m.conversation_id = u.conversation_id
+      ) then
+        raise;
+      end if;
       select w.seqs, w.times, w.failures into seqs, times, failures
       from haive_private.replay_messages(
         v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,

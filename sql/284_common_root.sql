@@ -24,10 +24,14 @@ begin
       cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
       where g.base_id is not null and w.depth < 100000
     )
-    select coalesce(max(least(a.upto, b.upto)), 0)
-    from walk as a
-    join walk as b on b.session_id = a.session_id and b.segment = a.segment
-    where a.side = 1 and b.side = 2
+    select coalesce(max(least(s.one, s.two)), 0)
+    from (
+      select
+        max(w.upto) filter (where w.side = 1) as one, max(w.upto) filter (where w.side = 2) as two
+      from walk as w
+      group by w.session_id, w.segment
+    ) as s
+    where s.one is not null and s.two is not null
   );
 end;
 $$;

@@ -15,17 +15,32 @@ declare
   v_session haive.sessions := v_entered.session;
   v_conversation haive.conversations := v_entered.conversation;
   v_id uuid := v_session.successor_id;
+  v_context jsonb;
 begin
   if v_id is null then
     perform haive_private.refuse_closed_session(v_session);
+    -- A successor has no parent: what a branch inherits is its own there.
+    with recursive line as (
+      select v_session.parent_id as parent_id, v_conversation.context::jsonb as context, 1 as depth
+      union all
+      select s.parent_id, c.context::jsonb || l.context, l.depth + 1
+      from line as l
+      join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = l.parent_id
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where l.depth < 1000
+    )
+    select l.context into v_context from line as l order by l.depth desc limit 1;
     v_id := coalesce((p_successor ->> 'id')::uuid, gen_random_uuid());
     if haive_private.begin_conversations(
       v_entered.tenant, null,
       jsonb_build_array(
-        jsonb_build_object(
-          'title', v_conversation.title, 'context', v_conversation.context,
-          'settings', v_conversation.settings
-        )
+        case
+          when p_successor ? 'sealed' then '{}'
+          else jsonb_build_object(
+            'title', v_conversation.title, 'context', v_context,
+            'settings', v_conversation.settings
+          )
+        end
         || p_successor
         || jsonb_build_object(
           'id', v_id, 'agent_id', v_conversation.agent_id, 'user_id', v_conversation.user_id,

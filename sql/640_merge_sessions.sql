@@ -136,13 +136,19 @@ begin
     coalesce(v_first, '{}'), coalesce(v_last, '{}'), v_borrowed, v_start
   );
   if v_plan.summary is not null then
+    -- It is a part of the merge, which may make a session longer than any message may.
+    update haive.sessions as s
+    set max_messages = null
+    where s.tenant_id = v_tenant and s.id = p_primary_id and s.max_messages is not null;
     perform haive.add_session_messages(
       p_primary_id, jsonb_build_array(v_plan.summary), p_acting, v_tenant
     );
     v_summary := v_start + 1;
   end if;
   update haive.sessions as s
-  set segment = v_segment, index_offset = v_root + v_borrowed - v_start, active_at = now()
+  set
+    segment = v_segment, index_offset = v_root + v_borrowed - v_start, active_at = now(),
+    max_messages = v_primary.max_messages
   where s.tenant_id = v_tenant and s.id = p_primary_id;
   update haive.sessions as s
   set status = 'merged', closed_at = coalesce(s.closed_at, now())
@@ -154,8 +160,8 @@ begin
   )
   values (
     v_tenant, coalesce(v_plan.id, gen_random_uuid()), p_primary_id, p_secondary_id, v_segment,
-    v_primary.segment, v_counts[1], v_counts[2], v_secondary.status, v_plan.strategy,
-    v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
+    v_primary.segment, v_counts[1], v_counts[2], haive_private.session_status_now(v_secondary),
+    v_plan.strategy, v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
     coalesce(v_plan.conflicts, '[]'), v_summary, coalesce(v_plan.summary_of, '[]')
   )
   returning * into v_merge;

@@ -81,12 +81,36 @@ begin
     active_at = now()
   where s.tenant_id = v_tenant and s.id = p_session_id;
   -- No deadlock with a merge the other way round: that one would find this session closed.
+  perform from haive.sessions as s
+  where s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged'
+  for no key update;
+  -- Merged into several, it stays merged until all of that is undone: the next one has to give back
+  -- what this one would.
+  update haive.session_merges as m
+  set secondary_status = v_merge.secondary_status
+  where
+    m.tenant_id = v_tenant and m.secondary_status = 'merged'
+    and m.id = (
+      select o.id from haive.session_merges as o
+      where
+        o.tenant_id = v_tenant and o.secondary_id = v_merge.secondary_id
+        and o.id <> p_merge_id and o.undone_at is null and o.secondary_status = 'merged'
+      order by o.created_at, o.id
+      limit 1
+    );
   update haive.sessions as s
   set
     status = v_merge.secondary_status,
     closed_at = case when v_merge.secondary_status <> 'open' then s.closed_at end,
     active_at = case when v_merge.secondary_status = 'open' then now() else s.active_at end
-  where s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged';
+  where
+    s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged'
+    and not exists (
+      select from haive.session_merges as o
+      where
+        o.tenant_id = v_tenant and o.secondary_id = v_merge.secondary_id
+        and o.id <> p_merge_id and o.undone_at is null
+    );
   update haive.session_merges as m
   set undone_at = now()
   where m.tenant_id = v_tenant and m.id = p_merge_id

@@ -14,28 +14,26 @@ declare
   v_ids uuid[];
 begin
   with recursive up as (
-    select (v_entered.session).id as id, (v_entered.session).parent_id as parent_id, 1 as depth
-    union all
-    select s.id, s.parent_id, u.depth + 1
+    select (v_entered.session).id as id, (v_entered.session).parent_id as parent_id
+    union
+    select s.id, s.parent_id
     from up as u
     cross join lateral (
       select s.id, s.parent_id from haive.sessions as s
       where s.tenant_id = v_entered.tenant and s.id = u.parent_id
       offset 0
     ) as s
-    where u.depth < 1000
   ),
   down as (
-    (select u.id, 1 as depth from up as u order by u.depth desc limit 1)
-    union all
-    select s.id, d.depth + 1
+    select u.id from up as u
+    union -- each once, which also ends a circle of parents
+    select s.id
     from down as d
     cross join lateral (
       select s.id from haive.sessions as s
       where s.tenant_id = v_entered.tenant and s.parent_id = d.id
       offset 0
     ) as s
-    where d.depth < 1000
   )
   select
     coalesce(json_agg(haive_private.session_doc(f.s, f.c) order by (f.s).id), '[]'),

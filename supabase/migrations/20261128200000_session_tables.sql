@@ -37,8 +37,11 @@ comment on domain haive_private.session_status is
 create domain haive_private.json_list as jsonb
 constraint json_list_is_bounded check (
   jsonb_typeof(value) = 'array' and pg_column_size(value) <= 8388608
+)
+constraint json_list_is_of_objects check (
+  not jsonb_path_exists(value, 'strict $[*] ? (@.type() <> "object")')
 );
-comment on domain haive_private.json_list is 'A JSON array of at most 8 MiB.';
+comment on domain haive_private.json_list is 'A JSON array of objects, of at most 8 MiB.';
 
 create table haive.sessions (
   tenant_id text collate "C" not null,

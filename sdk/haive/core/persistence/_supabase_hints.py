@@ -137,10 +137,10 @@ class SupabaseHints:
                 if topic not in self._listeners or topic in self._refused:
                     del joined[topic]
                     self.heard.discard(topic)
-                    if not channel.is_closed and len(client.channels) > 1:
-                        await client.remove_channel(channel)
-                    elif not channel.is_closed:
-                        return  # the client would close the connection: begin anew
+                    channel.subscribe_callback = None
+                    if not channel.is_closed:
+                        # Not remove_channel, which forgets the timer of its own farewell.
+                        await channel.unsubscribe()
             due = [
                 topic
                 for topic in self._listeners

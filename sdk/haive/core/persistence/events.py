@@ -127,6 +127,10 @@ class _Reader:
             self.cursor = self._next
         return event
 
+    @property
+    def is_heard(self) -> bool:
+        return self._listener is not None and self._listener.is_heard
+
     def wait_until(self) -> float:
         """When to look, if no hint comes before."""
         return 0.0 if self._hinted or self._more else self._due
@@ -177,7 +181,7 @@ class _Reader:
         self._plan_next_look()
 
     def _plan_next_look(self) -> None:
-        heard = self._listener is not None and self._listener.is_heard
+        heard = self.is_heard
         if heard and not self._was_heard:
             self._pause = _FIRST_LOOK
         self._was_heard = heard
@@ -247,6 +251,11 @@ class Subscription:
     def cursors(self) -> dict[str, str | None]:
         """Where to go on, by channel."""
         return {reader.channel: reader.cursor for reader in self._readers}
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether hints arrive now; where they do not, it looks every two seconds."""
+        return all(reader.is_heard for reader in self._readers)
 
     async def __aenter__(self) -> Self:
         self._open = True

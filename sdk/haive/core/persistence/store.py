@@ -160,7 +160,7 @@ class Store:
             InvalidInputError: Something cannot be stored.
         """
         documents = [
-            await self._begun(
+            await self._conversation_document(
                 {
                     "id": new.id or new_id(),
                     "agent_id": new.agent_id,
@@ -181,7 +181,7 @@ class Store:
             ContentKeys.open_conversations,
         )
 
-    async def _begun(self, document: dict[str, Any]) -> dict[str, Any]:
+    async def _conversation_document(self, document: dict[str, Any]) -> dict[str, Any]:
         """A conversation that begins as it leaves the process: looked through, checked, sealed."""
         if self._redactor is not None:
             document = self._redactor.conversation(document)

@@ -261,6 +261,77 @@ def sessions(
     _run(_with_server(None, measure), check=check, as_json=as_json, needs_stack=True)
 
 
+@app.command()
+def subscriptions(
+    *,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Of each cost in a round.")] = 1.5,
+    calls: Annotated[int, typer.Option(min=30, help="Events whose latency is measured.")] = 1_000,
+    events: Annotated[int, typer.Option(min=1_000, help="Of the sustained rate.")] = 60_000,
+    chaos: Annotated[int, typer.Option(min=0, help="Events while all breaks; 0: none.")] = 100_000,
+    disconnects: Annotated[int, typer.Option(min=0, help="Connections that are cut.")] = 1_000,
+    restarts: Annotated[int, typer.Option(min=0, help="How often Postgres is killed.")] = 3,
+    rounds: Rounds = 5,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """How soon and how much a subscriber hears, what it costs writers, and whether all is heard."""
+
+    async def measure(progress: Progress) -> Report:
+        from haive.core.persistence.bench import (  # noqa: PLC0415 - when it runs
+            subscriptions as bench,
+        )
+
+        return await bench.measure(
+            rounds=rounds,
+            seconds=seconds,
+            calls=calls,
+            events=events,
+            chaos_events=chaos,
+            disconnects=disconnects,
+            restarts=restarts,
+            progress=progress,
+        )
+
+    # Always a stack of its own: there is Realtime in it, and it is broken.
+    _run(measure, check=check, as_json=as_json, needs_stack=True)
+
+
+@app.command()
+def threading(
+    *,
+    dialogues: Annotated[
+        str, typer.Option(help="A file with dialogues whose services are named; any import reads.")
+    ],
+    pairs: Annotated[int, typer.Option(min=1, help="Of dialogues, in a round.")] = 200,
+    switch: Annotated[
+        float, typer.Option(min=0, max=1, help="Chance that the other dialogue goes on.")
+    ] = 0.25,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Of similarity.")] = 0.8,
+    rounds: Rounds = 3,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Print calibrations of the first half too.")
+    ] = False,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether messages of two topics at once find the right session; needs no server."""
+
+    async def measure(progress: Progress) -> Report:
+        from haive.core.persistence.bench import topics as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            dialogues=dialogues,
+            pairs=pairs,
+            rounds=rounds,
+            switch=switch,
+            threshold=threshold,
+            calibrate=calibrate,
+            progress=progress,
+        )
+
+    _run(measure, check=check, as_json=as_json, needs_stack=False)
+
+
 def _with_server(
     database_url: str | None, measure: Callable[[Server, Progress], Awaitable[Report]]
 ) -> Callable[[Progress], Awaitable[Report]]:

@@ -68,6 +68,11 @@ class Writer:
 
 def dialogues_of(file: str) -> Iterator[Dialogue]:
     """The dialogues of a file that can be imported."""
+    return (dialogue for _, dialogue in tagged_dialogues_of(file))
+
+
+def tagged_dialogues_of(file: str) -> Iterator[tuple[list[str], Dialogue]]:
+    """The dialogues of a file that can be imported, each with its tags."""
     with closing(Source.open(file)) as source:
         known, framing = detect(source.head, "auto")
         for value in read_values(source, framing):
@@ -75,11 +80,15 @@ def dialogues_of(file: str) -> Iterator[Dialogue]:
                 continue
             place, record = value
             with suppress(UnusableError):
-                yield [
-                    {"role": message.role, "content": message.content}
-                    for message in DRAFTERS[known](record, place).messages
-                    if isinstance(message.content, str)
-                ]
+                draft = DRAFTERS[known](record, place)
+                yield (
+                    draft.tags,
+                    [
+                        {"role": message.role, "content": message.content}
+                        for message in draft.messages
+                        if isinstance(message.content, str)
+                    ],
+                )
 
 
 def states_of(dialogues: Sequence[Dialogue], sizes: list[int]) -> Iterator[dict[str, Any]]:

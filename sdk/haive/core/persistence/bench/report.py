@@ -16,9 +16,13 @@ _PLACES = {
     "ratio": 2,
     "messages/s": 0,
     "puts/s": 0,
+    "events/s": 0,
     "bytes": 0,
     "round trips": 2,
     "rows": 0,
+    "share": 3,
+    "sessions": 1,
+    "texts/s": 0,
 }
 
 

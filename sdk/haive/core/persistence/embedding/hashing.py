@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
-import unicodedata
 from collections import Counter
 from functools import lru_cache
 from hashlib import blake2b
@@ -15,6 +13,7 @@ import numpy as np
 
 from haive.core.persistence.embedding._common import COMMON
 from haive.core.persistence.embedding._measured import HASHING
+from haive.core.persistence.embedding._words import letters_of, words_of
 from haive.core.persistence.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -24,12 +23,13 @@ if TYPE_CHECKING:
 
     from haive.core.persistence.embedding.calibration import Calibration
 
-_WORD = re.compile(r"\w+")
 # A longer word is as rare as any.
 _LONG = 10
 _COMMON = 0.1
 # Below this a call costs less than handing it to a thread.
 _FEW = 64
+# More at once take memory and no less time.
+_AT_ONCE = 1024
 
 
 class HashingEmbedder:
@@ -70,38 +70,38 @@ class HashingEmbedder:
         """The vectors of texts: shape (len(texts), dimensions), each row of length 1."""
         if len(texts) < _FEW:
             return self._embed(texts)
-        return await asyncio.to_thread(self._embed, texts)
+        return await asyncio.to_thread(self._embed_many, texts)
 
     async def calibration(self) -> Calibration:
         """Measured on task dialogues, at 1,024 dimensions."""
         return HASHING
 
+    def _embed_many(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        pieces = [texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE)]
+        return np.concatenate([self._embed(piece) for piece in pieces])
+
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        size = self._dimensions
+        if not texts:
+            return np.zeros((0, size), np.float32)
+        words: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
         rows: list[int] = []
-        places: list[NDArray[np.int64]] = []
-        weights: list[NDArray[np.float64]] = []
+        repeated: list[float] = []
         for row, text in enumerate(texts):
-            for word, count in Counter(_words(text)).items():
-                hashes, signed = _pieces(word)
-                rows.append(row)
-                places.append(row * self._dimensions + hashes % self._dimensions)
-                weights.append(signed * (1 + math.log(count)))
-        size = len(texts) * self._dimensions
-        if not rows:
-            return np.zeros((0, self._dimensions), np.float32)
-        sums = np.bincount(np.concatenate(places), np.concatenate(weights), size)
-        vectors = sums.reshape(len(texts), self._dimensions)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        vectors[lengths[:, 0] == 0, 0] = 1  # all has cancelled out
-        lengths[lengths == 0] = 1
-        unit: NDArray[np.float32] = (vectors / lengths).astype(np.float32)
+            counts = Counter(words_of(text))
+            words += map(_pieces, counts)
+            rows += [row] * len(counts)
+            repeated += [1 + math.log(count) for count in counts.values()]
+        lengths = [len(hashes) for hashes, _ in words]
+        places = np.concatenate([hashes for hashes, _ in words]) % size
+        places += np.repeat(np.array(rows) * size, lengths)
+        weights = np.concatenate([signed for _, signed in words]) * np.repeat(repeated, lengths)
+        vectors = np.bincount(places, weights, len(texts) * size).reshape(len(texts), size)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors[norms[:, 0] == 0, 0] = 1  # all of it has cancelled out
+        norms[norms == 0] = 1
+        unit: NDArray[np.float32] = (vectors / norms).astype(np.float32)
         return unit
-
-
-def _words(text: str) -> list[str]:
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    # Of emoji and signs alone each is a word; of nothing the empty one.
-    return _WORD.findall(plain) or plain.split() or [""]
 
 
 @lru_cache(maxsize=65_536)
@@ -118,7 +118,7 @@ def _pieces(word: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         int.from_bytes(blake2b(piece.encode(), digest_size=8).digest(), "little")
         for piece in (f"={word}", *grams)
     ]
-    weight = min(len(word), _LONG) / _LONG * (_COMMON if word in COMMON else 1.0)
+    weight = min(letters_of(word), _LONG) / _LONG * (_COMMON if word in COMMON else 1.0)
     piece_weight = weight / math.sqrt(len(grams)) if grams else 0.0
     weights = np.full(len(digests), piece_weight)
     weights[0] = weight

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 # What stays where it is. What was put on record is never removed, and a chain cannot be joined to
 # another one: each place has the log of what was done in it, and the registry's tells of the move.
-# Requests that were made are forgotten: they were of the last minute. Keys are in the registry, for
-# whoever opens a tenant asks for them there, wherever its rows are.
-_STAYING = ("audit_heads", "audit_log", "audit_queue", "request_buckets", "tenant_keys")
+# Requests that were made are forgotten: they were of the last minute; and what is watched is told
+# anew. Keys are in the registry, for whoever opens a tenant asks for them there, wherever its rows
+# are.
+_STAYING = (
+    "audit_heads", "audit_log", "audit_queue", "request_buckets", "tenant_keys", "watches",
+)  # fmt: skip
 
 # Of both schemas of an installation, what has rows of tenants; not the registry, whose rows stay.
 _TABLES = """

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from haive.core.persistence.session._turns import Turn
 
 # A prompt with less substance is read together with what was said before it.
-_THIN = 0.5
+_THIN = 0.1
 # What is this much longer than another text is more than a repetition of it.
 _LONGER, _AT_LEAST = 1.5, 40
 

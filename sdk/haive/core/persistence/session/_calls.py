@@ -51,7 +51,7 @@ class SessionCalls:
 
     async def create(self, document: Mapping[str, Any]) -> Session:
         """Begin a session; its conversation is sealed where content is."""
-        sealed = await self.store._begun(dict(document))
+        sealed = await self.store._conversation_document(dict(document))
         found = await self.store._read(
             "create_session",
             {"session": to_json(sealed, "session", _LIMIT)},

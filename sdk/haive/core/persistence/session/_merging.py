@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from haive.core.persistence._in_parallel import in_parallel
 from haive.core.persistence.errors import InvalidInputError, ModelError
 from haive.core.persistence.session._aligning import align_turns, likeness, repeats
-from haive.core.persistence.session._contradictions import Statement, contradiction
+from haive.core.persistence.session._contradictions import contradiction
 from haive.core.persistence.session._draft import Draft
 from haive.core.persistence.session._judging import judge
 from haive.core.persistence.session._summary import summary_of
@@ -26,7 +28,6 @@ from haive.core.persistence.session.models import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from haive.core.persistence.embedding import Embedder
     from haive.core.persistence.language import ChatModel
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _SAME_PROMPT = 0.75
 # A turn with less substance is not dropped for being like one that stands elsewhere.
 _SUBSTANTIAL = 0.5
+_NEVER = datetime.min.replace(tzinfo=UTC)
 # Questions to a language model at once.
 _AT_ONCE = 4
 
@@ -62,7 +64,7 @@ async def plan_merge(
     Each message of both is an entry of the plan, or dropped with a reason; the entries of a side
     keep their order. A message that both have (the same conversation and seq) is kept once. The
     result of a tool stays with its call: nothing comes between them, neither is dropped without
-    the other, and of two results of one call one is kept.
+    the other, and of two results of one call one is kept, by ``conflict_resolution``.
 
     - ``append``: the primary's messages, then the secondary's.
     - ``chronological``: by time of creation, the primary first where it is the same, and no message
@@ -195,13 +197,13 @@ class _Merge:
         ours, theirs = turns_of(draft.primary), turns_of(draft.secondary)
         alike = await likeness(ours, theirs, self._embedder, await self._embedder.calibration())
         pairs = align_turns(_comparable(ours, theirs, alike), _SAME_PROMPT)
-        gate = asyncio.Semaphore(_AT_ONCE)
-
-        async def verdict(i: int, j: int) -> _Verdict:
-            async with gate:
-                return await self._verdict(ours[i], theirs[j], float(alike.answers[i, j]), chat)
-
-        verdicts = await asyncio.gather(*(verdict(i, j) for i, j in pairs))
+        verdicts = await in_parallel(
+            [
+                partial(self._verdict, ours[i], theirs[j], float(alike.answers[i, j]), chat)
+                for i, j in pairs
+            ],
+            _AT_ONCE,
+        )
         twins = self._twins(ours, theirs, alike, pairs, verdicts)
         late: list[int] = []
         row = column = 0
@@ -352,15 +354,12 @@ def _comparable(
     """How alike prompts are, where they do not ask for different things."""
     prompts = alike.prompts.copy()
     shared = [{MessageRef.of(message) for message in turn.prompt} for turn in theirs]
-    # Taken apart once: where all prompts are alike, each is compared with each.
-    asked = [Statement(said(turn.prompt)) for turn in theirs]
     for i, turn in enumerate(ours):
         mine = {MessageRef.of(message) for message in turn.prompt}
-        ask = Statement(said(turn.prompt))
         for j in np.flatnonzero(prompts[i] >= _SAME_PROMPT).tolist():
             if mine & shared[j]:
                 prompts[i, j] = 2.0  # the same message, not one with the same words
-            elif ask.against(asked[j]) is not None:
+            elif contradiction(said(turn.prompt), said(theirs[j].prompt)) is not None:
                 prompts[i, j] = 0.0  # a table for two, and one for three
     return prompts
 
@@ -375,4 +374,4 @@ def _timed(messages: Sequence[Message]) -> list[tuple[datetime, list[Message]]]:
 
 
 def _latest(messages: Sequence[Message]) -> datetime:
-    return max(message.created_at for message in messages)
+    return max((message.created_at for message in messages), default=_NEVER)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from haive.core.persistence.embedding._words import letters_of, words_of
 from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.language.extractive import asks
 from haive.core.persistence.models import MessageRole
 
 if TYPE_CHECKING:
@@ -22,20 +23,16 @@ if TYPE_CHECKING:
     from haive.core.persistence.embedding import Calibration
 
 # A centroid forgets: of what it was, this share is gone with each message, once there are ten.
-_FORGET = 0.1
-# Letters beyond the third of each word, at which a message has said 63 % of what it takes to stand
-# for itself. "Yes, thanks" has 3, "book a table for two in San Jose" 4, most requests 15 to 40.
-_LETTERS = 20.0
+_FORGET = 0.25
+# Letters beyond the third of each word, from which on a message rather stands for itself than is a
+# reply. "Yes, thanks" has 3, "book a table for two in San Jose" 4, most requests 15 to 40.
+_LETTERS = 12.5
 # What a question leaves of the evidence against its being answered next.
-_ANSWERING = 0.5
+_ANSWERING = 0.7
 # After so many seconds of silence a message is half as likely to be a reply.
 _HALF_LIFE = 1800.0
-_WORD = re.compile(r"\w+")
-# Scripts without spaces between words: each sign says as much as some letters.
-_DENSE = re.compile(
-    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]"
-)
-_QUESTION = re.compile(r"[?\uff1f\u061f\u037e\u055e\u1367]\W*\Z")
+
+__all__ = ["OpenSession", "Placement", "advance", "asks", "place", "substance"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,20 +136,14 @@ def advance(
     return unit
 
 
-def asks(text: str) -> bool:
-    """Whether a text ends in a question, so that the next message is likely the answer."""
-    return _QUESTION.search(text) is not None
-
-
 def substance(text: str) -> float:
-    """How far a message stands for itself, over 0 to under 1: "yes" little, a request much.
+    """How far a message stands for itself, over 0 to 1: "yes" hardly, a request mostly.
 
     By the letters of its words beyond their third, in any language: the words that are in every
     text are short ones.
     """
-    words = set(_WORD.findall(text.casefold()))
-    letters = sum(max(len(word) - 3, 0) + 2 * len(_DENSE.findall(word)) for word in words)
-    return 1 - math.exp(-(letters + 0.5) / _LETTERS)
+    letters = 0.5 + sum(max(letters_of(word) - 3, 0) for word in set(words_of(text)))
+    return letters**3 / (letters**3 + _LETTERS**3)
 
 
 def _reply(text: str, latest: OpenSession, silence: timedelta) -> float:

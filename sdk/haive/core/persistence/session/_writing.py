@@ -113,8 +113,8 @@ class Writer:
                 return await self._write(rows, as_user)
             except SessionFullError as error:
                 session = await self._calls.get(rows[0].conversation_id, as_user)
-                if not session.message_count:
-                    raise  # too many for any of them
+                if session.max_messages is not None and len(rows) > session.max_messages:
+                    raise  # too many for any of them: none is begun in vain
                 full = error
                 successor = (await self.successor(session.id, as_user)).id
             except SessionClosedError as error:
@@ -148,7 +148,7 @@ class Writer:
         successor: dict[str, Any] = {"id": new_id()}
         if self._store._sealer is not None:
             session = await self._calls.get(session_id, as_user)
-            successor = await self._store._begun(
+            successor = await self._store._conversation_document(
                 successor
                 | {"title": session.title, "context": session.context, "settings": session.state}
             )
