@@ -73,16 +73,23 @@ def print_head(conversation: Conversation) -> None:
     out.print(f"[dim]{plain(' · '.join(facts))}[/]\n", highlight=False)
 
 
-def print_message(message: Message) -> None:
-    """Print who said what, and what it took."""
+def print_message(message: Message, *, place: int | None = None, notes: Sequence[str] = ()) -> None:
+    """Print who said what, and what it took.
+
+    Args:
+        message: What was said.
+        place: Its number, if not its ``seq``.
+        notes: What else is known of it.
+    """
     colour = _COLOURS[message.role]
-    facts = [_time(message.created_at)]
+    facts = [*notes, _time(message.created_at)]
     if usage := message.token_usage:
         facts.append(f"{usage.input_tokens:,} + {usage.output_tokens:,} tokens")
         facts += [usage.model] if usage.model else []
         facts += [_cost(usage.cost)] if usage.cost is not None else []
     out.print(
-        f"[bold {colour}]{message.role}[/] [dim]#{message.seq} · {plain(' · '.join(facts))}[/]",
+        f"[bold {colour}]{message.role}[/]"
+        f" [dim]#{place or message.seq} · {plain(' · '.join(facts))}[/]",
         highlight=False,
     )
     parts = [message.content] if isinstance(message.content, str) else message.content

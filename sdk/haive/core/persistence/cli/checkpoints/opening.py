@@ -23,6 +23,7 @@ from haive.core.persistence.cli.connection import (
     Url,
     find_target,
 )
+from haive.core.persistence.cli.jobs import alone
 from haive.core.persistence.errors import (
     CheckpointKeyError,
     ConfigurationError,
@@ -82,11 +83,7 @@ class Session:
     @asynccontextmanager
     async def alone(self, job: str) -> AsyncIterator[bool]:
         """Whether nobody else does this job in the tenant, for as long as the block runs."""
-        from haive.core.persistence.checkpointer._documents import TENANT  # noqa: PLC0415 - slow
-
-        transport = self.store._transport
-        tenant = (await transport.call("current_tenant", {}, TENANT, safe=True)).tenant
-        async with transport.alone(f"{transport.schema} {tenant} {job}") as is_alone:
+        async with alone(self.store, job) as is_alone:
             yield is_alone
 
 
