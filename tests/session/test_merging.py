@@ -263,6 +263,17 @@ def test_a_result_that_the_root_waits_for_comes_first(talk) -> None:
         assert kept(merged(one, other, strategy))[0] == "s1", strategy
 
 
+def test_a_result_that_the_root_waits_for_stays_though_its_side_loses(talk) -> None:
+    one = talk.tail(
+        talk.primary, ("tool", found("c", "7")), ("assistant", "The table is booked for 7 pm.")
+    )
+    other = talk.tail(talk.secondary, ("assistant", "The table is booked for 8 pm."))
+    for strategy in ("secondary_wins", "intelligent"):
+        plan = merged(one, other, strategy, conflict_resolution="secondary_wins")
+        assert kept(plan) == ["p1", "s1"]
+        assert gone(plan) == [("p2", "conflict", "1")]
+
+
 def test_nothing_comes_between_a_call_and_its_result_by_time(talk) -> None:
     one = talk.tail(
         talk.primary,

@@ -328,7 +328,7 @@ def threading(
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Of similarity.")] = 0.8,
     rounds: Rounds = 3,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Print calibrations of the first half too.")
+        bool, typer.Option("--calibrate", help="Print calibrations measured on the others.")
     ] = False,
     check: Check = False,
     as_json: AsJson = False,
