@@ -5,6 +5,7 @@ create table haive.sessions (
   parent_segment int,
   branch_index bigint not null default 0,
   segment int not null default 0,
+  room int not null default 0,
   index_offset bigint not null default 0,
   status haive_private.session_status not null default 'open',
   live boolean not null default true,
@@ -37,6 +38,9 @@ comment on column haive.sessions.segment is
 '0, and one more with each merge and each undoing: see haive.session_segments.';
 comment on column haive.sessions.index_offset is
 'The index of an own message is this and its seq; the session has this and message_count messages.';
+comment on column haive.sessions.room is
+'Which realtime topic its participants meet on: the next one with each who is removed, so that who was '
+'there already stays behind.';
 comment on column haive.sessions.live is 'Whether its changes can be watched.';
 comment on column haive.sessions.ttl is 'Seconds that it stays open after active_at; null: for ever.';
 comment on column haive.sessions.max_messages is 'At so many it goes on in a successor.';

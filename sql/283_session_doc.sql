@@ -32,6 +32,7 @@ begin
       )
     end,
     'live', p_session.live,
+    'topic', format('haive:%s:session:%s:%s', p_session.tenant_id, p_session.id, p_session.room),
     'ttl', p_session.ttl,
     'max_messages', p_session.max_messages,
     'active_at', p_session.active_at,

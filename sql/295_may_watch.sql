@@ -11,7 +11,11 @@ as $$
 declare
   v_kind text := split_part(p_channel, ':', 1);
   v_name text := substr(p_channel, length(v_kind) + 2);
+  v_room text := substring(v_name from '^[0-9a-f-]{36}:([0-9]{1,9})$');
 begin
+  if v_kind = 'session' and v_room is not null then
+    v_name := left(v_name, 36);
+  end if;
   if v_kind in ('conversation', 'session') and v_name ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
     return p_actor is null or exists (
       select from haive.conversations as c
@@ -21,8 +25,11 @@ begin
         and (c.user_id = p_actor or p_actor = any(c.participants))
         -- Of a session readers hear, and writers send; one that is not live is read, not heard.
         and (
-          s.id is null
-          or (s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers)))
+          (s.id is null and v_room is null)
+          or (
+            s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers))
+            and (v_room is null or v_room = s.room::text)
+          )
         )
     );
   elsif v_kind = 'thread' and v_name <> '' and not p_write then
@@ -41,4 +48,4 @@ alter function haive_private.may_watch(text, text, text, boolean) owner to haive
 
 comment on function haive_private.may_watch(text, text, text, boolean) is
 'Whether a user may hear of a channel of the tenant that was entered, or, to write, send on its '
-'realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, thread:ID.';
+'realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, session:ID:ROOM, thread:ID.';

@@ -1,5 +1,6 @@
 -- The events between two cuts, in their order. Each branch has an index of its own to walk; the
--- planner, which must plan for every caller at once, would find neither.
+-- planner, which must plan for every caller at once, would walk the one that is in the wanted order,
+-- over all that is kept, hence "materialized": 0.2 against 5.8 ms where nothing is new among 20,000.
 create or replace function haive_private.event_rows(
   p_tenant text,
   p_streams uuid[], -- null: all of the tenant
@@ -20,19 +21,27 @@ as $$
 begin
   if p_streams is not null then
     return query
-    select e.* from haive.events as e
+    with found as materialized (
+      select e.* from haive.events as e
+      where
+        e.conversation_id = any(p_streams) and e.tenant_id = p_tenant
+        and e.xid >= coalesce(pg_snapshot_xmin(p_seen), '0')
+      union all
+      select e.* from haive.events as e
+      where
+        e.thread_key = any(p_streams) and e.tenant_id = p_tenant
+        and e.xid >= coalesce(pg_snapshot_xmin(p_seen), '0')
+    )
+    select f.* from found as f
     where
-      coalesce(e.conversation_id, e.thread_key) = any(p_streams) and e.tenant_id = p_tenant
-      and (p_seen is null or (
-        e.xid >= pg_snapshot_xmin(p_seen) and not pg_visible_in_snapshot(e.xid, p_seen)
-      ))
-      and e.id > p_last and pg_visible_in_snapshot(e.xid, p_upto)
-    order by e.id
+      f.id > p_last and pg_visible_in_snapshot(f.xid, p_upto)
+      and (p_seen is null or not pg_visible_in_snapshot(f.xid, p_seen))
+    order by f.id
     limit p_page_size;
   elsif p_seen is not null and p_last = 0 then
     -- What is new: of transactions that ran when the cut was made, and of those after it.
     return query
-    select n.* from (
+    with new as materialized (
       select e.* from haive.events as e
       where e.tenant_id = p_tenant and e.xid >= pg_snapshot_xmax(p_seen)
       union all
@@ -40,7 +49,8 @@ begin
       where
         e.tenant_id = p_tenant
         and e.xid = any(array(select s.xid from pg_snapshot_xip(p_seen) as s (xid)))
-    ) as n
+    )
+    select n.* from new as n
     where
       pg_visible_in_snapshot(n.xid, p_upto)
       and (

@@ -31,6 +31,10 @@ begin
   if p_write and v_role = 'reader' then
     return false;
   end if;
+  -- In a session they are seen where nobody is left who was removed from it: in its room.
+  if p_extension = 'presence' and p_topic ~ ':session:[0-9a-f-]{36}$' then
+    return false;
+  end if;
   v_done := set_config('persistence.tenant', v_tenant, true);
   return haive_private.may_watch(
     v_tenant,

@@ -88,11 +88,10 @@ begin
     get diagnostics v_rows = row_count;
     update haive.sessions as s
     set
+      room = s.room + 1,
       writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
       moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
-    where
-      s.tenant_id = v_caller.tenant and s.id = any(v_ids)
-      and (p_user_id = any(s.writers) or p_user_id = any(s.moderators));
+    where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
     insert into haive.events (tenant_id, kind, conversation_id)
     select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
     v_counts := jsonb_build_object('participations', v_rows);

@@ -49,6 +49,7 @@ begin
   returning c.* into v_conversation;
   update haive.sessions as s
   set
+    room = s.room + (coalesce(p_permissions, '{}') = '{}')::int,
     writers = nullif(
       array_remove(coalesce(s.writers, '{}'), p_user_id)
       || case when 'write' = any(p_permissions) then array[p_user_id] else '{}' end,

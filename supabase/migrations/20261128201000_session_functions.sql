@@ -558,6 +558,7 @@ begin
       )
     end,
     'live', p_session.live,
+    'topic', format('haive:%s:session:%s:%s', p_session.tenant_id, p_session.id, p_session.room),
     'ttl', p_session.ttl,
     'max_messages', p_session.max_messages,
     'active_at', p_session.active_at,
@@ -2617,6 +2618,7 @@ begin
   returning c.* into v_conversation;
   update haive.sessions as s
   set
+    room = s.room + (coalesce(p_permissions, '{}') = '{}')::int,
     writers = nullif(
       array_remove(coalesce(s.writers, '{}'), p_user_id)
       || case when 'write' = any(p_permissions) then array[p_user_id] else '{}' end,
@@ -2895,7 +2897,11 @@ as $$
 declare
   v_kind text := split_part(p_channel, ':', 1);
   v_name text := substr(p_channel, length(v_kind) + 2);
+  v_room text := substring(v_name from '^[0-9a-f-]{36}:([0-9]{1,9})$');
 begin
+  if v_kind = 'session' and v_room is not null then
+    v_name := left(v_name, 36);
+  end if;
   if v_kind in ('conversation', 'session') and v_name ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
     return p_actor is null or exists (
       select from haive.conversations as c
@@ -2905,8 +2911,11 @@ begin
         and (c.user_id = p_actor or p_actor = any(c.participants))
         -- Of a session readers hear, and writers send; one that is not live is read, not heard.
         and (
-          s.id is null
-          or (s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers)))
+          (s.id is null and v_room is null)
+          or (
+            s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers))
+            and (v_room is null or v_room = s.room::text)
+          )
         )
     );
   elsif v_kind = 'thread' and v_name <> '' and not p_write then
@@ -2925,7 +2934,60 @@ alter function haive_private.may_watch(text, text, text, boolean) owner to haive
 
 comment on function haive_private.may_watch(text, text, text, boolean) is
 'Whether a user may hear of a channel of the tenant that was entered, or, to write, send on its '
-'realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, thread:ID.';
+'realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, session:ID:ROOM, thread:ID.';
+
+-- For the policies on realtime.messages, which ask for the user of a verified token and the topic
+-- that they want: schema:tenant:channel. Answers where enter_tenant would raise an error.
+-- Definer, as enter_tenant is.
+create or replace function haive_private.may_join(p_topic text, p_extension text, p_write boolean)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_tenant text := split_part(p_topic, ':', 2);
+  v_actor text := haive.current_actor();
+  v_role text;
+  v_done text;
+begin
+  if v_actor is null or split_part(p_topic, ':', 1) <> 'haive' then
+    return false;
+  end if;
+  select m.role into v_role
+  from haive.members as m
+  join haive.tenants as t on t.tenant_id = m.tenant_id
+  where
+    m.tenant_id = v_tenant and m.user_id = v_actor
+    and t.status in ('active', 'moving') and t.isolation = 'row';
+  if v_role is null then
+    return false;
+  end if;
+  -- Whoever may hear may be seen; only who may write may send.
+  p_write := p_write and p_extension is distinct from 'presence';
+  if p_write and v_role = 'reader' then
+    return false;
+  end if;
+  -- In a session they are seen where nobody is left who was removed from it: in its room.
+  if p_extension = 'presence' and p_topic ~ ':session:[0-9a-f-]{36}$' then
+    return false;
+  end if;
+  v_done := set_config('persistence.tenant', v_tenant, true);
+  return haive_private.may_watch(
+    v_tenant,
+    case when v_role not in ('owner', 'admin') then v_actor end,
+    substr(p_topic, length('haive') + length(v_tenant) + 3),
+    p_write
+  );
+end;
+$$;
+
+alter function haive_private.may_join(text, text, boolean) owner to haive_writer;
+
+comment on function haive_private.may_join(text, text, boolean) is
+'Whether the user of the token may join a realtime topic, or send on it (extension broadcast) and '
+'be seen there (presence).';
 
 -- The first call writes the tombstone, which is what late writers meet; each one after it deletes a
 -- batch, and the last one finds nothing. Whoever stops between two goes on with the next.
@@ -3017,11 +3079,10 @@ begin
     get diagnostics v_rows = row_count;
     update haive.sessions as s
     set
+      room = s.room + 1,
       writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
       moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
-    where
-      s.tenant_id = v_caller.tenant and s.id = any(v_ids)
-      and (p_user_id = any(s.writers) or p_user_id = any(s.moderators));
+    where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
     insert into haive.events (tenant_id, kind, conversation_id)
     select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
     v_counts := jsonb_build_object('participations', v_rows);

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -24,19 +25,15 @@ from haive.core.persistence.session import (
     ConflictResolution,
     MergeStrategy,
     MessageRef,
-    SessionConfig,
     SessionManager,
 )
 from haive.core.persistence.session._merging import plan_merge
 
 # Of the long run, in worlds of sessions that know nothing of each other.
-OPERATIONS, WORLDS = 10_000, 10
-SECONDS = 90
+OPERATIONS, WORLDS = 10_000, 20
 # A merge of more after the common beginning is left to other tests.
 LONGEST_TAIL = 120
-WORDS = (
-    ["book", "table", "four", "five", "people", "seven", "eight", "tonight", "Rome", "Paris", "weather", "cheap", "flight", "not"]
-)
+WORDS = ("book", "table", "four", "five", "people", "seven", "Rome", "Paris", "cheap", "not")
 WEIGHTS = {
     "write": 50, "write_many": 4, "create": 3, "branch": 8, "merge": 6, "undo": 6, "hide": 4,
     "show": 2, "close": 2, "resume": 6, "expire": 3, "sweep": 1, "go_on": 1,
@@ -90,23 +87,27 @@ class Model:
 class World:
     """Does random things to sessions, and to lists in memory."""
 
-    def __init__(self, chance: random.Random, manager: SessionManager, owner, tenant: str) -> None:
+    def __init__(
+        self, chance: random.Random, manager: SessionManager, owner, tenant: str, rarely: int
+    ) -> None:
         self.chance = chance
         self.manager = manager
         self.owner = owner
         self.tenant = tenant
+        self.rarely = rarely  # one operation of so many is followed by a check through the SDK
         self.sessions: list[Model] = []
         self.embedder = HashingEmbedder()
-        self.done: dict[str, int] = {}
+        self.done: Counter[str] = Counter()
 
     async def step(self) -> None:
         kinds = list(WEIGHTS) if self.sessions else ["create"]
         kind = self.chance.choices(kinds, [WEIGHTS[kind] for kind in kinds])[0]
         touched = await getattr(self, f"_{kind}")()
         if touched:
-            self.done[kind] = self.done.get(kind, 0) + 1
-        for model in {*touched, self.pick()}:
-            await self.check(model)
+            self.done[kind] += 1
+        await self.check_stored({*touched, self.pick()})
+        if not self.chance.randrange(self.rarely):
+            await self.check(self.pick())
 
     def pick(self) -> Model:
         return self.chance.choice(self.sessions)
@@ -143,23 +144,24 @@ class World:
                 expected = [one for one in wanted if one[0] in taken]
                 assert [(each.index, each.text) for each in page] == expected
 
-    async def check_all(self) -> None:
-        """All sessions, in one statement."""
+    async def check_stored(self, models: Iterable[Model]) -> None:
+        """Some sessions, in one statement."""
+        models = list(models)
         rows = await self.owner.fetch(
-            "select u.id, (haive.get_session(u.id, tenant => $2) ->> 'message_count')::int as n,"
+            "select haive.get_session(u.id, tenant => $2) as session,"
             " haive.session_messages(u.id, page_size => 10000, tenant => $2) as pieces"
-            " from unnest($1::uuid[]) as u (id)",
-            *([model.id for model in self.sessions], self.tenant),
+            " from unnest($1::uuid[]) with ordinality as u (id, place) order by u.place",
+            *([model.id for model in models], self.tenant),
         )
-        found = {row["id"]: row for row in rows}
-        for model in self.sessions:
+        for model, row in zip(models, rows, strict=True):
+            found = json.loads(row["session"])
+            assert (found["message_count"], found["status"]) == (len(model.line), model.status)
             read = [
                 (piece["first_index"] + each["seq"] - piece["first_seq"], each["content"])
-                for piece in json.loads(found[model.id]["pieces"])
+                for piece in json.loads(row["pieces"])
                 for each in piece["messages"]
             ]
             assert read == model.visible()
-            assert found[model.id]["n"] == len(model.line)
 
     # -- what is done ------------------------------------------------------------------------------
 
@@ -394,33 +396,30 @@ def common(one: list[Said], other: list[Said]) -> int:
     return min(len(one), len(other))
 
 
+@pytest.mark.timeout(900)  # 40 seconds where nothing else runs
 @pytest.mark.parametrize("transport", ["postgres"], indirect=True)
 async def test_ten_thousand_operations_leave_what_lists_in_memory_have(
-    new_manager, owner, tenant, record_property
+    manager, owner, tenant, record_property
 ):
     chance = random.Random(20261128)
-    began = time.perf_counter()
-    done: dict[str, int] = {}
+    done: Counter[str] = Counter()
     for _ in range(WORLDS):
-        world = World(chance, new_manager(), owner, tenant)
-        for n in range(OPERATIONS // WORLDS):
+        world = World(chance, manager, owner, tenant, rarely=20)
+        for _ in range(OPERATIONS // WORLDS):
             await world.step()
-            if n % 100 == 99:
-                await world.check_all()
-        for kind, count in world.done.items():
-            done[kind] = done.get(kind, 0) + count
-    record_property("operations", done)
+        await world.check_stored(world.sessions)
+        done.update(world.done)
+    record_property("operations", dict(done))
     assert set(done) == set(WEIGHTS)
     assert min(done[kind] for kind in ("branch", "merge", "undo", "hide", "resume")) > 100
-    assert time.perf_counter() - began < SECONDS
 
 
 @settings(
     max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(chance=st.randoms(use_true_random=False))
-async def test_any_operations_leave_what_lists_in_memory_have(new_manager, owner, tenant, chance):
-    world = World(chance, SessionManager(new_manager().store, SessionConfig()), owner, tenant)
+async def test_any_operations_leave_what_lists_in_memory_have(manager, owner, tenant, chance):
+    world = World(chance, manager, owner, tenant, rarely=2)
     for _ in range(25):
         await world.step()
-    await world.check_all()
+    await world.check_stored(world.sessions)

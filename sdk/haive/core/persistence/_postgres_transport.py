@@ -23,7 +23,7 @@ from haive.core.persistence.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import datetime
 
     from pydantic import TypeAdapter
@@ -207,6 +207,9 @@ class PostgresTransport:
     def hints(self) -> Hints | None:
         """Notifications; a transaction pooler passes none on. See `Transport.hints`."""
         return None if self._config.through_transaction_pooler else self._pool.hints
+
+    def room(self, name: str, changed: Callable[[], None]) -> None:
+        """Nothing: a direct connection knows no Realtime; see `Transport.room`."""
 
     @asynccontextmanager
     async def alone(self, job: str) -> AsyncIterator[bool]:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, Self, TypeVar
 from uuid import UUID
+from weakref import WeakSet
 
 import httpx
 from postgrest import APIError
@@ -28,11 +29,12 @@ from haive.core.persistence.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from haive.core.persistence._hints import Hints
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence._supabase_hints import SupabaseHints
+    from haive.core.persistence._supabase_room import Room
     from haive.core.persistence.models import Message
 
 T = TypeVar("T")
@@ -74,6 +76,7 @@ class ProjectApi:
         self._http: httpx.AsyncClient | None = None
         self._realtime = realtime
         self._hints: SupabaseHints | None = None
+        self._rooms: WeakSet[Room] = WeakSet()
 
     async def _connected(self) -> AsyncClient:
         if self._client is None:
@@ -110,12 +113,23 @@ class ProjectApi:
             self._hints = SupabaseHints(self._url, self._key, self._access_token)
         return self._hints
 
+    def room(self, name: str, changed: Callable[[], None]) -> Room:
+        """A realtime topic to be seen on; it follows the token."""
+        from haive.core.persistence._supabase_room import Room  # noqa: PLC0415 - where it is used
+
+        url = f"{self._url.rstrip('/')}/realtime/v1"
+        room = Room(url, self._key, lambda: self._access_token, name, changed)
+        self._rooms.add(room)
+        return room
+
     def set_access_token(self, token: str | None) -> None:
         """Act as the user of another token from the next call on."""
         self._access_token = token
         self._client = None  # the connections stay
         if self._hints is not None:
             self._hints.set_token(token)
+        for room in list(self._rooms):
+            room.renew()
 
     async def rpc(self, schema: str, function: str, arguments: dict[str, Any]) -> Any:
         """Call a function and return the JSON that it answers with."""
@@ -203,6 +217,10 @@ class SupabaseTransport:
     def hints(self) -> Hints | None:
         """Supabase Realtime; see `Transport.hints`."""
         return self._api.hints()
+
+    def room(self, name: str, changed: Callable[[], None]) -> Room:
+        """See `Transport.room`."""
+        return self._api.room(name, changed)
 
     @asynccontextmanager
     async def alone(self, job: str) -> AsyncIterator[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from haive.core.persistence._hints import Hints
     from haive.core.persistence._rows import MessageRow
+    from haive.core.persistence._supabase_room import Room
     from haive.core.persistence.errors import PersistenceError
     from haive.core.persistence.models import Message
 
@@ -73,6 +74,14 @@ class Transport(Protocol):
 
     def scoped(self, *, schema: str | None = None, tenant: str | None = None) -> Self:
         """The same way to the database, for another tenant or installation in it."""
+
+    def room(self, name: str, changed: Callable[[], None]) -> Room | None:
+        """A realtime topic to be seen on, not entered yet; None where there is no Realtime.
+
+        Args:
+            name: The name to be seen under.
+            changed: Called when somebody came, went or changed.
+        """
 
     async def aclose(self) -> None:
         """Give everything back."""

@@ -7,12 +7,13 @@ import inspect
 import logging
 import random
 from collections import deque
+from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID  # noqa: TC003 - likewise
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from haive.core.persistence.errors import (
     InvalidInputError,
@@ -46,23 +47,22 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0
 _PAGE_SIZE = 500
 
 
-class Event(BaseModel):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
     """Something that happened. It names what changed; what it is now is read with the store."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: str
     """``messages.added``, ``conversation.updated``, ``checkpoint.saved``, …"""
     channel: str
     """The channel it was heard on."""
-    conversation_id: UUID | None = None
-    first_seq: int | None = None
+    conversation_id: UUID | None
+    first_seq: int | None
     """Of ``messages.added``: the first message, and with ``last_seq`` the last one."""
-    last_seq: int | None = None
-    thread: str | None = None
+    last_seq: int | None
+    thread: str | None
     """The thread's id; None where the thread has been deleted since."""
-    namespace: str | None = None
-    checkpoint_id: UUID | None = None
+    namespace: str | None
+    checkpoint_id: UUID | None
     created_at: datetime
     """When its transaction began."""
     cursor: str
@@ -70,9 +70,29 @@ class Event(BaseModel):
 
 
 class _Row(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
     id: int
+    kind: str
+    conversation_id: UUID | None
+    first_seq: int | None
+    last_seq: int | None
+    thread: str | None
+    namespace: str | None
+    checkpoint_id: UUID | None
+    created_at: datetime
+
+    def event(self, channel: str, window: str | None) -> Event:
+        return Event(
+            kind=self.kind,
+            channel=channel,
+            conversation_id=self.conversation_id,
+            first_seq=self.first_seq,
+            last_seq=self.last_seq,
+            thread=self.thread,
+            namespace=self.namespace,
+            checkpoint_id=self.checkpoint_id,
+            created_at=self.created_at,
+            cursor=f"{window}/{self.id}",
+        )
 
 
 class _PageOfEvents(BaseModel):
@@ -160,11 +180,8 @@ class _Reader:
             self._hinted = True  # what the hint told of was not read
             raise
         for row in page.events:
-            facts = row.model_dump()
             self._last_id = max(self._last_id, row.id)
-            self._buffer.append(
-                Event(channel=self.channel, cursor=f"{page.window}/{facts.pop('id')}", **facts)
-            )
+            self._buffer.append(row.event(self.channel, page.window))
         self._next = page.next
         if not self._buffer:
             self.cursor = page.next

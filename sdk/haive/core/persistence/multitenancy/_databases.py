@@ -20,13 +20,14 @@ from haive.core.persistence.schema import DEFAULT_SCHEMA
 from haive.core.persistence.supabase import SupabaseStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from datetime import datetime
 
     from pydantic import TypeAdapter
 
     from haive.core.persistence._hints import Hints
     from haive.core.persistence._rows import MessageRow
+    from haive.core.persistence._supabase_room import Room
     from haive.core.persistence._transport import Transport
     from haive.core.persistence.models import Message
     from haive.core.persistence.multitenancy.config import TenantConfig
@@ -119,6 +120,13 @@ class Databases:
         opened = self._opened.get(location)
         return None if opened is None or opened.store is None else opened.store._transport.hints()
 
+    def room(self, location: str, name: str, changed: Callable[[], None]) -> Room | None:
+        """A realtime topic of a location's project; None while it is not open."""
+        opened = self._opened.get(location)
+        if opened is None or opened.store is None:
+            return None
+        return opened.store._transport.room(name, changed)
+
     async def aclose(self) -> None:
         """Close all, waiting for what is under way."""
         self._closed = True
@@ -200,6 +208,10 @@ class DatabaseTransport:
     def hints(self) -> Hints | None:
         """Where hints come from while the database is open; see `Transport.hints`."""
         return self._databases.hints(self._location)
+
+    def room(self, name: str, changed: Callable[[], None]) -> Room | None:
+        """See `Transport.room`."""
+        return self._databases.room(self._location, name, changed)
 
     @asynccontextmanager
     async def alone(self, job: str) -> AsyncIterator[bool]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from haive.core.persistence._hints import Hints
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence._sealing import Sealer
+    from haive.core.persistence._supabase_room import Room
     from haive.core.persistence._transport import Transport
     from haive.core.persistence.models import Message
     from haive.core.persistence.privacy import Redactor
@@ -147,6 +148,10 @@ class RoutedTransport:
     def hints(self) -> Hints | None:
         """Where hints come from; see `Transport.hints`."""
         return self._place.hints()
+
+    def room(self, name: str, changed: Callable[[], None]) -> Room | None:
+        """See `Transport.room`."""
+        return self._place.room(name, changed)
 
     def alone(self, job: str) -> AbstractAsyncContextManager[bool]:
         """Be the only one who does a job; see `Transport.alone`."""

@@ -1,5 +1,6 @@
 """Sessions: threads of conversation that branch, merge, expire and are shared."""
 
+from haive.core.persistence.session._presence import SessionPresence
 from haive.core.persistence.session.config import SessionConfig
 from haive.core.persistence.session.manager import SessionManager
 from haive.core.persistence.session.models import (
@@ -42,6 +43,7 @@ __all__ = [
     "SessionManager",
     "SessionMessage",
     "SessionPage",
+    "SessionPresence",
     "SessionStatus",
     "ThreadingStrategy",
 ]

@@ -36,6 +36,7 @@ class SessionDocument(BaseModel):
     successor_id: UUID | None
     merged_into: UUID | None
     live: bool
+    topic: str
     ttl: int | None
     max_messages: int | None
     active_at: datetime

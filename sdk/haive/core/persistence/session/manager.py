@@ -13,6 +13,7 @@ from haive.core.persistence.errors import (
 from haive.core.persistence.session._calls import SessionCalls
 from haive.core.persistence.session._merger import Merger, strategies
 from haive.core.persistence.session._people import checked_permissions, columns_of
+from haive.core.persistence.session._presence import SessionPresence
 from haive.core.persistence.session._router import Router
 from haive.core.persistence.session._states import StateWriter
 from haive.core.persistence.session._writing import Writer
@@ -21,10 +22,11 @@ from haive.core.persistence.session.models import ConflictResolution, MergeStrat
 from haive.core.persistence.session.session import Permission, PreviousSession, SessionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from datetime import datetime
     from uuid import UUID
 
+    from haive.core.persistence.events import Event, Subscription
     from haive.core.persistence.models import (
         ContentPart,
         Message,
@@ -606,6 +608,45 @@ class SessionManager:
         return total
 
     # -- working together ------------------------------------------------------------------------
+
+    def watch(
+        self,
+        session_id: UUID | str,
+        *,
+        after: str | None = None,
+        on_event: Callable[[Event], Awaitable[None] | None] | None = None,
+    ) -> Subscription:
+        """Hear of what happens in a session: messages, its state, participants, merges.
+
+        `Store.subscribe` to the channel ``session:ID``: in order, none missed, none twice. What a
+        branch shares with its parent is the parent's.
+
+        Args:
+            session_id: Which session.
+            after: A cursor to go on from.
+            on_event: Called with each event, in place of iterating.
+        """
+        channel = f"session:{as_uuid(session_id, 'session_id')}"
+        return self.store.subscribe(channel, after=after, on_event=on_event)
+
+    def join(
+        self, session_id: UUID | str, user_id: str, state: Mapping[str, Any] | None = None
+    ) -> SessionPresence:
+        """Be seen in a session by the others who are there, and see them.
+
+        By Supabase Realtime, so that web clients on the session's ``topic`` see each other and us.
+
+        Args:
+            session_id: Which session.
+            user_id: Who is present: of a store with a user's token, that user.
+            state: What others see, such as ``{"typing": False}``.
+
+        Raises:
+            UnsupportedOperationError: On entering, if the store is a PostgresStore.
+            NotFoundError: On entering, if the user may not see the session.
+            AccessDeniedError: On entering, if it is not synchronised in real time.
+        """
+        return SessionPresence(self, session_id, user_id, state)
 
     async def update_state(
         self,

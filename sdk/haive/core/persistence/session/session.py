@@ -73,6 +73,8 @@ class Session(_Value):
     merged_into: UUID | None
     live: bool
     """Whether its changes can be watched."""
+    topic: str
+    """The private realtime topic that its participants meet on; a new one when one is removed."""
     ttl: int | None
     """Seconds that it stays open after ``active_at``."""
     max_messages: int | None

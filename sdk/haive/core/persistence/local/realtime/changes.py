@@ -120,17 +120,26 @@ class Changes:
             await self._arrived.wait()
             batch = self._waiting[:_BATCH]
             try:
-                await self._tell(batch)
+                await self._tell_all(batch)
             except RefusedError:  # Postgres is away: it will be back
                 await asyncio.sleep(_PAUSE)
                 continue
-            except (asyncpg.PostgresError, ValueError, LookupError) as error:
-                code = getattr(error, "sqlstate", type(error).__name__)
-                log.warning("changes of %s rows were lost: %s", len(batch), code)
             del self._waiting[: len(batch)]
             self._taken.set()
             if not self._waiting:
                 self._arrived.clear()
+
+    async def _tell_all(self, batch: list[Change]) -> None:
+        """Tell a batch; where a row of it cannot be told, that one is left out."""
+        try:
+            await self._tell(batch)
+        except (asyncpg.PostgresError, ValueError, LookupError) as error:
+            if len(batch) > 1:
+                for change in batch:
+                    await self._tell_all([change])
+                return
+            code = getattr(error, "sqlstate", type(error).__name__)
+            log.warning("a change of %s was lost: %s", batch[0].relation.table, code)
 
     def _about(self, relation: Relation) -> Bound:
         key = (relation.schema, relation.table)
