@@ -96,10 +96,10 @@ class Subjects:
         reads them; ``threads.jsonl`` and ``checkpoints.jsonl`` what workflows saved for the user,
         with the states as plain JSON; ``memberships``, ``invitations``, ``events`` and
         ``participations``, which are conversations of others that name the user: by their id and
-        title, for messages have no author. ``audit`` has what the user did and, read by an
-        administrator, what was done to their membership. ``manifest.json`` counts the records of
-        each file and has its SHA-256. It is read while others write: what comes meanwhile may be
-        missing.
+        title; ``authorships``, the places of what they wrote in sessions of others. ``audit`` has
+        what the user did and, read by an administrator, what was done to their membership.
+        ``manifest.json`` counts the records of each file and has its SHA-256. It is read while
+        others write: what comes meanwhile may be missing.
 
         Raises:
             AccessDeniedError: The caller administers nothing here and is not the user.
@@ -195,10 +195,10 @@ class Subjects:
         refused with `SubjectErasedError`, also of writers who were faster elsewhere. Each batch is
         a transaction of its own: an erasure that was interrupted goes on when it is called again.
 
-        What is not known to be theirs stays: messages have no author, so those in conversations of
-        others do, and so does their name where somebody wrote it into text, titles or metadata.
-        Records of the audit log stay, for they are the proof. In the files of the server the bytes
-        stay until they are overwritten: see `scrub`.
+        What is in conversations of others stays, without their name as its author; so does their
+        name where somebody wrote it into text, titles or metadata. Records of the audit log stay,
+        for they are the proof. In the files of the server the bytes stay until they are
+        overwritten: see `scrub`.
 
         Raises:
             AccessDeniedError: The caller may not, or it is the last owner.

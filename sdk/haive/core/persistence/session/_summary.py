@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from haive.core.persistence.models import Message
 
 _SPEAKERS = {MessageRole.USER, MessageRole.ASSISTANT}
+# Without a model a summary has this part of what was said, and room for a sentence or two at least.
+_SHORTER, _LEAST = 3, 120
 
 
 async def summary_of(
@@ -35,7 +37,9 @@ async def summary_of(
         lines = (f"{m.role}: {text}" for m, text in zip(spoken, texts, strict=True))
         text = await summarise(chat, "\n".join(lines), max_chars)
         return MergeSummary(text=text, sources=tuple(map(MessageRef.of, spoken)), by=chat.name)
-    found = await extract([message.text for message in spoken], embedder, max_chars=max_chars)
+    # An extract of little is much shorter than that, or it would say everything twice.
+    room = min(max_chars, max(sum(len(message.text) for message in spoken) // _SHORTER, _LEAST))
+    found = await extract([message.text for message in spoken], embedder, max_chars=room)
     if not found.text:
         return None
     sources = tuple(MessageRef.of(spoken[place]) for place in found.sources)
