@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import sys
@@ -24,6 +23,7 @@ from haive.core.persistence.multitenancy import AuditMode, TenantConfig, TenantM
 from haive.core.persistence.postgres import PostgresStore
 
 if TYPE_CHECKING:
+    from asyncio import StreamReader
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
 
@@ -34,14 +34,16 @@ if TYPE_CHECKING:
 _METHOD = (
     "A tenant with sealed messages, conversations and checkpoints, 92, 4 and 4 of 100 rows. Readers"
     " compare what they open with what was written, writers go on adding, and a process that"
-    " rotates the keys is killed with SIGKILL at a random moment, again and again; then one ends"
-    " its work. left is the share of rows on the old key when it was killed. undisturbed is one"
-    " more rotation, under the same traffic, that nobody kills. Keys are at hand for 1 s, and a"
-    " rotation waits that long twice."
+    " rotates the keys is killed with SIGKILL, once before it uses the new key and then wherever"
+    " chance says that it is; at last one ends the work. left is the share of rows on the old key"
+    " when it was killed. undisturbed is one more rotation, under the same traffic, that nobody"
+    " kills. Keys are at hand for 1 s, and a rotation waits that long twice."
 )
 _MAX_AGE = 1.0
-# A rotation of 100,000 rows takes tens of seconds here: ten kills fall all over it.
-_SHORTEST, _ROWS_A_SECOND = 0.2, 30_000
+# Rows that are read, sealed and written at once.
+_BATCH = 500
+# Of all rows: beyond, what was written and not yet told could be all that is left.
+_LAST_KILL = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +51,22 @@ class _Run:
     """A tenant, and what its processes are started with."""
 
     tenant: str
+    batch: int
     environment: dict[str, str]
 
     @contextlib.asynccontextmanager
-    async def rotor(self) -> AsyncIterator[Process]:
-        """A process that rotates, from the moment that it begins to."""
+    async def rotor(self) -> AsyncIterator[tuple[Process, AsyncIterator[tuple[str, int]]]]:
+        """A process that rotates, and what it tells from the moment that it begins to."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "haive.core.persistence.bench.rotor"),
-            *(self.tenant, str(_MAX_AGE)),
+            *(self.tenant, str(_MAX_AGE), str(self.batch)),
             stdout=asyncio.subprocess.PIPE,
             env=self.environment,
         )
         try:
             if process.stdout is None or await process.stdout.readline() != b"begun\n":
                 raise RuntimeError("The process that rotates did not begin.")
-            yield process
+            yield process, _told(process.stdout)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -72,11 +75,17 @@ class _Run:
     async def to_its_end(self) -> tuple[int, float]:
         """Rotate until it is done: how many rows it sealed, and in how many seconds."""
         start = perf_counter()
-        async with self.rotor() as process:
-            output, _ = await process.communicate()
-        if process.returncode != 0:
-            raise RuntimeError("The process that rotates failed.")
-        return json.loads(output)["rows"], perf_counter() - start
+        async with self.rotor() as (_, told):
+            async for what, count in told:
+                if what == "ended":
+                    return count, perf_counter() - start
+        raise RuntimeError("The process that rotates failed.")
+
+
+async def _told(lines: StreamReader) -> AsyncIterator[tuple[str, int]]:
+    async for line in lines:
+        what, _, count = line.decode().partition(" ")
+        yield what, int(count)
 
 
 async def measure(server: Server, *, rows: int, kills: int, progress: Progress) -> Report:
@@ -85,6 +94,7 @@ async def measure(server: Server, *, rows: int, kills: int, progress: Progress) 
     master = KeyRing.generate()
     run = _Run(
         tenant=f"bench-rotation-{uuid4().hex[:8]}",
+        batch=min(_BATCH, max(rows // 100, 1)),
         environment={
             **os.environ,
             "DATABASE_URL": server.dsn,
@@ -165,19 +175,32 @@ async def _killed(
 ) -> tuple[list[float], float]:
     """Kill it that often; the share of rows on the old key each time, and the seconds."""
     chance = random.Random(kills)  # noqa: S311 # nosec B311 - when, not what with
-    longest = max(2 * _SHORTEST, rows / _ROWS_A_SECOND)
+    points = sorted(chance.uniform(0, _LAST_KILL * rows) for _ in range(kills - 1))
     lefts: list[float] = []
+    done = 0
     start = perf_counter()
-    while len(lefts) < kills:
-        progress(f"killing {len(lefts) + 1} of {kills}")
-        async with run.rotor() as process:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), chance.uniform(_SHORTEST, longest))
-                break  # it was done before it could be killed
+    for number, point in enumerate((None, *points), 1):
+        progress(f"killing {number} of {kills}")
+        async with run.rotor() as (process, told):
+            if point is not None:
+                done += await _reached(told, point - done)
+            await asyncio.sleep(chance.uniform(0, 0.05))
+            process.kill()
         found = await _keys_in_use(reader)
-        on_old = sum(count for key, count in found.items() if key in old)
-        lefts.append(on_old / sum(found.values()))
+        lefts.append(sum(found.get(key, 0) for key in old) / sum(found.values()))
     return lefts, perf_counter() - start
+
+
+async def _reached(told: AsyncIterator[tuple[str, int]], rows: float) -> int:
+    """Wait until so many rows are done, at least one batch; how many are."""
+    done: dict[str, int] = {}
+    async for what, count in told:
+        if what == "ended":
+            break
+        done[what] = count
+        if sum(done.values()) >= rows:
+            return sum(done.values())
+    raise RuntimeError("The rotation ended before it could be killed.")
 
 
 async def _keys_in_use(store: Store) -> dict[str, int]:
