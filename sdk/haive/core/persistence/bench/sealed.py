@@ -40,15 +40,24 @@ class Contents:
 
     async def lost(self, store: Store) -> int:
         """How many rows are not as they were written; all of them are read."""
+        checkpointer = Checkpointer(store, _PLAIN)
         lost = 0
         for conversation, texts in self.texts.items():
-            found = [message.text async for message in store.iter_messages(conversation)]
+            try:
+                found = [message.text async for message in store.iter_messages(conversation)]
+                title = await _title(store, conversation)
+            except PersistenceError:
+                lost += len(texts) + 1
+                continue
             lost += abs(len(found) - len(texts))
             lost += sum(a != b for a, b in zip(found, texts, strict=False))
-            lost += (await _title(store, conversation)) != self.titles[conversation]
-        checkpointer = Checkpointer(store, _PLAIN)
+            lost += title != self.titles[conversation]
         for thread, number in self.states.items():
-            lost += (await checkpointer.recover(thread)).state != {"n": number, "thread": thread}
+            try:
+                state = (await checkpointer.recover(thread)).state
+            except PersistenceError:
+                state = None
+            lost += state != {"n": number, "thread": thread}
         return lost
 
 
