@@ -29,7 +29,8 @@ _PRIVATE_TABLE = re.compile(r"create (?:unlogged )?table (haive_private\.\w+)")
 _PRIVATE_TABLES = "all tables in schema haive_private"
 # What needs the functions, or takes away what they are made with.
 _LATER = re.compile(
-    r"create (?:or replace |constraint )*(?:trigger|policy)|grant (?!usage, create)|revoke|comment"
+    r"create (?:or replace |constraint )*(?:trigger|policy)|revoke|comment"
+    r"|grant (?!usage, create|usage on schema haive to haive_writer$)"
 )
 
 
