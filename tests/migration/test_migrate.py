@@ -105,6 +105,8 @@ async def test_installing_once_more_makes_the_same_but_for_comments_of_functions
         ours = _parts(schema.relocate(dump(database), name))
         uncommented = {part for part in ours if not part.startswith("-- COMMENT FUNCTION")}
         assert _parts(dump(database, name)) == uncommented < ours
+    # What functions get by default was changed for them alone.
+    assert await connections[0].fetchval("select count(*) from pg_default_acl") == 0
 
 
 async def test_callers_that_functions_get_by_default_have_nothing_there(
