@@ -1161,6 +1161,9 @@ CREATE POLICY "services work in the tenant they entered" ON haive.events TO haiv
 -- COMMENT COLUMN events.xid
 COMMENT ON COLUMN haive.events.xid IS 'The transaction that wrote it. Readers remember which of them they have seen, so a row that commits late is not skipped. Of one conversation, id is the order: a transaction has its number before it waits for the row.';
 
+-- INDEX events_conversation_idx
+CREATE INDEX events_conversation_idx ON haive.events USING btree (conversation_id, xid) WHERE (conversation_id IS NOT NULL);
+
 -- SEQUENCE events_id_seq
 ALTER TABLE haive.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME haive.events_id_seq
@@ -1174,8 +1177,8 @@ ALTER TABLE haive.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 -- INDEX events_order_idx
 CREATE INDEX events_order_idx ON haive.events USING btree (tenant_id, id);
 
--- INDEX events_stream_idx
-CREATE INDEX events_stream_idx ON haive.events USING btree (COALESCE(conversation_id, thread_key), xid, id);
+-- INDEX events_thread_idx
+CREATE INDEX events_thread_idx ON haive.events USING btree (thread_key, xid) WHERE (thread_key IS NOT NULL);
 
 -- FUNCTION export_user(text, text, integer, text, text)
 CREATE FUNCTION haive.export_user(user_id text, kind text, page_size integer DEFAULT 1000, page_after text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
@@ -5509,19 +5512,27 @@ CREATE FUNCTION haive_private.event_rows(p_tenant text, p_streams uuid[], p_seen
 begin
   if p_streams is not null then
     return query
-    select e.* from haive.events as e
+    with found as materialized (
+      select e.* from haive.events as e
+      where
+        e.conversation_id = any(p_streams) and e.tenant_id = p_tenant
+        and e.xid >= coalesce(pg_snapshot_xmin(p_seen), '0')
+      union all
+      select e.* from haive.events as e
+      where
+        e.thread_key = any(p_streams) and e.tenant_id = p_tenant
+        and e.xid >= coalesce(pg_snapshot_xmin(p_seen), '0')
+    )
+    select f.* from found as f
     where
-      coalesce(e.conversation_id, e.thread_key) = any(p_streams) and e.tenant_id = p_tenant
-      and (p_seen is null or (
-        e.xid >= pg_snapshot_xmin(p_seen) and not pg_visible_in_snapshot(e.xid, p_seen)
-      ))
-      and e.id > p_last and pg_visible_in_snapshot(e.xid, p_upto)
-    order by e.id
+      f.id > p_last and pg_visible_in_snapshot(f.xid, p_upto)
+      and (p_seen is null or not pg_visible_in_snapshot(f.xid, p_seen))
+    order by f.id
     limit p_page_size;
   elsif p_seen is not null and p_last = 0 then
     -- What is new: of transactions that ran when the cut was made, and of those after it.
     return query
-    select n.* from (
+    with new as materialized (
       select e.* from haive.events as e
       where e.tenant_id = p_tenant and e.xid >= pg_snapshot_xmax(p_seen)
       union all
@@ -5529,7 +5540,8 @@ begin
       where
         e.tenant_id = p_tenant
         and e.xid = any(array(select s.xid from pg_snapshot_xip(p_seen) as s (xid)))
-    ) as n
+    )
+    select n.* from new as n
     where
       pg_visible_in_snapshot(n.xid, p_upto)
       and (
