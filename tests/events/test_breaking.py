@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from haive.core.persistence._postgres_hints import PostgresHints
 from haive.core.persistence.bench import chaos
 from haive.core.persistence.local import LocalStack
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> None:
-    """Of the clients: that connections broke is the point."""
-    for name in ("asyncpg", "realtime"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 @pytest.mark.parametrize("transport", ["postgres", "supabase"])
