@@ -558,7 +558,7 @@ as $$
 declare
   v_hint record;
 begin
-  -- Rows that move to another place are no news; who moves them says so as triggers hear it.
+  -- The rows of a tenant that moves are no news.
   if current_setting('persistence.watch', true) = '--' then
     return null;
   end if;

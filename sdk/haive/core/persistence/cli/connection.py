@@ -70,12 +70,18 @@ class Target:
     url: str | None = None
     key: str | None = None
 
-    def store(self) -> Store:
+    def store(self, *, enable_realtime: bool = False) -> Store:
         """A store on it, to be opened with `async with`."""
         if self.database_url is None:
             from haive.core.persistence.supabase import SupabaseStore  # noqa: PLC0415 - slow
 
-            return SupabaseStore(url=self.url, key=self.key, schema=self.schema, tenant=self.tenant)
+            return SupabaseStore(
+                url=self.url,
+                key=self.key,
+                schema=self.schema,
+                tenant=self.tenant,
+                enable_realtime=enable_realtime,
+            )
         from pydantic import SecretStr  # noqa: PLC0415 - slow
 
         from haive.core.persistence.config import PersistenceConfig  # noqa: PLC0415 - slow
