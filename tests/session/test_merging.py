@@ -201,6 +201,13 @@ def test_a_branch_right_after_a_prompt_answers_the_same_prompt(talk) -> None:
     assert gone(plan) == [("p1", "conflict", "1")]
 
 
+def test_an_empty_prompt_is_not_the_end_of_the_root(talk) -> None:
+    one = talk.tail(talk.primary, ("assistant", "The table is booked for 7 pm."))
+    other = talk.tail(talk.secondary, ("user", "hello"), ("assistant", "Hi."), ("user", ""))
+    plan = merged(one, other, "primary_wins")
+    assert kept(plan) == ["p1", "s1", "s2", "s3"]
+
+
 def test_what_one_side_has_not_answered_the_other_one_answers(talk) -> None:
     one = talk.tail(talk.primary, ("user", "What is the capital of France?"))
     other = talk.tail(
