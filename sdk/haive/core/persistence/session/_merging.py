@@ -180,17 +180,10 @@ class _Merge:
 
     def _by_time(self) -> None:
         draft = self._draft
-        rest = [_timed(draft.primary), _timed(draft.only_secondary())]
-        places = [0, 0]
-        while places[0] < len(rest[0]) or places[1] < len(rest[1]):
-            heads = [
-                side[place] if place < len(side) else None
-                for side, place in zip(rest, places, strict=True)
-            ]
-            first, second = heads
-            take = 1 if first is None or (second is not None and second[0] < first[0]) else 0
-            draft.keep("secondary" if take else "primary", rest[take][places[take]][1])
-            places[take] += 1
+        ours, theirs = tool_groups(draft.primary), tool_groups(draft.only_secondary())
+        while ours or theirs:
+            later = not ours or (theirs and theirs[0][0].created_at < ours[0][0].created_at)
+            draft.keep(*("secondary", theirs.pop(0)) if later else ("primary", ours.pop(0)))
 
     async def _by_turns(self, chat: ChatModel | None) -> None:
         draft = self._draft
@@ -357,15 +350,6 @@ def _comparable(
         elif claims[0][i] != claims[1][j] and claims[0][i].against(claims[1][j]):
             prompts[i, j] = 0.0  # a table for two, and one for three
     return prompts
-
-
-def _timed(messages: Sequence[Message]) -> list[tuple[datetime, list[Message]]]:
-    """What stays together, with its time: never before that of what stands before it."""
-    timed: list[tuple[datetime, list[Message]]] = []
-    for group in tool_groups(messages):
-        time = group[0].created_at
-        timed.append((max(time, timed[-1][0]) if timed else time, group))
-    return timed
 
 
 def _latest(messages: Sequence[Message]) -> datetime:
