@@ -1261,6 +1261,9 @@ CREATE POLICY "services work in the tenant they entered" ON haive.events TO haiv
 -- COMMENT COLUMN events.xid
 COMMENT ON COLUMN haive.events.xid IS 'The transaction that wrote it. Readers remember which of them they have seen, so a row that commits late is not skipped. Of one conversation, id is the order: a transaction has its number before it waits for the row.';
 
+-- INDEX events_conversation_idx
+CREATE INDEX events_conversation_idx ON haive.events USING btree (conversation_id, xid) WHERE (conversation_id IS NOT NULL);
+
 -- SEQUENCE events_id_seq
 ALTER TABLE haive.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME haive.events_id_seq
@@ -1274,8 +1277,8 @@ ALTER TABLE haive.events ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
 -- INDEX events_order_idx
 CREATE INDEX events_order_idx ON haive.events USING btree (tenant_id, id);
 
--- INDEX events_stream_idx
-CREATE INDEX events_stream_idx ON haive.events USING btree (COALESCE(conversation_id, thread_key), xid, id);
+-- INDEX events_thread_idx
+CREATE INDEX events_thread_idx ON haive.events USING btree (thread_key, xid) WHERE (thread_key IS NOT NULL);
 
 -- ACL FUNCTION expire_sessions(batch integer, tenant text)
 GRANT ALL ON FUNCTION haive.expire_sessions(batch integer, tenant text) TO authenticated;
@@ -2928,6 +2931,7 @@ CREATE TABLE haive.sessions (
     parent_segment integer,
     branch_index bigint DEFAULT 0 NOT NULL,
     segment integer DEFAULT 0 NOT NULL,
+    room integer DEFAULT 0 NOT NULL,
     index_offset bigint DEFAULT 0 NOT NULL,
     status haive_private.session_status DEFAULT 'open'::text NOT NULL,
     live boolean DEFAULT true NOT NULL,
@@ -2990,6 +2994,9 @@ COMMENT ON COLUMN haive.sessions.moderators IS 'Who may hide messages and change
 
 -- COMMENT COLUMN sessions.parent_segment
 COMMENT ON COLUMN haive.sessions.parent_segment IS 'The state of the parent that it branched off.';
+
+-- COMMENT COLUMN sessions.room
+COMMENT ON COLUMN haive.sessions.room IS 'Which realtime topic its participants meet on: the next one with each who is removed, so that who was there already stays behind.';
 
 -- COMMENT COLUMN sessions.segment
 COMMENT ON COLUMN haive.sessions.segment IS '0, and one more with each merge and each undoing: see haive.session_segments.';
@@ -6584,11 +6591,10 @@ begin
     get diagnostics v_rows = row_count;
     update haive.sessions as s
     set
+      room = s.room + 1,
       writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
       moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
-    where
-      s.tenant_id = v_caller.tenant and s.id = any(v_ids)
-      and (p_user_id = any(s.writers) or p_user_id = any(s.moderators));
+    where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
     insert into haive.events (tenant_id, kind, conversation_id)
     select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
     v_counts := jsonb_build_object('participations', v_rows);
@@ -6703,19 +6709,27 @@ CREATE FUNCTION haive_private.event_rows(p_tenant text, p_streams uuid[], p_seen
 begin
   if p_streams is not null then
     return query
-    select e.* from haive.events as e
+    with found as materialized (
+      select e.* from haive.events as e
+      where
+        e.conversation_id = any(p_streams) and e.tenant_id = p_tenant
+        and e.xid >= coalesce(pg_snapshot_xmin(p_seen), '0')
+      union all
+      select e.* from haive.events as e
+      where
+        e.thread_key = any(p_streams) and e.tenant_id = p_tenant
+        and e.xid >= coalesce(pg_snapshot_xmin(p_seen), '0')
+    )
+    select f.* from found as f
     where
-      coalesce(e.conversation_id, e.thread_key) = any(p_streams) and e.tenant_id = p_tenant
-      and (p_seen is null or (
-        e.xid >= pg_snapshot_xmin(p_seen) and not pg_visible_in_snapshot(e.xid, p_seen)
-      ))
-      and e.id > p_last and pg_visible_in_snapshot(e.xid, p_upto)
-    order by e.id
+      f.id > p_last and pg_visible_in_snapshot(f.xid, p_upto)
+      and (p_seen is null or not pg_visible_in_snapshot(f.xid, p_seen))
+    order by f.id
     limit p_page_size;
   elsif p_seen is not null and p_last = 0 then
     -- What is new: of transactions that ran when the cut was made, and of those after it.
     return query
-    select n.* from (
+    with new as materialized (
       select e.* from haive.events as e
       where e.tenant_id = p_tenant and e.xid >= pg_snapshot_xmax(p_seen)
       union all
@@ -6723,7 +6737,8 @@ begin
       where
         e.tenant_id = p_tenant
         and e.xid = any(array(select s.xid from pg_snapshot_xip(p_seen) as s (xid)))
-    ) as n
+    )
+    select n.* from new as n
     where
       pg_visible_in_snapshot(n.xid, p_upto)
       and (
@@ -8121,7 +8136,7 @@ COMMENT ON FUNCTION haive_private.may_join(p_topic text, p_extension text, p_wri
 CREATE FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
-    AS $$
+    AS $_$
 declare
   v_tenant text := split_part(p_topic, ':', 2);
   v_actor text := haive.current_actor();
@@ -8145,6 +8160,10 @@ begin
   if p_write and v_role = 'reader' then
     return false;
   end if;
+  -- In a session they are seen where nobody is left who was removed from it: in its room.
+  if p_extension = 'presence' and p_topic ~ ':session:[0-9a-f-]{36}$' then
+    return false;
+  end if;
   v_done := set_config('persistence.tenant', v_tenant, true);
   return haive_private.may_watch(
     v_tenant,
@@ -8153,7 +8172,7 @@ begin
     p_write
   );
 end;
-$$;
+$_$;
 
 
 ALTER FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write boolean) OWNER TO haive_writer;
@@ -8162,7 +8181,7 @@ ALTER FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write bo
 REVOKE ALL ON FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) FROM PUBLIC;
 
 -- COMMENT FUNCTION may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean)
-COMMENT ON FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) IS 'Whether a user may hear of a channel of the tenant that was entered, or, to write, send on its realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, thread:ID.';
+COMMENT ON FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) IS 'Whether a user may hear of a channel of the tenant that was entered, or, to write, send on its realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, session:ID:ROOM, thread:ID.';
 
 -- FUNCTION may_watch(text, text, text, boolean)
 CREATE FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean DEFAULT false) RETURNS boolean
@@ -8172,7 +8191,11 @@ CREATE FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel t
 declare
   v_kind text := split_part(p_channel, ':', 1);
   v_name text := substr(p_channel, length(v_kind) + 2);
+  v_room text := substring(v_name from '^[0-9a-f-]{36}:([0-9]{1,9})$');
 begin
+  if v_kind = 'session' and v_room is not null then
+    v_name := left(v_name, 36);
+  end if;
   if v_kind in ('conversation', 'session') and v_name ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
     return p_actor is null or exists (
       select from haive.conversations as c
@@ -8182,8 +8205,11 @@ begin
         and (c.user_id = p_actor or p_actor = any(c.participants))
         -- Of a session readers hear, and writers send; one that is not live is read, not heard.
         and (
-          s.id is null
-          or (s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers)))
+          (s.id is null and v_room is null)
+          or (
+            s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers))
+            and (v_room is null or v_room = s.room::text)
+          )
         )
     );
   elsif v_kind = 'thread' and v_name <> '' and not p_write then
@@ -11250,6 +11276,7 @@ begin
       )
     end,
     'live', p_session.live,
+    'topic', format('haive:%s:session:%s:%s', p_session.tenant_id, p_session.id, p_session.room),
     'ttl', p_session.ttl,
     'max_messages', p_session.max_messages,
     'active_at', p_session.active_at,
@@ -11731,6 +11758,7 @@ begin
   returning c.* into v_conversation;
   update haive.sessions as s
   set
+    room = s.room + (coalesce(p_permissions, '{}') = '{}')::int,
     writers = nullif(
       array_remove(coalesce(s.writers, '{}'), p_user_id)
       || case when 'write' = any(p_permissions) then array[p_user_id] else '{}' end,
