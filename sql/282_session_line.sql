@@ -1,6 +1,7 @@
 -- Which messages a session has at some of its indexes, as ranges of the conversations that they are in.
 -- Read from its end towards its beginning, a step for each segment, and no further than is asked for.
--- The bound of depth ends a circle of parents, which only the owner of the tables can make.
+-- A step that comes again is no step (union): it ends a circle of parents, which only the owner of the
+-- tables can make.
 create or replace function haive_private.session_line(
   p_tenant text, p_session_id uuid, p_segment int, p_from bigint, p_to bigint
 )
@@ -17,13 +18,13 @@ as $$
 begin
   return query
   with recursive walk as (
-    select p_session_id as session_id, p_to as upto, 1 as depth, g.*
+    select p_session_id as session_id, p_segment as segment, p_to as upto, g.*
     from haive_private.session_base(p_tenant, p_session_id, p_segment) as g
-    union all
-    select w.base_id, least(w.upto, w.base_count), w.depth + 1, g.*
+    union
+    select w.base_id, w.base_segment, least(w.upto, w.base_count), g.*
     from walk as w
     cross join lateral haive_private.session_base(p_tenant, w.base_id, w.base_segment) as g
-    where w.base_id is not null and p_from <= least(w.upto, w.base_count) and w.depth < 100000
+    where w.base_id is not null and p_from <= least(w.upto, w.base_count)
   )
   select l.from_index, l.to_index, l.id, l.seq
   from (

@@ -273,7 +273,7 @@ class SessionManager:
         statuses = [status] if isinstance(status, str) else status
         try:
             wanted = None if statuses is None else [SessionStatus(each).value for each in statuses]
-        except ValueError:
+        except (TypeError, ValueError):
             raise InvalidInputError(f"status is one of {', '.join(SessionStatus)}.") from None
         return await self._calls.page(
             {
