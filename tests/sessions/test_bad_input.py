@@ -77,7 +77,11 @@ async def shared(manager):
 
 
 WRONG = {
-    "create user": (NO_NAMES, lambda m, s, v: m.create_session(v), "user_id|name|session contains|23514"),
+    "create user": (
+        NO_NAMES,
+        lambda m, s, v: m.create_session(v),
+        "user_id|name|session contains|23514",
+    ),
     "create agent": (
         (*NO_NAMES, ""),
         lambda m, s, v: m.create_session("u", v),

@@ -497,6 +497,8 @@ class SessionManager:
             NotFoundError: One is not there, or not the user's to see.
             AccessDeniedError: The user may not write to one of them.
             SessionClosedError: The primary takes no writes.
+            ConflictError: Others kept writing to one of them while it was planned; try again.
+            ContentTooLargeError: One has more than 10,000 messages after the common beginning.
             UnsupportedOperationError: ``enable_merging`` is off.
         """
         if not self.config.enable_merging:
