@@ -1,6 +1,7 @@
 -- Which messages a session has at some of its indexes, as ranges of the conversations that they are in.
 -- Read from its end towards its beginning, a step for each segment, and no further than is asked for.
--- The bound of depth ends a circle of parents, which only the owner of the tables can make.
+-- A step that comes again is no step (union): it ends a circle of parents, which only the owner of the
+-- tables can make.
 create or replace function haive_private.session_line(
   p_tenant text, p_session_id uuid, p_segment int, p_from bigint, p_to bigint
 )
@@ -21,12 +22,12 @@ begin
     -- tells its segment 0, rows tell the others. In the query, for a call a level costs more than the
     -- level; offset 0 keeps the arms from being joined, which reads all sessions of the tenant.
     select
-      null::uuid as session_id, p_to as upto, 0 as depth,
+      null::uuid as session_id, null::int as segment, p_to as upto,
       p_session_id as base_id, p_segment as base_segment, p_to as base_count,
       0::bigint as borrowed, 0::bigint as start_seq,
       null::uuid[] as conversation_ids, null::bigint[] as first_seqs, null::bigint[] as last_seqs
-    union all
-    select w.base_id, least(w.upto, w.base_count), w.depth + 1, g.*
+    union
+    select w.base_id, w.base_segment, least(w.upto, w.base_count), g.*
     from walk as w
     cross join lateral (
       select s.parent_id, s.parent_segment, s.branch_index, 0, 0, null, null, null
@@ -42,7 +43,7 @@ begin
         and g.number = w.base_segment
       offset 0
     ) as g
-    where w.base_id is not null and p_from <= least(w.upto, w.base_count) and w.depth < 100000
+    where w.base_id is not null and p_from <= least(w.upto, w.base_count)
   )
   select l.from_index, l.to_index, l.id, l.seq
   from (
@@ -52,7 +53,7 @@ begin
       w.session_id as id,
       w.start_seq + greatest(p_from - w.base_count - w.borrowed, 1) as seq
     from walk as w
-    where w.depth > 0
+    where w.session_id is not null
     union all
     select
       greatest(p_from, w.base_count + r.before + 1),

@@ -14,15 +14,15 @@ as $$
 begin
   return (
     with recursive walk as (
-      select u.side, u.id as session_id, u.segment, u.upto, 1 as depth
+      select u.side, u.id as session_id, u.segment, u.upto
       from (
         values (1, p_one, p_one_segment, p_one_count), (2, p_two, p_two_segment, p_two_count)
       ) as u (side, id, segment, upto)
-      union all
-      select w.side, g.base_id, g.base_segment, least(w.upto, g.base_count), w.depth + 1
+      union
+      select w.side, g.base_id, g.base_segment, least(w.upto, g.base_count)
       from walk as w
       cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
-      where g.base_id is not null and w.depth < 100000
+      where g.base_id is not null
     )
     select coalesce(max(least(s.one, s.two)), 0)
     from (

@@ -10,6 +10,7 @@ from haive.core.persistence.session.session import Permission
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+_LONGEST = 200
 _DEFAULT = (Permission.READ, Permission.WRITE)
 
 
@@ -24,6 +25,8 @@ def checked_permissions(
     """
     if isinstance(participants, str) or not all(isinstance(each, str) for each in participants):
         raise InvalidInputError("participants is a list of user ids.")
+    if not all(1 <= len(each) <= _LONGEST for each in participants):
+        raise InvalidInputError(f"The user_id of a participant has 1 to {_LONGEST} characters.")
     if len(set(participants)) < len(participants):
         twice = sorted({each for each in participants if list(participants).count(each) > 1})
         raise InvalidInputError(f"These participants are named twice: {', '.join(twice)[:200]}.")

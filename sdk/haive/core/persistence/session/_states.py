@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from haive.core.persistence.session._calls import SessionCalls
 
-# How often a change of what is sealed as one begins anew when somebody else was first.
-_ATTEMPTS = 10
+# How often a change of what is sealed as one begins anew when somebody else was first: of many at
+# once one is first each time.
+_ATTEMPTS = 100
 
 
 class StateWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime  # noqa: TC003
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from haive.core.persistence.errors import (
 from haive.core.persistence.models import NewMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.models import ContentPart, Message, MessageRole, TokenUsage
@@ -101,6 +102,8 @@ class Writer:
     def _message(session_id: UUID, message: NewMessage | Mapping[str, Any]) -> NewMessage:
         if isinstance(message, NewMessage):
             return message.model_copy(update={"conversation_id": session_id})
+        if not isinstance(message, Mapping):
+            raise InvalidInputError("A message is a NewMessage or a mapping.")
         try:
             return NewMessage.model_validate({**message, "conversation_id": session_id})
         except ValidationError as error:

@@ -275,7 +275,7 @@ class SessionManager:
         statuses = [status] if isinstance(status, str) else status
         try:
             wanted = None if statuses is None else [SessionStatus(each).value for each in statuses]
-        except ValueError:
+        except (TypeError, ValueError):
             raise InvalidInputError(f"status is one of {', '.join(SessionStatus)}.") from None
         return await self._calls.page(
             {
@@ -499,6 +499,8 @@ class SessionManager:
             NotFoundError: One is not there, or not the user's to see.
             AccessDeniedError: The user may not write to one of them.
             SessionClosedError: The primary takes no writes.
+            ConflictError: Others kept writing to one of them while it was planned; try again.
+            ContentTooLargeError: One has more than 10,000 messages after the common beginning.
             UnsupportedOperationError: ``enable_merging`` is off.
         """
         if not self.config.enable_merging:
