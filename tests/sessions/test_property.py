@@ -149,18 +149,14 @@ class World:
         models = list(models)
         rows = await self.owner.fetch(
             "select haive.get_session(u.id, tenant => $2) as session,"
-            " haive.session_messages(u.id, page_size => 10000, tenant => $2) as pieces"
+            " haive.session_messages(u.id, page_size => 10000, tenant => $2) as page"
             " from unnest($1::uuid[]) with ordinality as u (id, place) order by u.place",
             *([model.id for model in models], self.tenant),
         )
         for model, row in zip(models, rows, strict=True):
             found = json.loads(row["session"])
             assert (found["message_count"], found["status"]) == (len(model.line), model.status)
-            read = [
-                (piece["first_index"] + each["seq"] - piece["first_seq"], each["content"])
-                for piece in json.loads(row["pieces"])
-                for each in piece["messages"]
-            ]
+            read = [(each["index"], each["content"]) for each in json.loads(row["page"])]
             assert read == model.visible()
 
     # -- what is done ------------------------------------------------------------------------------
