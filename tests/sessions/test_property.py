@@ -105,7 +105,7 @@ class World:
         touched = await getattr(self, f"_{kind}")()
         if touched:
             self.done[kind] += 1
-        await self.check_stored({*touched, self.pick()})
+        await self.check_stored({*touched, *([] if self.chance.randrange(4) else [self.pick()])})
         if not self.chance.randrange(self.rarely):
             await self.check(self.pick())
 
@@ -392,7 +392,7 @@ def common(one: list[Said], other: list[Said]) -> int:
     return min(len(one), len(other))
 
 
-@pytest.mark.timeout(900)  # 40 seconds where nothing else runs
+@pytest.mark.timeout(900)  # a minute or less, but for a machine that has much else to do
 @pytest.mark.parametrize("transport", ["postgres"], indirect=True)
 async def test_ten_thousand_operations_leave_what_lists_in_memory_have(
     manager, owner, tenant, record_property
