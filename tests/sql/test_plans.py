@@ -68,7 +68,7 @@ _CALLS = {
     "append many": (_MANY, {"conversations"}),
     "get conversation": ("select haive.get_conversation($1, 10)", {"conversations", "messages"}),
     "get messages": ("select haive.get_messages($1)", {"conversations", "messages"}),
-    "update": (_CHANGE, {"conversations"}),
+    "update": (_CHANGE, {"conversations", "sessions"}),
 }
 _UNKNOWN = """
     select * from haive_private.append_messages(
