@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import itertools
+import json
+import os
+import shutil
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
 import pytest
 
 from haive.core.persistence.local import LocalStack
+from haive.core.persistence.local.parts import cached, find_deno
 from haive.core.persistence.schema import migrate
 
 Connect = Callable[..., Awaitable[asyncpg.Connection]]
 _TEMPLATE = "haive_template"
+_JAVASCRIPT = Path(__file__).parent / "javascript"
+_FILES = ("deno.json", "deno.lock", "client.ts")
 _numbers = itertools.count(1)
+# Seconds in which what should happen happens on a busy machine.
+PATIENCE = 20
 
 
 def pytest_configure() -> None:
@@ -103,3 +117,101 @@ async def client(connect: Connect) -> asyncpg.Connection:
 
 def _other_database(stack: LocalStack, name: str) -> str:
     return str(httpx.URL(stack.database_url).copy_with(path=f"/{name}"))
+
+
+@dataclass
+class Script:
+    """A running client.ts."""
+
+    process: asyncio.subprocess.Process
+    said: list[dict[str, Any]] = field(default_factory=list)
+
+    async def listen(self) -> None:
+        while line := await self.process.stdout.readline():
+            self.said.append(json.loads(line))
+
+    def tell(self, command: str, **given: Any) -> None:
+        self.process.stdin.write(json.dumps({"command": command, **given}).encode() + b"\n")
+
+    def has_said(self, **what: Any) -> bool:
+        return any(what.items() <= said.items() for said in self.said)
+
+
+@pytest.fixture(scope="session")
+async def javascript() -> Path:
+    """A directory with supabase-js, downloaded once as pinned in deno.lock."""
+
+    async def install(target: Path) -> None:
+        for name in _FILES:
+            shutil.copyfile(_JAVASCRIPT / name, target / name)
+        environment = {
+            "DENO_TLS_CA_STORE": "system,mozilla",
+            **os.environ,
+            "DENO_DIR": str(target / ".deno"),
+        }
+        command = [await find_deno(), "install", "--frozen", "--quiet"]
+        process = await asyncio.create_subprocess_exec(*command, cwd=target, env=environment)
+        assert await process.wait() == 0
+        shutil.rmtree(target / ".deno")
+
+    digest = hashlib.sha256()
+    for name in _FILES:
+        digest.update((_JAVASCRIPT / name).read_bytes())
+    return await cached(f"supabase-js-{digest.hexdigest()[:16]}", install)
+
+
+@pytest.fixture
+async def supabase_js(
+    javascript: Path, stack: LocalStack
+) -> AsyncIterator[Callable[..., Awaitable[Script]]]:
+    """Start a client of the real supabase-js: `await supabase_js(user)`."""
+    async with AsyncExitStack() as started:
+
+        async def start_one(user: str, version: str = "2.0.0") -> Script:
+            token = stack.mint_user_token(user)
+            command = [
+                *(await find_deno(), "run", "--no-prompt", "--quiet", "--allow-net=127.0.0.1"),
+                *("--allow-env", "--cached-only", "client.ts"),
+                *(stack.url, stack.publishable_key, token, version),
+            ]
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                cwd=javascript,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            script = Script(process)
+            listening = asyncio.create_task(script.listen())
+
+            async def end() -> None:
+                process.stdin.close()
+                try:
+                    await asyncio.wait_for(process.wait(), 10)
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+                await listening
+
+            started.push_async_callback(end)
+            return script
+
+        yield start_one
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[Any]]:
+    """Wait for what has no event: `await eventually(lambda: ...)` returns the first true value."""
+
+    async def wait(condition: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            value = condition()
+            if isinstance(value, Awaitable):
+                value = await value
+            if value:
+                return value
+            if time.monotonic() > deadline:
+                pytest.fail(f"not within {PATIENCE} s")
+            await asyncio.sleep(0.01)
+
+    return wait

@@ -85,6 +85,7 @@ def test_the_commands_are_these():
         "haive tenants erase-user",
         "haive tenants retention",
         "haive tenants scrub",
+        "haive watch",
     } == _OWN
     assert "haive local start" in _ALL
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,25 +65,6 @@ def record_figure(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
             print(f"\n{figure}", end=" ")  # noqa: T201 - the point of it
 
     return show
-
-
-@pytest.fixture
-def eventually() -> Callable[..., Awaitable[Any]]:
-    """Wait for what has no event: `await eventually(lambda: ...)` returns the first true value."""
-
-    async def wait(condition: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            value = condition()
-            if isinstance(value, Awaitable):
-                value = await value
-            if value:
-                return value
-            if time.monotonic() > deadline:
-                pytest.fail(f"not within {PATIENCE} s")
-            await asyncio.sleep(0.01)
-
-    return wait
 
 
 @dataclass(frozen=True)

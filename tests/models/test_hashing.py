@@ -87,6 +87,11 @@ def test_what_shares_words_or_parts_of_them_is_alike() -> None:
         assert one @ other > one @ third + 0.1, text
 
 
+def test_a_word_that_comes_again_counts_less_each_time() -> None:
+    one, other, third = embed(["table chair", "table table chair", "table " * 8 + "chair"])
+    assert 0.99 > one @ other > one @ third > 0.85  # in proportion it would be 0.8
+
+
 def test_common_words_and_case_say_little() -> None:
     one, other, third = embed(["the invoice of May", "THE INVOICE, MAY", "the and of with"])
     assert one @ other > 0.9

@@ -60,7 +60,24 @@ def haive(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 _FILL = """
 with c as (
-  insert into {0}.conversations (tenant_id, id, agent_id) values ($1, $2, 'agent')
+  insert into {0}.conversations (tenant_id, id, agent_id, is_session)
+  values ($1, $2, 'agent', true)
+), ss as (
+  insert into {0}.sessions (tenant_id, id, segment) values ($1, $2, 1)
+), sg as (
+  insert into {0}.session_segments (
+    tenant_id, session_id, number, base_segment, base_count, start_seq
+  )
+  values ($1, $2, 1, 0, 0, 0)
+), sm as (
+  insert into {0}.session_merges (
+    tenant_id, id, session_id, secondary_id, segment, before_segment, before_count,
+    secondary_count, secondary_status, strategy, conflict_resolution, root_count
+  )
+  values ($1, $2, $2, $2, 1, 0, 0, 0, 'open', 'append', 'primary_wins', 0)
+), f as (
+  insert into {0}_private.event_floors (tenant_id, xid) values ($1, '3')
+  on conflict do nothing
 ), u as (
   insert into {0}.members (tenant_id, user_id, role) values ($1, $2::uuid::text, 'owner')
 ), t as (

@@ -86,7 +86,7 @@ def test_topics_that_have_nothing_in_common_are_told_apart(tmp_path) -> None:
     assert figures["one", "sessions"] == 1
     assert figures["each", "sessions"] == 16
     assert "minilm: left out" in done.stderr
-    assert "hashing-1-1024, on the first half: " in done.stderr
+    assert "hashing-1-1024, on the other dialogues: " in done.stderr
 
 
 @pytest.mark.usefixtures("without_model")

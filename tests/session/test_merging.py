@@ -157,6 +157,21 @@ def test_intelligent_drops_what_is_said_twice_in_place_or_elsewhere(talk) -> Non
     assert not plan.conflicts
 
 
+def test_what_is_said_elsewhere_too_stays_where_the_other_one_was_resolved_away(talk) -> None:
+    question = ("user", "Please book us a table for two persons at the restaurant Krone")
+    one = talk.tail(talk.primary, question, ("assistant", "The table is booked for 7 pm."))
+    other = talk.tail(
+        talk.secondary,
+        question,
+        ("assistant", "The table is booked for 8 pm."),
+        question,
+        ("assistant", "The table is booked for 7 pm."),
+    )
+    plan = merged(one, other, "intelligent", conflict_resolution="secondary_wins")
+    assert kept(plan) == ["p1", "s2", "s3", "s4"]
+    assert kept(merged(one, other, "intelligent")) == ["p1", "p2"]
+
+
 def test_a_longer_answer_is_no_repetition(talk) -> None:
     question = ("user", "What is the capital of France?")
     short = "The capital of France is Paris."
@@ -199,6 +214,13 @@ def test_a_branch_right_after_a_prompt_answers_the_same_prompt(talk) -> None:
     plan = merged(one, other, "intelligent", conflict_resolution="latest")
     assert kept(plan) == ["s1"]
     assert gone(plan) == [("p1", "conflict", "1")]
+
+
+def test_an_empty_prompt_is_not_the_end_of_the_root(talk) -> None:
+    one = talk.tail(talk.primary, ("assistant", "The table is booked for 7 pm."))
+    other = talk.tail(talk.secondary, ("user", "hello"), ("assistant", "Hi."), ("user", ""))
+    plan = merged(one, other, "primary_wins")
+    assert kept(plan) == ["p1", "s1", "s2", "s3"]
 
 
 def test_what_one_side_has_not_answered_the_other_one_answers(talk) -> None:
@@ -261,6 +283,17 @@ def test_a_result_that_the_root_waits_for_comes_first(talk) -> None:
     other = talk.tail(talk.secondary, ("tool", found("c", "rain")), ("assistant", "It rains."))
     for strategy in ("append", "chronological", "primary_wins", "secondary_wins", "intelligent"):
         assert kept(merged(one, other, strategy))[0] == "s1", strategy
+
+
+def test_a_result_that_the_root_waits_for_stays_though_its_side_loses(talk) -> None:
+    one = talk.tail(
+        talk.primary, ("tool", found("c", "7")), ("assistant", "The table is booked for 7 pm.")
+    )
+    other = talk.tail(talk.secondary, ("assistant", "The table is booked for 8 pm."))
+    for strategy in ("secondary_wins", "intelligent"):
+        plan = merged(one, other, strategy, conflict_resolution="secondary_wins")
+        assert kept(plan) == ["p1", "s1"]
+        assert gone(plan) == [("p2", "conflict", "1")]
 
 
 def test_nothing_comes_between_a_call_and_its_result_by_time(talk) -> None:

@@ -163,7 +163,8 @@ def test_each_message_is_kept_or_dropped_once_in_order_with_its_results(
             (caller,) = callers
             assert not any(kept.index(other) > kept.index(caller) for other in between)
     waiting = [ref for ref in kept if "root" in result_ids(everything[ref])]
-    assert len(waiting) <= 1
+    # A call before the parting has one result, if any side brought one.
+    assert len(waiting) == any("root" in result_ids(m) for m in everything.values())
 
     assert planned(primary, secondary, strategy, resolution) == plan
 

@@ -66,7 +66,7 @@ async def open_store(stack: LocalStack, tenant: str, transport: str) -> AsyncIte
                 config = PersistenceConfig(connection_string=stack.database_url, **settings)
                 store = PostgresStore(config)
             else:
-                store = SupabaseStore(stack.url, stack.secret_key, **settings)
+                store = SupabaseStore(stack.url, settings.pop("key", stack.secret_key), **settings)
             return await opened.enter_async_context(store)
 
         yield open_one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from dataclasses import fields
 from decimal import Decimal
 from importlib.metadata import version
 
@@ -18,6 +19,8 @@ from haive.core.persistence import (
     embedding,
     errors,
     language,
+
+    events,
     models,
     postgres,
     privacy,
@@ -86,6 +89,16 @@ def test_a_model_is_imported_where_it_is_used() -> None:
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
 
+def test_the_public_names_of_events() -> None:
+    assert {field.name for field in fields(events.Event)} == {
+        "kind", "channel", "conversation_id", "first_seq", "last_seq", "thread", "namespace",
+        "checkpoint_id", "created_at", "cursor",
+    }  # fmt: skip
+    names = {name for name in dir(events.Subscription) if not name.startswith("_")}
+    assert names == {"aclose", "cursor", "cursors", "is_heard", "wait"}
+    for name in names:
+        assert inspect.getdoc(getattr(events.Subscription, name)), name
+
 
 def test_presidio_is_imported_where_it_is_used() -> None:
     code = (
@@ -111,7 +124,9 @@ def test_both_stores_have_one_api() -> None:
         return {name for name in dir(cls) if not name.startswith("_")}
 
     assert public(postgres.PostgresStore) == public(store.Store) | {"initialize"}
-    assert public(supabase.SupabaseStore) == public(store.Store) | {"initialize"}
+    # A user's token is refreshed; a direct connection has none.
+    of_its_own = {"initialize", "set_access_token"}
+    assert public(supabase.SupabaseStore) == public(store.Store) | of_its_own
 
 
 def test_importing_the_package_imports_no_client() -> None:

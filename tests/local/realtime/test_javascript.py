@@ -2,106 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import pytest
 
-from haive.core.persistence.local import LocalStack
-from haive.core.persistence.local.parts import cached, find_deno
-
-_HERE = Path(__file__).parent
-_FILES = ("deno.json", "deno.lock", "client.ts")
-
-
-@pytest.fixture(scope="session")
-async def supabase_js() -> Path:
-    """A directory with supabase-js, downloaded once as pinned in deno.lock."""
-
-    async def install(target: Path) -> None:
-        for name in _FILES:
-            shutil.copyfile(_HERE / name, target / name)
-        environment = {
-            "DENO_TLS_CA_STORE": "system,mozilla",
-            **os.environ,
-            "DENO_DIR": str(target / ".deno"),
-        }
-        command = [await find_deno(), "install", "--frozen", "--quiet"]
-        process = await asyncio.create_subprocess_exec(*command, cwd=target, env=environment)
-        assert await process.wait() == 0
-        shutil.rmtree(target / ".deno")
-
-    digest = hashlib.sha256()
-    for name in _FILES:
-        digest.update((_HERE / name).read_bytes())
-    return await cached(f"supabase-js-{digest.hexdigest()[:16]}", install)
-
-
-@dataclass
-class Script:
-    """A running client.ts."""
-
-    process: asyncio.subprocess.Process
-    said: list[dict[str, Any]] = field(default_factory=list)
-
-    async def listen(self) -> None:
-        while line := await self.process.stdout.readline():
-            self.said.append(json.loads(line))
-
-    def tell(self, command: str, **given: Any) -> None:
-        self.process.stdin.write(json.dumps({"command": command, **given}).encode() + b"\n")
-
-    def has_said(self, **what: Any) -> bool:
-        return any(what.items() <= said.items() for said in self.said)
-
-
-Start = Callable[..., Awaitable[Script]]
-
 
 @pytest.fixture(params=["1.0.0", "2.0.0"])
-async def start(
-    request: pytest.FixtureRequest, supabase_js: Path, stack: LocalStack, rooms: None
-) -> AsyncIterator[Start]:
-    """Start a client: `await start(user)`."""
-    async with AsyncExitStack() as started:
-
-        async def start_one(user: str) -> Script:
-            token = stack.mint_user_token(user)
-            command = [
-                *(await find_deno(), "run", "--no-prompt", "--quiet", "--allow-net=127.0.0.1"),
-                *("--allow-env", "--cached-only", "client.ts"),
-                *(stack.url, stack.publishable_key, token, request.param),
-            ]
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                cwd=supabase_js,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-            script = Script(process)
-            listening = asyncio.create_task(script.listen())
-
-            async def end() -> None:
-                process.stdin.close()
-                try:
-                    await asyncio.wait_for(process.wait(), 10)
-                except TimeoutError:
-                    process.kill()
-                    await process.wait()
-                await listening
-
-            started.push_async_callback(end)
-            return script
-
-        yield start_one
+def start(request: pytest.FixtureRequest, supabase_js, rooms: None):
+    """Start a client in a version of the protocol: `await start(user)`."""
+    return partial(supabase_js, version=request.param)
 
 
 async def test_supabase_js_speaks_with_supabase_py(

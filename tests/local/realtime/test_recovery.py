@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
-import time
 
 import asyncpg
 import pytest
+import websockets
 
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.local.realtime import partitions
@@ -47,7 +48,6 @@ async def test_realtime_outlives_postgres_and_reconnects_after_the_stack(
     async with LocalStack(migrate=False, data_dir=tmp_path, postgres_settings=FAST) as stack:
         client = await new_client(of=stack)
         heard = await join(client, room, private=False)
-        killed = time.monotonic()
         for pid in processes_of(stack.data_dir).named("postgres"):
             os.kill(pid, signal.SIGKILL)
 
@@ -61,7 +61,6 @@ async def test_realtime_outlives_postgres_and_reconnects_after_the_stack(
             return heard.broadcasts
 
         await eventually(arrives)
-        assert time.monotonic() - killed < 15
         assert heard.states == ["SUBSCRIBED"]
         # Private channels need the database, which is another connection.
         other = await join(await new_client(of=stack, key=stack.secret_key), f"{room}-2")
@@ -74,11 +73,12 @@ async def test_realtime_outlives_postgres_and_reconnects_after_the_stack(
         await eventually(arrives)
 
 
-async def test_the_stack_ends_at_once_with_clients_connected(new_client, join, room):
+async def test_a_stack_that_ends_says_so_to_its_clients():
     async with LocalStack(migrate=False, postgres_settings=FAST) as stack:
-        await join(await new_client(of=stack), room, private=False)
-        began = time.monotonic()
-    assert time.monotonic() - began < 2
+        url = f"{stack.url}/realtime/v1/websocket?apikey={stack.publishable_key}&vsn=1.0.0"
+        websocket = await websockets.connect(url.replace("http", "ws"))
+    await asyncio.wait_for(websocket.wait_closed(), 5)
+    assert websocket.close_code == 1001
 
 
 @pytest.fixture

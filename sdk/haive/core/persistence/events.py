@@ -294,13 +294,19 @@ class Subscription:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        failure = await self._end_task()
+        self._open = False  # from here on the block is not interrupted any more
+        cancelled = isinstance(error, asyncio.CancelledError)
+        try:
+            failure = await self._end_task()
+        except asyncio.CancelledError:
+            if not self._interrupted or cancelled:
+                raise
+            cancelled = True  # it was interrupted at its very end
+            failure = await self._end_task()
         await self.aclose()
         # The block was cancelled for the sake of the callback's error, which is what is told.
-        ours = self._interrupted and isinstance(error, asyncio.CancelledError)
-        if ours and self._caller is not None and self._caller.uncancel() > 0:
-            return
-        if failure is not None and (error is None or ours):
+        ours = self._interrupted and self._caller is not None and self._caller.uncancel() == 0
+        if failure is not None and (error is None or (ours and cancelled)):
             raise failure
 
     async def wait(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
+from haive.core.persistence import _declared
 from haive.core.persistence._postgres_errors import translated
 from haive.core.persistence.errors import (
     InvalidInputError,
@@ -152,7 +154,9 @@ async def install(connection: Connection, schema: str, *, dry_run: bool = False)
     """Install under one more name, or bring it to this version, in one transaction.
 
     For schemas of tenants: the roles are there from the base's installation, so these need no lock
-    but their own, and several are made at once (0.1 s each).
+    but their own. A new one is made from the declaration, without the comments of functions, and
+    PostgREST is not told where the login can keep it from being told: it would read all schemas
+    anew, also where it serves none of them (`_exposure.expose` tells it).
 
     Returns:
         The migrations that were applied, or would be in a dry run.
@@ -174,11 +178,64 @@ async def install(connection: Connection, schema: str, *, dry_run: bool = False)
             raise _version_error(schema, newest)
         missing = [migration for migration in migrations() if migration.version not in done]
         if missing and not dry_run:
-            # One message for all of them: without parameters the server takes many statements.
-            script = "\n".join(migration.sql for migration in missing)
-            await connection.execute(relocate(script, schema))
-            await connection.execute("notify pgrst, 'reload schema'")
+            # One message for all of it: without parameters the server takes many statements.
+            if done or await _has_default_privileges(connection):
+                script = relocate("\n".join(migration.sql for migration in missing), schema)
+            else:
+                script = await _declaration(connection, schema)
+                await _keep_quiet(connection)
+            await connection.execute(script)
+            await _tell_if_served(connection, schema)
     return tuple(f"{migration.version}_{migration.name}" for migration in missing)
+
+
+async def _declaration(connection: Connection, schema: str) -> str:
+    """The script that installs what is declared, as if its history had made it."""
+    owner: str = await connection.fetchval("select pg_catalog.quote_ident(current_user)")
+    every = ", ".join(f"('{migration.version}', '{migration.name}')" for migration in migrations())
+    known = f"insert into haive_private.migrations (version, name) values {every};"  # noqa: S608 # nosec B608 - of this package
+    script = relocate(_declared.script() + known, schema)
+    return script.replace(_declared.OWNER, owner)
+
+
+async def _has_default_privileges(connection: Connection) -> bool:
+    """Whether functions get callers of their own when they are made: only the history undoes it."""
+    found: bool = await connection.fetchval(
+        "select exists (select from pg_catalog.pg_default_acl where defaclnamespace = 0"
+        " and defaclobjtype = 'f' and pg_catalog.pg_get_userbyid(defaclrole) in"
+        " (current_user, 'haive_writer'))"
+    )
+    return found
+
+
+async def _keep_quiet(connection: Connection) -> None:
+    """Have no event trigger tell PostgREST of what this transaction makes, if that is all they do.
+
+    On Supabase, where these triggers and the `issue_` ones of extensions are, `postgres` may do so.
+    """
+    kinds = {
+        row["kind"]
+        for row in await connection.fetch(
+            "select pg_catalog.substring(evtname::text, '^(?:pgrst|issue)_') as kind"
+            " from pg_catalog.pg_event_trigger where evtenabled <> 'D' and evtevent <> 'login'"
+        )
+    }
+    if "pgrst_" in kinds and None not in kinds:
+        with suppress(asyncpg.InsufficientPrivilegeError):
+            async with connection.transaction():
+                # Not set_config, which Supabase does not let pass.
+                await connection.execute("set local session_replication_role = replica")
+
+
+async def _tell_if_served(connection: Connection, schema: str) -> None:
+    """Tell PostgREST of a schema that is new and that it was told to serve before."""
+    await connection.execute(
+        "select pg_catalog.pg_notify('pgrst', 'reload schema') where exists (select"
+        " from pg_catalog.pg_db_role_setting cross join unnest(setconfig) as setting"
+        " where setting like 'pgrst.db\\_schemas=%' and $1 = any(pg_catalog.regexp_split_to_array("
+        " pg_catalog.split_part(setting, '=', 2), '[\\s,\"]+')))",
+        schema,
+    )
 
 
 async def installed_versions(connection: Connection, schema: str) -> frozenset[str]:

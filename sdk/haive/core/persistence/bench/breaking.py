@@ -47,10 +47,15 @@ class Breaker:
             self._relays.add(task)
             task.add_done_callback(self._relays.discard)
         client = writer.transport
+        with suppress(asyncio.CancelledError):  # by stop, and nobody waits for the rest
+            await self._relay(reader, writer)
+        client.abort()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = writer.transport
         try:
             server_reader, server_writer = await asyncio.open_connection(self._host, self._port)
         except OSError:
-            client.abort()
             return
         self._open.add(client)
         try:
@@ -66,7 +71,6 @@ class Breaker:
                 await asyncio.gather(*both, return_exceptions=True)
         finally:
             self._open.discard(client)
-            client.abort()
             server_writer.transport.abort()
 
     async def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import signal
 from contextlib import AsyncExitStack, suppress
@@ -34,7 +35,7 @@ _USER = "chaos-user"
 # PostgREST takes a token for so many seconds after its end.
 _LEEWAY = 30
 # Seconds of a token, and without anything new after which what is missing counts as lost.
-_TOKEN, _PATIENCE = 20, 120.0
+_TOKEN, _PATIENCE = 5, 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Outcome:
     slots: int
     """Replication slots, and with them what they had not sent, that were lost."""
     tokens: int
-    """That were taken out of use while they were worked with."""
+    """That ended while they were worked with."""
     seconds: float
 
     @property
@@ -85,6 +86,8 @@ async def run(
         progress: Told how far it is.
     """
     begin = monotonic()
+    for name in ("asyncpg", "realtime"):  # that connections broke is the point
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     owner = await _owner(stack)
     await owner.execute(
         "insert into haive.tenants (tenant_id, name) values ($1, $1) on conflict do nothing", TENANT
@@ -120,6 +123,7 @@ async def run(
                 data_dir=data_dir,
             )
         )
+        renewing = asyncio.create_task(_renew(stack, store, state))
         last, since = 0, monotonic()
         try:
             while True:
@@ -137,9 +141,10 @@ async def run(
                     break
             await asyncio.sleep(1)  # for what comes twice
         finally:
-            for task in (listening, writing, breaking):
+            tasks = (listening, writing, breaking, renewing)
+            for task in tasks:
                 task.cancel()
-            outcomes = await asyncio.gather(listening, writing, breaking, return_exceptions=True)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, Exception):
                 raise outcome
@@ -248,9 +253,14 @@ async def _break(
             state.restarts += 1
         elif rounds % 20 == 10:
             state.slots += await _lose_slots(stack)
-        if isinstance(store, SupabaseStore) and rounds % 40 == 0:
-            store.set_access_token(_token(stack))
-            state.tokens += 1
+
+
+async def _renew(stack: LocalStack, store: Store, state: _State) -> None:
+    """Bring a new token a moment after the old one has ended."""
+    while isinstance(store, SupabaseStore):
+        await asyncio.sleep(_TOKEN + 1)
+        store.set_access_token(_token(stack))
+        state.tokens += 1
 
 
 def _kill_postgres(data_dir: Path) -> None:

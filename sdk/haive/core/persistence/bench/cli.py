@@ -328,7 +328,7 @@ def threading(
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Of similarity.")] = 0.8,
     rounds: Rounds = 3,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Print calibrations of the first half too.")
+        bool, typer.Option("--calibrate", help="Print calibrations measured on the others.")
     ] = False,
     check: Check = False,
     as_json: AsJson = False,
@@ -349,6 +349,30 @@ def threading(
         )
 
     _run(measure, check=check, as_json=as_json, needs_stack=False)
+
+
+@app.command()
+def rotation(
+    *,
+    rows: Annotated[int, typer.Option(min=100, help="How many to seal.")] = 100_000,
+    kills: Annotated[int, typer.Option(min=1, help="How often the rotation is killed.")] = 10,
+    database_url: DatabaseUrl = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """A new key for all of a sealed tenant, while it is in use and the rotation is killed."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import rotation as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(server, rows=rows, kills=kills, progress=progress)
+
+    _run(
+        _with_server(database_url, measure),
+        check=check,
+        as_json=as_json,
+        needs_stack=database_url is None,
+    )
 
 
 def _with_server(

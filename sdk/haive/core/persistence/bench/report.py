@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "ms": 3,
+    "s": 2,
     "ratio": 2,
     "messages/s": 0,
     "puts/s": 0,
     "events/s": 0,
+    "rows/s": 0,
     "bytes": 0,
     "round trips": 2,
     "rows": 0,

@@ -7,9 +7,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from haive.core.persistence.bench import served
 from haive.core.persistence.bench.report import Bar, Report, Row
 from haive.core.persistence.bench.timing import latency_rows, ratio_row, take_turns_by_call
-from haive.core.persistence.multitenancy._schemas import drop, provision
+from haive.core.persistence.multitenancy._schemas import drop, owner, provision_by
 from haive.core.persistence.store import Store
 
 if TYPE_CHECKING:
@@ -22,11 +23,16 @@ _METHOD = (
     "One schema a tenant, made one after the other; then one lone caller of one store, whose turns"
     " go to the tenant that was made first, to the one made last, and to one after the other of"
     " all. A turn is one message written and the conversation's last one read. All were called"
-    " before, so their plans are made. memory is of all sessions of the store, beyond a new one's."
+    " before, so their plans are made. create_cpu is the part of create that the server's session"
+    " had a processor for: the rest is the client, the disk, and other programs. memory is of all"
+    " sessions of the store, beyond a new one's."
+    " served/N: PostgREST serves the schemas of N tenants; one_more is the time from the command to"
+    " serve another one until it does, memory PostgREST's own."
 )
 # Plans are generic from the sixth execution on.
 _WARM = 7
 _ID = "bench-{}"
+_BAR = Bar(at_most=500)
 
 
 class _Scoped(Store):
@@ -59,16 +65,16 @@ async def measure(
     """Run the bench."""
     report = Report(bench="schemas", method=_METHOD, machine=server.machine)
     names = [_ID.format(number) for number in range(tenants)]
+    served_rows: list[Row] = []
     try:
         await server.owner.executemany(
             "insert into haive.tenants (tenant_id, name, isolation) values ($1, $1, 'schema')",
             [(name,) for name in names],
         )
-        schemas, taken = await _made(server, names, progress)
-        # The first and the last tenth show whether it slows down as they become many.
-        tenth = max(len(taken) // 10, 1)
-        for label, of in (("all", taken), ("first", taken[:tenth]), ("last", taken[-tenth:])):
-            report.rows.append(Row.of(f"create/{label}", "create_ms", "ms", of, _bar(label)))
+        schemas, taken, busy = await _made(server, names, progress)
+        report.rows += _tenths("create_ms", taken, _BAR)
+        report.rows.append(Row.of("create/slowest", "create_ms", "ms", [max(taken)], _BAR))
+        report.rows += _tenths("create_cpu_ms", busy)
         async with server.store() as store:
             empty = await _memory(server)
             turns = await _warmed(store, names, schemas, progress)
@@ -88,11 +94,14 @@ async def measure(
                 progress=progress,
             )
             memory = await _memory(server)
+        if server.stack is not None:
+            served_rows = await served.measure(server.stack, schemas, progress)
     finally:
-        for number, name in enumerate(names):
-            progress(f"removing {number:,} of {tenants:,}")
-            await drop(server.dsn, "haive", name)
-        await server.owner.execute("delete from haive.tenants where tenant_id = any($1)", names)
+        if server.stack is None:  # a stack of its own goes as a whole
+            for number, name in enumerate(names):
+                progress(f"removing {number:,} of {tenants:,}")
+                await drop(server.dsn, "haive", name)
+            await server.owner.execute("delete from haive.tenants where tenant_id = any($1)", names)
     p50 = {
         name: [sample.milliseconds(50) for sample in of_round] for name, of_round in samples.items()
     }
@@ -103,23 +112,36 @@ async def measure(
     if empty is not None and memory is not None:
         used = (memory - empty) / tenants
         report.rows.append(Row.of("memory a tenant", "bytes", "bytes", [used]))
+    report.rows += served_rows
     return report
 
 
-def _bar(label: str) -> Bar | None:
-    return Bar(at_most=500) if label in {"all", "last"} else None
+def _tenths(metric: str, values: list[float], bar: Bar | None = None) -> list[Row]:
+    """All, and the first and the last tenth: whether it slows down as they become many."""
+    tenth = max(len(values) // 10, 1)
+    parts = {"all": values, "first": values[:tenth], "last": values[-tenth:]}
+    return [Row.of(f"create/{name}", metric, "ms", of, bar) for name, of in parts.items() if of]
 
 
 async def _made(
     server: Server, names: list[str], progress: Progress
-) -> tuple[list[str], list[float]]:
-    schemas, taken = [], []
+) -> tuple[list[str], list[float], list[float]]:
+    """The schemas, how long each took, and for how long of that the server's session worked."""
+    schemas, taken, busy = [], [], []
     for number, name in enumerate(names):
         progress(f"making {number:,} of {len(names):,}")
         start = perf_counter()
-        schemas.append(await provision(server.dsn, "haive", name))
+        async with owner(server.dsn) as connection:
+            schemas.append(await provision_by(connection, "haive", name))
+            if server.stack is not None:  # else it is another machine's process
+                busy.append(_busy(connection.get_server_pid()))
         taken.append((perf_counter() - start) * 1e3)
-    return schemas, taken
+    return schemas, taken, busy
+
+
+def _busy(pid: int) -> float:
+    """Milliseconds that a process has had a processor."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e6
 
 
 async def _warmed(

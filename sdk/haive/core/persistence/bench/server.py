@@ -38,6 +38,8 @@ class Server:
     owner: Connection
     """A connection of the owner of the schema."""
     machine: dict[str, Any]
+    stack: LocalStack | None = None
+    """The local stack that it is part of, if it is."""
 
     def store(self) -> PostgresStore:
         """A store as a user of the SDK makes it."""
@@ -103,20 +105,28 @@ async def running_stack() -> AsyncIterator[tuple[Server, LocalStack]]:
     """A new local stack for the time of a bench, with its server."""
     async with (
         LocalStack(postgres_settings=_SETTINGS) as stack,
-        _server(stack.database_url, stack.admin_url) as server,
+        _server(stack.database_url, stack.admin_url, stack) as server,
     ):
         yield server, stack
 
 
 @asynccontextmanager
-async def _server(dsn: str, admin_dsn: str) -> AsyncIterator[Server]:
+async def _server(
+    dsn: str, admin_dsn: str, stack: LocalStack | None = None
+) -> AsyncIterator[Server]:
     owner = await asyncpg.connect(dsn)
     try:
         await owner.execute(
             "insert into haive.tenants (tenant_id, name) values ($1, $1) on conflict do nothing",
             TENANT,
         )
-        yield Server(dsn=dsn, admin_dsn=admin_dsn, owner=owner, machine=await machine(owner))
+        yield Server(
+            dsn=dsn,
+            admin_dsn=admin_dsn,
+            owner=owner,
+            machine=await machine(owner),
+            stack=stack,
+        )
     finally:
         await owner.close()
 

@@ -35,7 +35,7 @@ _METHOD = (
     "{pairs} pairs of dialogues a round, of services that have no domain in common, as one stream:"
     " after each user's message with its answers the other dialogue goes on with a chance of"
     " {switch:g}. Each message is placed by what came before it; threshold {threshold:g}. The pairs"
-    " are drawn from the second half of the file; the calibrations were measured on the first."
+    " are of every second dialogue of the file; the calibrations were measured on the others."
     " right_share: messages in the right session, sessions and dialogues matched one to one as well"
     " as can be. rand_index: adjusted Rand index, 0 for chance. one: all in one session; each: a"
     " session each."
@@ -89,7 +89,7 @@ async def measure(
             progress(f"{embedder.name}: calibrating")
             measured = await _calibration(embedder, list(_streams(halves[0], pairs, switch, 0)))
             points = ", ".join(f"{cosine:.3f}" for cosine in measured.unrelated)
-            notes.append(f"{embedder.name}, on the first half: {points}")
+            notes.append(f"{embedder.name}, on the other dialogues: {points}")
     return Report(
         bench="threading",
         method=_METHOD.format(pairs=pairs, switch=switch, threshold=threshold),

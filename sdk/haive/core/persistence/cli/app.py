@@ -15,6 +15,7 @@ from haive.core.persistence.cli.import_command import import_command
 from haive.core.persistence.cli.migrate import migrate
 from haive.core.persistence.cli.sessions import sessions
 from haive.core.persistence.cli.tenants import tenants
+from haive.core.persistence.cli.watch import watch
 
 app = typer.Typer(
     name="haive",
@@ -30,6 +31,7 @@ app.add_typer(checkpoints)
 app.add_typer(sessions)
 app.add_typer(audit)
 app.add_typer(tenants)
+app.command()(watch)
 app.command()(migrate)
 
 

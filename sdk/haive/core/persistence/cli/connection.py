@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +16,9 @@ from haive.core.persistence.errors import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from haive.core.persistence.multitenancy import TenantManager
     from haive.core.persistence.store import Store
 
 _KEYS = (
@@ -66,12 +70,18 @@ class Target:
     url: str | None = None
     key: str | None = None
 
-    def store(self) -> Store:
+    def store(self, *, enable_realtime: bool = False) -> Store:
         """A store on it, to be opened with `async with`."""
         if self.database_url is None:
             from haive.core.persistence.supabase import SupabaseStore  # noqa: PLC0415 - slow
 
-            return SupabaseStore(url=self.url, key=self.key, schema=self.schema, tenant=self.tenant)
+            return SupabaseStore(
+                url=self.url,
+                key=self.key,
+                schema=self.schema,
+                tenant=self.tenant,
+                enable_realtime=enable_realtime,
+            )
         from pydantic import SecretStr  # noqa: PLC0415 - slow
 
         from haive.core.persistence.config import PersistenceConfig  # noqa: PLC0415 - slow
@@ -84,6 +94,26 @@ class Target:
             pool_size=_POOL,
         )
         return PostgresStore(config)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Store]:
+        """A store on it, open and in the tenant: where its rows are, and with its keys.
+
+        Raises:
+            NotFoundError: There is no such tenant.
+            ConfigurationError: Its content is sealed, and TENANT_MASTER_KEY is not set.
+        """
+        if self.tenant is None:
+            async with self.store() as store:
+                yield store
+            return
+        async with replace(self, tenant=None).store() as base:
+            manager = manager_of(base, enable_row_level_security=False)
+            try:
+                async with manager.tenant_context(self.tenant) as store:
+                    yield store
+            finally:
+                await manager.aclose()
 
     def dsn(self) -> str:
         """The direct connection.
@@ -137,6 +167,24 @@ def find_target(
             " or in .env; or run `haive local start`.",
         )
     return Target(schema=schema, tenant=tenant, database_url=local)
+
+
+def manager_of(store: Store, **config: Any) -> TenantManager:
+    """A manager that opens encrypted tenants too, where TENANT_MASTER_KEY is set."""
+    from haive.core.persistence.encryption import (  # noqa: PLC0415 - slow
+        DatabaseKeyStore,
+        DataKeys,
+        EnvironmentKey,
+    )
+    from haive.core.persistence.multitenancy import (  # noqa: PLC0415 - slow
+        TenantConfig,
+        TenantManager,
+    )
+
+    keys = None
+    if os.environ.get("TENANT_MASTER_KEY"):
+        keys = DataKeys(EnvironmentKey(), DatabaseKeyStore(store))
+    return TenantManager(store, TenantConfig(**config), keys=keys)
 
 
 def _local_database() -> str | None:

@@ -67,7 +67,7 @@ def list_command(
 
     async def run() -> tuple[list[Conversation], bool]:
         found: list[Conversation] = []
-        async with target.store() as store:
+        async with target.opened() as store:
             page_after = None
             while len(found) < limit:
                 page = await store.query_conversations(
@@ -108,7 +108,7 @@ def show(
     target = find_target(database_url=database_url, url=url, key=key, schema=schema, tenant=tenant)
 
     async def run() -> None:
-        async with target.store() as store:
+        async with target.opened() as store:
             conversation = await store.get_conversation(conversation_id)
             kept: list[Message] = []
             if not as_json:

@@ -65,7 +65,7 @@ def export_to(
 
         async def run() -> None:
             nonlocal conversations, messages
-            async with target.store() as store:
+            async with target.opened() as store:
                 async for conversation in _conversations(store, conversation_ids, filters):
                     await write_one(store, conversation, file.write)
                     conversations += 1

@@ -84,7 +84,7 @@ def import_command(
         from haive.core.persistence.importing import import_file  # noqa: PLC0415 - slow
 
         async with AsyncExitStack() as opened:
-            store = None if target is None else await opened.enter_async_context(target.store())
+            store = None if target is None else await opened.enter_async_context(target.opened())
             return await import_file(
                 file,
                 store,

@@ -131,6 +131,11 @@ async def drop_unused(store: Store, sealer: Sealer, keys: DataKeys) -> list[str]
     return dropped
 
 
+async def has_plain(store: Store) -> bool:
+    """Whether a tenant has rows in the clear."""
+    return any(use.key_id is None for use in await _uses(store))
+
+
 async def _uses(store: Store) -> list[_Use]:
     return await store._transport.call("count_sealed", {}, _USES, safe=True)
 

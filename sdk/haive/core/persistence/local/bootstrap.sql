@@ -22,6 +22,8 @@ grant anon, authenticated, service_role, supabase_storage_admin to supabase_auth
 grant set on parameter pgrst.db_schemas, pgrst.db_extra_search_path, pgrst.db_max_rows,
   pgrst.db_pre_request, pgrst.db_aggregates_enabled, pgrst.db_plan_enabled, pgrst.openapi_mode
   to postgres;
+-- As hosted's supautils lets postgres, too.
+grant set on parameter session_replication_role to postgres;
 grant pg_monitor, pg_read_all_data, pg_signal_backend to postgres;
 
 alter role anon set statement_timeout = '3s';

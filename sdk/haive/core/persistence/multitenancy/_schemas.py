@@ -58,11 +58,16 @@ async def provision(dsn: str, base: str, tenant_id: str) -> str:
         NotFoundError: The registry has no such tenant.
         ConflictError: A schema has the name and is not the tenant's.
     """
-    schema = tenant_schema(base, tenant_id)
     async with owner(dsn) as connection:
-        await _check_owner(connection, schema, tenant_id)
-        await install(connection, schema)
-        await describe(connection, base, schema, tenant_id)
+        return await provision_by(connection, base, tenant_id)
+
+
+async def provision_by(connection: Connection, base: str, tenant_id: str) -> str:
+    """What `provision` does, by a connection of the owner."""
+    schema = tenant_schema(base, tenant_id)
+    await _check_owner(connection, schema, tenant_id)
+    await install(connection, schema)
+    await describe(connection, base, schema, tenant_id)
     return schema
 
 

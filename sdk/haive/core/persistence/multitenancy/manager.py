@@ -18,8 +18,10 @@ from haive.core.persistence.encryption import (
     DatabaseKeyStore,
     DataKeys,
     EnvironmentKey,
+    Rotated,
     rotate,
 )
+from haive.core.persistence.encryption._rotation import has_plain
 from haive.core.persistence.errors import (
     AccessDeniedError,
     ConfigurationError,
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     from enum import StrEnum
 
     from haive.core.persistence._transport import Transport
-    from haive.core.persistence.encryption import Destroyed, Rotated
+    from haive.core.persistence.encryption import Destroyed
     from haive.core.persistence.multitenancy._moving import MoveReport
     from haive.core.persistence.store import Store
 
@@ -480,10 +482,47 @@ class TenantManager:
             if sealer is None:
                 raise ConfigurationError(
                     f"The content of tenant {tenant_id} is not sealed.",
-                    hint="Make a tenant with enable_encryption_at_rest=True, and import what this "
-                    "one has.",
+                    hint="encrypt_tenant seals what it has.",
                 )
             return await rotate(store, sealer, keys, batch=batch, progress=progress)
+
+    async def encrypt_tenant(
+        self,
+        tenant_id: str,
+        *,
+        batch: int = 500,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> Rotated:
+        """Seal all of a tenant that was made without encryption, and what is written from now on.
+
+        The same call goes on where another one was ended, and finds done what is. Contexts of this
+        manager that are entered meanwhile read what is sealed and what is not yet. Those that are
+        open, and the managers of other processes that were in the tenant before, have no key: enter
+        it anew, there with a new manager, which reads what is sealed already. It takes a minute at
+        least.
+
+        Raises:
+            ConfigurationError: The manager has no keys.
+            ConflictError: Somebody else seals its rows.
+        """
+        keys = self._data_keys()
+        tenant = await self.get_tenant(tenant_id)
+        if not tenant.encrypted:
+            self._check_compliance(tenant.settings, encrypted=True)
+            await keys.create(tenant_id)
+            tenant = await self._change(tenant, {"encrypted": True})
+        sealer = Sealer(tenant_id, keys, allow_plain=True)
+        way = RoutedTransport(tenant_id, self._way_to(tenant), self._find)
+        self._places[tenant_id] = Place(way, sealer)
+        async with self.tenant_context(tenant_id) as store:
+            if await has_plain(store):
+                sealed = await rotate(store, sealer, keys, batch=batch, progress=progress)
+            else:
+                active = await keys.create(tenant_id)
+                sealed = Rotated(key_id=active, began=False, rows=0, checkpoints=0)
+        sealer.allow_plain = False
+        sealer.forget()
+        return sealed
 
     async def destroy_keys(self, tenant_id: str) -> Destroyed:
         """Destroy the keys of a tenant: what they sealed cannot be read any more, by anybody.
@@ -501,7 +540,8 @@ class TenantManager:
         if self._keys is None:
             raise ConfigurationError(
                 "The manager has no keys.",
-                hint="Pass keys=DataKeys(…), or set enable_encryption_at_rest=True.",
+                hint="Pass keys=DataKeys(…), or set enable_encryption_at_rest=True; on the command "
+                "line, set TENANT_MASTER_KEY.",
             )
         return self._keys
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,7 +43,8 @@ async def likeness(
     """Compare the turns of two tails; all of it in one call of the embedder."""
     asked = [_prompts(turns) for turns in (first, second)]
     told = [[said(turn.answer) for turn in turns] for turns in (first, second)]
-    texts = list(dict.fromkeys(text for side in (*asked, *told) for text in side if text))
+    every = chain(*asked, *told)
+    texts = list(dict.fromkeys(text for text in every if text))
     vectors = await embedder.embed(texts) if texts else np.zeros((0, 1), np.float32)
     places = {text: place for place, text in enumerate(texts)}
     return Likeness(
@@ -80,20 +82,22 @@ def repeats(text: str, kept: str) -> bool:
     return len(text) <= max(_LONGER * len(kept), len(kept) + _AT_LEAST)
 
 
-def _prompts(turns: Sequence[Turn]) -> list[str]:
-    """What was asked; "yes" says nothing without what it answers."""
-    texts: list[str] = []
+def _prompts(turns: Sequence[Turn]) -> list[str | None]:
+    """What was asked, None for nothing; "yes" says nothing without what it answers."""
+    texts: list[str | None] = []
     before = ""
     for turn in turns:
-        text = said(turn.prompt)
-        texts.append(f"{before}\n{text}" if text and before and substance(text) < _THIN else text)
+        text = said(turn.prompt) if turn.prompt else None
+        if text and before and substance(text) < _THIN:
+            text = f"{before}\n{text}"
+        texts.append(text)
         before = said(turn.answer[-1:])
     return texts
 
 
 def _compare(
-    first: list[str],
-    second: list[str],
+    first: Sequence[str | None],
+    second: Sequence[str | None],
     places: dict[str, int],
     vectors: NDArray[np.float32],
     calibration: Calibration,
@@ -102,10 +106,10 @@ def _compare(
     rows = [row for row, text in enumerate(first) if text]
     columns = [column for column, text in enumerate(second) if text]
     if rows and columns:
-        ours = vectors[[places[first[row]] for row in rows]]
-        theirs = vectors[[places[second[column]] for column in columns]]
+        ours = vectors[[places[text] for text in first if text]]
+        theirs = vectors[[places[text] for text in second if text]]
         alike[np.ix_(rows, columns)] = calibration.sameness_of(ours @ theirs.T)
-    numbers = {text: number for number, text in enumerate(dict.fromkeys(first + second))}
+    numbers = {text: number for number, text in enumerate(dict.fromkeys([*first, *second]))}
     same = np.equal.outer([numbers[text] for text in first], [numbers[text] for text in second])
     alike[same] = 1.0  # two empty ones too
     return alike

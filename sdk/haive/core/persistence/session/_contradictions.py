@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from dataclasses import dataclass
 
 from haive.core.persistence.language.extractive import sentences
 
@@ -43,57 +44,38 @@ def contradiction(one: str, other: str) -> str | None:
     answers of which one begins with yes and the other with no (``yes / no``). Other ways to
     contradict are not seen: that takes a language model.
     """
-    return Statement(one).against(Statement(other))
+    first, second = _opening(one), _opening(other)
+    if (first in _YES and second in _NO) or (first in _NO and second in _YES):
+        return "yes / no"
+    seconds = [_Sentence(text) for text in sentences(other)[:_MOST]]
+    for text in sentences(one)[:_MOST]:
+        sentence = _Sentence(text)
+        for candidate in sorted(seconds, key=sentence.shared, reverse=True)[:1]:
+            if sentence.shared(candidate) >= _FRAME and (found := sentence.against(candidate)):
+                return found
+    return None
 
 
-class Statement:
-    """An answer, taken apart: what is compared with many is taken apart once.
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What of a text another one can contradict."""
 
-    Args:
-        text: What was said.
-    """
+    numbers: frozenset[str]
+    names: frozenset[str]
+    is_negated: bool
 
-    def __init__(self, text: str) -> None:
-        self._opening = _opening(text)
-        self._sentences = [_Sentence(each) for each in sentences(text)[:_MOST]]
-
-    def against(self, other: Statement) -> str | None:
-        """As `contradiction`."""
-        first, second = self._opening, other._opening
-        if (first in _YES and second in _NO) or (first in _NO and second in _YES):
-            return "yes / no"
-        for sentence in self._sentences:
-            shares = [sentence.shared(candidate) for candidate in other._sentences]
-            if shares and (most := max(shares)) >= _FRAME:
-                found = sentence.against(other._sentences[shares.index(most)])
-                if found is not None:
-                    return found
-        return None
-
-
-class _Sentence:
-    def __init__(self, text: str) -> None:
-        tokens = _TOKEN.findall(unicodedata.normalize("NFKC", text))
-        self.numbers = {_plain(token) for token in tokens if _NUMBER.fullmatch(token)}
-        words = [token for token in tokens if not _NUMBER.fullmatch(token)]
-        lowered = [word.casefold().replace("\u2019", "'") for word in words]
-        negated = [word in _NOT or word.endswith("n't") for word in lowered]
-        self.is_negated = sum(negated) % 2 == 1
-        self.names = {word for word in words[1:] if word[0].isupper() and len(word) > 1}
-        self.frame = Counter(
-            word
-            for word, original, no in zip(lowered, words, negated, strict=True)
-            if not no and original not in self.names
+    @classmethod
+    def of(cls, text: str) -> Claims:
+        """The claims of all sentences of a text together."""
+        found = [_Sentence(sentence).claims for sentence in sentences(text)]
+        return cls(
+            frozenset().union(*(claims.numbers for claims in found)),
+            frozenset().union(*(claims.names for claims in found)),
+            sum(claims.is_negated for claims in found) % 2 == 1,
         )
-        self.words = self.frame.total()
 
-    def shared(self, other: _Sentence) -> float:
-        """The share of words that both have, numbers, names and negations aside."""
-        common = sum(min(n, other.frame[word]) for word, n in self.frame.items())
-        total = self.words + other.words - common
-        return common / total if total else float(bool(self.numbers))
-
-    def against(self, other: _Sentence) -> str | None:
+    def against(self, other: Claims) -> str | None:
+        """What two contradict each other in, if they speak of the same."""
         if self.is_negated != other.is_negated:
             return "negation"
         for kind, ours, theirs in (
@@ -103,6 +85,32 @@ class _Sentence:
             if (mine := ours - theirs) and (yours := theirs - ours):
                 return f"{kind}: {', '.join(sorted(mine))} / {', '.join(sorted(yours))}"
         return None
+
+
+class _Sentence:
+    def __init__(self, text: str) -> None:
+        tokens = _TOKEN.findall(unicodedata.normalize("NFKC", text))
+        numbers = frozenset(_plain(token) for token in tokens if _NUMBER.fullmatch(token))
+        words = [token for token in tokens if not _NUMBER.fullmatch(token)]
+        lowered = [word.casefold().replace("\u2019", "'") for word in words]
+        negated = [word in _NOT or word.endswith("n't") for word in lowered]
+        names = frozenset(word for word in words[1:] if word[0].isupper() and len(word) > 1)
+        self.claims = Claims(numbers, names, sum(negated) % 2 == 1)
+        self._frame = Counter(
+            word
+            for word, original, no in zip(lowered, words, negated, strict=True)
+            if not no and original not in names
+        )
+
+    def shared(self, other: _Sentence) -> float:
+        """The share of words that both have, numbers, names and negations aside."""
+        total = (self._frame | other._frame).total()
+        if not total:
+            return float(bool(self.claims.numbers))
+        return (self._frame & other._frame).total() / total
+
+    def against(self, other: _Sentence) -> str | None:
+        return self.claims.against(other.claims)
 
 
 def _opening(text: str) -> str:

@@ -35,6 +35,9 @@ class Draft:
             raise InvalidInputError("A message is twice on one side of a merge.")
         self._shared = set(refs[0]) & set(refs[1])
         self._settled: set[tuple[Side, MessageRef]] = set()
+        # What is kept of the secondary from here on comes after all of the primary.
+        self.secondary_last = False
+        self._last: list[tuple[Side, Message]] = []
         for ref in refs[1]:
             if ref in self._shared:
                 self._drop("secondary", ref, "same_message", ref, 1.0)
@@ -42,7 +45,7 @@ class Draft:
     @property
     def has_new(self) -> bool:
         """Whether anything of the secondary is kept."""
-        return any(side == "secondary" for side, _ in self._kept)
+        return any(side == "secondary" for side, _ in (*self._kept, *self._last))
 
     def is_new(self, messages: Sequence[Message]) -> bool:
         """Whether the secondary has any of these alone."""
@@ -87,7 +90,8 @@ class Draft:
             ref = MessageRef.of(message)
             if (side, ref) not in self._settled:
                 self._settled.add((side, ref))
-                self._kept.append((side, message))
+                later = self.secondary_last and side == "secondary"
+                (self._last if later else self._kept).append((side, message))
 
     def drop(
         self,
@@ -120,14 +124,14 @@ class Draft:
 
     def kept_messages(self) -> list[Message]:
         """What is kept, in order."""
-        return [message for _, message in self._kept]
+        return [message for _, message in (*self._kept, *self._last)]
 
     def plan(self, summary: MergeSummary | None = None) -> MergePlan:
         """The plan."""
         return MergePlan(
             entries=tuple(
                 MergeEntry(message=MessageRef.of(message), side=side)
-                for side, message in self._kept
+                for side, message in (*self._kept, *self._last)
             ),
             dropped=tuple(self._dropped),
             conflicts=tuple(self.conflicts),

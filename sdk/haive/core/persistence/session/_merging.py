@@ -12,7 +12,7 @@ import numpy as np
 from haive.core.persistence._in_parallel import in_parallel
 from haive.core.persistence.errors import InvalidInputError, ModelError
 from haive.core.persistence.session._aligning import align_turns, likeness, repeats
-from haive.core.persistence.session._contradictions import contradiction
+from haive.core.persistence.session._contradictions import Claims, contradiction
 from haive.core.persistence.session._draft import Draft
 from haive.core.persistence.session._judging import judge
 from haive.core.persistence.session._summary import summary_of
@@ -180,17 +180,10 @@ class _Merge:
 
     def _by_time(self) -> None:
         draft = self._draft
-        rest = [_timed(draft.primary), _timed(draft.only_secondary())]
-        places = [0, 0]
-        while places[0] < len(rest[0]) or places[1] < len(rest[1]):
-            heads = [
-                side[place] if place < len(side) else None
-                for side, place in zip(rest, places, strict=True)
-            ]
-            first, second = heads
-            take = 1 if first is None or (second is not None and second[0] < first[0]) else 0
-            draft.keep("secondary" if take else "primary", rest[take][places[take]][1])
-            places[take] += 1
+        ours, theirs = tool_groups(draft.primary), tool_groups(draft.only_secondary())
+        while ours or theirs:
+            later = not ours or (theirs and theirs[0][0].created_at < ours[0][0].created_at)
+            draft.keep(*("secondary", theirs.pop(0)) if later else ("primary", ours.pop(0)))
 
     async def _by_turns(self, chat: ChatModel | None) -> None:
         draft = self._draft
@@ -205,7 +198,7 @@ class _Merge:
             _AT_ONCE,
         )
         twins = self._twins(ours, theirs, alike, pairs, verdicts)
-        late: list[int] = []
+        draft.secondary_last = self._strategy is MergeStrategy.PRIMARY_WINS
         row = column = 0
         for (i, j), outcome in [
             *zip(pairs, verdicts, strict=True),
@@ -216,8 +209,6 @@ class _Merge:
             for new in range(column, j):
                 if new in twins:
                     self._drop_twin(theirs[new], ours[twins[new]], alike, twins[new], new)
-                elif self._strategy is MergeStrategy.PRIMARY_WINS:
-                    late.append(new)
                 else:
                     draft.keep("secondary", theirs[new].messages)
             row, column = i + 1, j + 1
@@ -230,11 +221,9 @@ class _Merge:
             ):
                 # Answered by the secondary alone: new, and so after the primary.
                 draft.keep("primary", ours[i].messages)
-                late.append(j)
+                draft.keep("secondary", theirs[j].messages)
             else:
                 self._pair(ours[i], theirs[j], alike, (i, j), outcome)
-        for new in late:
-            draft.keep("secondary", theirs[new].messages)
 
     async def _verdict(
         self, ours: Turn, theirs: Turn, sameness: float, chat: ChatModel | None
@@ -353,24 +342,14 @@ def _comparable(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     """How alike prompts are, where they do not ask for different things."""
     prompts = alike.prompts.copy()
-    shared = [{MessageRef.of(message) for message in turn.prompt} for turn in theirs]
-    for i, turn in enumerate(ours):
-        mine = {MessageRef.of(message) for message in turn.prompt}
-        for j in np.flatnonzero(prompts[i] >= _SAME_PROMPT).tolist():
-            if mine & shared[j]:
-                prompts[i, j] = 2.0  # the same message, not one with the same words
-            elif contradiction(said(turn.prompt), said(theirs[j].prompt)) is not None:
-                prompts[i, j] = 0.0  # a table for two, and one for three
+    refs = [[set(map(MessageRef.of, turn.prompt)) for turn in side] for side in (ours, theirs)]
+    claims = [[Claims.of(said(turn.prompt)) for turn in side] for side in (ours, theirs)]
+    for i, j in np.argwhere(prompts >= _SAME_PROMPT).tolist():
+        if refs[0][i] & refs[1][j]:
+            prompts[i, j] = 2.0  # the same message, not one with the same words
+        elif claims[0][i] != claims[1][j] and claims[0][i].against(claims[1][j]):
+            prompts[i, j] = 0.0  # a table for two, and one for three
     return prompts
-
-
-def _timed(messages: Sequence[Message]) -> list[tuple[datetime, list[Message]]]:
-    """What stays together, with its time: never before that of what stands before it."""
-    timed: list[tuple[datetime, list[Message]]] = []
-    for group in tool_groups(messages):
-        time = group[0].created_at
-        timed.append((max(time, timed[-1][0]) if timed else time, group))
-    return timed
 
 
 def _latest(messages: Sequence[Message]) -> datetime:

@@ -101,7 +101,7 @@ def with_session(command: Command[P]) -> Callable[..., None]:
 
         async def within() -> None:
             ring = read_ring(key_file)
-            async with target.store() as store:
+            async with target.opened() as store:
                 await command(Session(store, ring), *arguments, **options)
 
         try:

@@ -7,14 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from haive.core.persistence.cli.connection import manager_of
 from haive.core.persistence.cli.output import count, out, plain, print_json
-from haive.core.persistence.cli.tenants.opening import (
-    AsJson,
-    TenantId,
-    Yes,
-    manager_of,
-    with_manager,
-)
+from haive.core.persistence.cli.tenants.opening import AsJson, TenantId, Yes, with_manager
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
 
 import typer
 
-from haive.core.persistence.cli.connection import DatabaseUrl, Key, Schema, Url, find_target
+from haive.core.persistence.cli.connection import (
+    DatabaseUrl,
+    Key,
+    Schema,
+    Url,
+    find_target,
+    manager_of,
+)
 
 if TYPE_CHECKING:
     from haive.core.persistence.multitenancy import TenantManager
-    from haive.core.persistence.store import Store
 
 P = ParamSpec("P")
 
@@ -50,24 +55,6 @@ def with_manager(command: Command[P]) -> Callable[..., None]:
     run.__signature__ = own  # type: ignore[attr-defined]
     run.__annotations__ = {name: one.annotation for name, one in own.parameters.items()}
     return run
-
-
-def manager_of(store: Store, **config: Any) -> TenantManager:
-    """A manager that opens encrypted tenants too, where TENANT_MASTER_KEY is set."""
-    from haive.core.persistence.encryption import (  # noqa: PLC0415 - slow
-        DatabaseKeyStore,
-        DataKeys,
-        EnvironmentKey,
-    )
-    from haive.core.persistence.multitenancy import (  # noqa: PLC0415 - slow
-        TenantConfig,
-        TenantManager,
-    )
-
-    keys = None
-    if os.environ.get("TENANT_MASTER_KEY"):
-        keys = DataKeys(EnvironmentKey(), DatabaseKeyStore(store))
-    return TenantManager(store, TenantConfig(**config), keys=keys)
 
 
 def _options(

@@ -11,9 +11,9 @@ import asyncpg
 import orjson
 
 from haive.core.persistence.local.realtime import bindings, limits
+from haive.core.persistence.local.realtime.database import AwayError, act_as
 from haive.core.persistence.local.realtime.pgoutput import Relation
 from haive.core.persistence.local.realtime.rows import Rows
-from haive.core.persistence.local.realtime.tokens import RefusedError
 
 if TYPE_CHECKING:
     from haive.core.persistence.local.realtime.bindings import Binding, Bound
@@ -75,6 +75,7 @@ class Changes:
             raise bindings.refused({})
         parsed = [bindings.parse(item) for item in asked]
         async with self._database.transaction() as connection:
+            await act_as(connection, who, "")  # in whose name all is asked from here on
             for item, binding in zip(asked, parsed, strict=True):
                 if not await self._can_be(connection, binding, who):
                     raise bindings.refused(item)
@@ -84,7 +85,7 @@ class Changes:
         found = await connection.fetchrow(_PUBLISHED, binding.schema, binding.table or "*")
         if found is None:
             return False
-        if not binding.conditions:
+        if not binding.conditions and binding.select is None:
             return True
         if binding.table in {None, "*"} or binding.schema == "*":
             return False  # whose columns?
@@ -121,7 +122,7 @@ class Changes:
             batch = self._waiting[:_BATCH]
             try:
                 await self._tell_all(batch)
-            except RefusedError:  # Postgres is away: it will be back
+            except AwayError:
                 await asyncio.sleep(_PAUSE)
                 continue
             del self._waiting[: len(batch)]

@@ -52,6 +52,11 @@ const commands: Record<string, (given: Record<string, unknown>) => Promise<void>
   async http(given) {
     tell({ http: await channel!.httpSend(given.event as string, given.payload) });
   },
+  async call(given) {
+    const { data, error } = await supabase.schema("haive")
+      .rpc(given.function as string, given.arguments as Record<string, unknown>);
+    tell({ called: given.function, data, error: error?.message, code: error?.code });
+  },
   async track(given) {
     tell({ tracked: await channel!.track(given.payload as Record<string, unknown>) });
   },

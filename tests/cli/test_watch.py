@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence.cli.app import app
+
+_PROGRAM = "from haive.core.persistence.cli import main; main()"
+_OURS = ("DATABASE_URL", "SUPABASE_", "HAIVE_")
+
+
+@pytest.fixture
+async def store(stack, tenant):
+    config = PersistenceConfig(connection_string=stack.database_url, tenant=tenant)
+    async with PostgresStore(config) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(way):
+    async def one(*arguments, **environment):
+        hidden = dict.fromkeys(name for name in os.environ if name.startswith(_OURS))
+        return await asyncio.to_thread(
+            CliRunner().invoke,
+            app,
+            ["watch", *map(str, arguments)],
+            env={**hidden, **way, **environment},
+        )
+
+    return one
+
+
+async def test_it_shows_what_has_happened_after_a_cursor(run, store):
+    conversation = await store.create_conversation("agent")
+    await store.add_message(conversation.id, "user", "hello \x1b[31m[red]there")
+    shown = await run("--after", "0", "--limit", 2, "--messages")
+    assert shown.exit_code == 0, shown.output
+    lines = shown.stdout.splitlines()
+    assert "conversation.created" in lines[0]
+    assert str(conversation.id) in lines[0]
+    assert "messages.added" in lines[1]
+    assert lines[2].split() == ["1", "user", "hello", "\N{REPLACEMENT CHARACTER}[31m[red]there"]
+
+
+async def test_json_is_an_event_a_line_with_the_messages(run, store):
+    conversation = await store.create_conversation("agent")
+    other = await store.create_conversation("agent")
+    await store.add_message(other.id, "user", "not this")
+    await store.add_message(conversation.id, "user", "hello")
+    options = ("--conversation", conversation.id, "--json", "--quiet")
+    shown = await run(*options, "--after", "0", "--limit", 2, "--messages")
+    first, second = map(json.loads, shown.stdout.splitlines())
+    assert (first["kind"], first["messages"]) == ("conversation.created", [])
+    assert [message["content"] for message in second["messages"]] == ["hello"]
+    again = await run(*options, "--after", first["cursor"], "--limit", 1)
+    assert json.loads(again.stdout)["first_seq"] == 1
+    assert "messages" not in json.loads(again.stdout)
+    assert again.stderr == ""
+
+
+async def test_a_thread_and_a_session_are_watched_by_name(run, store):
+    from haive.core.persistence.checkpointer import Checkpointer  # noqa: PLC0415
+
+    await Checkpointer(store).save("trip", {"step": 1})
+    conversation = await store.create_conversation("agent")
+    shown = await run("--thread", "trip", "--after", "0", "--limit", 1, "--json")
+    assert json.loads(shown.stdout)["thread"] == "trip"
+    shown = await run("--session", conversation.id, "--after", "0", "--limit", 1, "--json")
+    assert json.loads(shown.stdout)["conversation_id"] == str(conversation.id)
+    shown = await run("--session", conversation.id, "--thread", "trip")
+    assert shown.exit_code == 2
+    assert "exclude" in shown.output
+
+
+async def test_it_follows_until_ctrl_c(stack, store, tenant):
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _PROGRAM, "watch", "--json", "--tenant", tenant),
+        *("--database-url", stack.database_url),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    async with asyncio.timeout(60):
+        assert await program.stderr.readline() == b"Watching tenant. Ctrl-C ends.\n"
+        conversation = await store.create_conversation("agent")
+        event = json.loads(await program.stdout.readline())
+        assert event["conversation_id"] == str(conversation.id)
+        program.send_signal(signal.SIGINT)
+        out, err = await program.communicate()
+    assert (program.returncode, out, err) == (0, b"", b"")

@@ -1,0 +1,188 @@
+"""Who joins the topics of Realtime, who sends on them, and who is seen there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
+
+_PERSONAS = {"ada": "member", "rob": "reader", "bob": "member", "kim": "admin", "out": None}
+_THREAD = "the thread: of Ada"
+
+
+@pytest.fixture
+async def topics(other, owner, tenant):
+    """Topics of a tenant, in which one conversation and one thread are Ada's, with Rob."""
+    for user, role in _PERSONAS.items():
+        if role is not None:
+            await other.set_member(user, role)
+    conversation = await other.create_conversation(
+        "agent", user_id="ada", metadata={"participants": ["rob"]}
+    )
+    await owner.execute(
+        "insert into haive.threads (tenant_id, thread_id, user_id) values ($1, $2, 'ada')",
+        *(tenant, _THREAD),
+    )
+    names = {
+        "tenant": "tenant",
+        "conversations": "conversations",
+        "states": "agent_states",
+        "conversation": f"conversation:{conversation.id}",
+        "session": f"session:{conversation.id}",
+        "thread": f"thread:{_THREAD}",
+        "unknown": f"conversation:{uuid4()}",
+        "nonsense": "nonsense",
+    }
+    return {name: f"haive:{tenant}:{channel}" for name, channel in names.items()}
+
+
+@pytest.fixture
+def probe(owner):
+    """Try what the server tries: `await probe("ada", topic, "insert", "presence")`."""
+
+    @asynccontextmanager
+    async def undone():
+        transaction = owner.transaction()
+        await transaction.start()
+        try:
+            yield
+        finally:
+            await transaction.rollback()
+
+    async def ask(user, topic, verb, extension):
+        async with undone():
+            if verb == "select":
+                await owner.execute(
+                    "insert into realtime.messages (topic, extension, private)"
+                    " values ($1, $2, true)",
+                    *(topic, extension),
+                )
+            claims = json.dumps({"sub": user, "role": "authenticated"})
+            await owner.execute(
+                "select set_config('request.jwt.claims', $1, true),"
+                " set_config('realtime.topic', $2, true),"
+                " set_config('role', 'authenticated', true)",
+                *(claims, topic),
+            )
+            if verb == "select":
+                query = "select count(*) from realtime.messages where topic = $1"
+                return await owner.fetchval(query, topic) > 0
+            try:
+                await owner.execute(
+                    "insert into realtime.messages (topic, extension, private)"
+                    " values ($1, $2, true)",
+                    *(topic, extension),
+                )
+            except asyncpg.InsufficientPrivilegeError:
+                return False
+            return True
+
+    return ask
+
+
+_JOIN = {
+    "tenant": {"kim"},
+    "conversations": {"ada", "rob", "bob", "kim"},
+    "states": {"ada", "rob", "bob", "kim"},
+    "conversation": {"ada", "rob", "kim"},
+    "session": {"ada", "rob", "kim"},
+    "thread": {"ada", "kim"},
+    "unknown": {"kim"},
+    "nonsense": set(),
+}
+_SEND = {"conversation": {"ada", "kim"}, "session": {"ada", "kim"}, "unknown": {"kim"}}
+
+
+async def test_who_hears_joins_and_who_writes_sends_and_readers_are_seen(topics, probe) -> None:
+    async def who(name, verb, extension):
+        return {user for user in _PERSONAS if await probe(user, topics[name], verb, extension)}
+
+    for name in topics:
+        for extension in ("broadcast", "presence"):
+            assert await who(name, "select", extension) == _JOIN[name], (name, extension)
+        assert await who(name, "insert", "presence") == _JOIN[name], name
+        assert await who(name, "insert", "broadcast") == _SEND.get(name, set()), name
+
+
+async def test_a_topic_of_another_tenant_or_schema_or_of_none_is_refused(
+    topics, probe, owner
+) -> None:
+    await owner.execute(
+        "insert into haive.tenants (tenant_id, name) values ('elsewhere', 'E')"
+        " on conflict do nothing"
+    )
+    for topic in (
+        "haive:elsewhere:conversations",
+        topics["conversations"].replace("haive:", "other:"),
+        "haive::conversations",
+        "haive",
+        "room",
+    ):
+        assert not await probe("kim", topic, "select", "broadcast"), topic
+
+
+async def test_a_closed_tenant_lets_nobody_join(topics, probe, owner, tenant) -> None:
+    await owner.execute(
+        "update haive.tenants set status = 'suspended' where tenant_id = $1", tenant
+    )
+    assert not await probe("kim", topics["conversations"], "select", "broadcast")
+
+
+async def test_the_probe_notices_an_open_door(topics, probe, owner) -> None:
+    policy = 'create policy "open" on realtime.messages for select to authenticated using (true)'
+    await owner.execute(policy)
+    try:
+        assert await probe("out", topics["tenant"], "select", "broadcast")
+    finally:
+        await owner.execute('drop policy "open" on realtime.messages')
+
+
+async def test_the_server_lets_in_whom_the_policies_let_in(stack, topics, other, tenant) -> None:
+    async def joined(user, topic, heard):
+        client = AsyncRealtimeClient(
+            f"{stack.url}/realtime/v1", token=stack.publishable_key, auto_reconnect=False
+        )
+        await client.set_auth(stack.mint_user_token(user))
+        channel = client.channel(
+            topic,
+            {
+                "config": {
+                    "private": True,
+                    "broadcast": {"self": False, "ack": False},
+                    "presence": {"key": "", "enabled": False},
+                }
+            },
+        ).on_broadcast("events", heard.append)
+        states = []
+        await channel.subscribe(lambda state, _: states.append(state))
+        return client, states[0] is RealtimeSubscribeStates.SUBSCRIBED
+
+    heard, unheard = [], []
+    rob, may = await joined("rob", topics["conversation"], heard)
+    assert may
+    bob, may = await joined("bob", topics["conversation"], unheard)
+    assert not may
+    # As a web client does: the page says the topic, and asks for hints on it.
+    channel = topics["conversation"].split(":", 2)[2]
+    page = await other._transport._pool._pool.fetchval(
+        "select haive.read_events($1, watch => 'realtime', tenant => $2)", *(channel, tenant)
+    )
+    assert json.loads(page)["topic"] == topics["conversation"]
+    await other.add_message(channel.partition(":")[2], "user", "secret words")
+    async with asyncio.timeout(20):
+        while not heard:  # noqa: ASYNC110 - a list has no event
+            await asyncio.sleep(0.02)
+    # What there is to read, and nothing of what it says.
+    assert set(heard[0]["payload"]) == {"event", "id"}
+    assert "secret" not in json.dumps(heard, default=str)
+    assert unheard == []
+    for client in (rob, bob):
+        for one in client.get_channels():
+            one.rejoin_timer.reset()
+            one.join_push.destroy()
+        await client.close()

@@ -1,0 +1,94 @@
+"""A tenant that was made in the clear is sealed later, while it is worked in."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+
+import asyncpg
+import pytest
+
+from haive.core.persistence._keys import KeyRing
+from haive.core.persistence._sealing import Sealer
+from haive.core.persistence.checkpointer import Checkpointer
+from haive.core.persistence.encryption import DataKeys, EnvironmentKey, FileKeyStore
+from haive.core.persistence.errors import ConfigurationError, InvalidInputError
+from haive.core.persistence.multitenancy import TenantConfig, TenantManager
+from haive.core.persistence.multitenancy import manager as managing
+
+
+@pytest.fixture
+def keyed(base_store, tmp_path, monkeypatch):
+    """A manager that has keys, and makes tenants in the clear."""
+    monkeypatch.setattr(managing, "Sealer", partial(Sealer, max_age=0.2))
+    kek = EnvironmentKey(environ={"TENANT_MASTER_KEY": KeyRing.generate()})
+    keys = DataKeys(kek, FileKeyStore(tmp_path / "keys"))
+    return TenantManager(base_store, TenantConfig(), keys=keys)
+
+
+async def test_all_of_it_is_sealed_and_read_all_the_time(keyed, new_id, stack):
+    tenant = (await keyed.create_tenant(new_id())).tenant_id
+    texts = [f"message {number}" for number in range(60)]
+    async with keyed.tenant_context(tenant) as store:
+        conversation = (await store.create_conversation("agent")).id
+        for text in texts:
+            await store.add_message(conversation, "user", text)
+        await Checkpointer(store).save("thread", {"n": 1})
+
+        halfway = []
+
+        async def read():
+            async with keyed.tenant_context(tenant) as other:
+                halfway.append([m.text for m in await other.get_messages(conversation)])
+
+        reads = []
+        sealed = await keyed.encrypt_tenant(
+            tenant, batch=20, progress=lambda *_: reads.append(asyncio.create_task(read()))
+        )
+        await asyncio.gather(*reads)
+        # Who was in it before has no key, and puts nothing into it.
+        with pytest.raises(InvalidInputError, match="sealed by the client"):
+            await store.add_message(conversation, "user", "in the clear")
+
+    assert (sealed.began, sealed.rows, sealed.checkpoints) == (False, 61, 1)
+    assert len(reads) > 4
+    assert halfway == [texts] * len(reads)
+    assert (await keyed.get_tenant(tenant)).encrypted
+    async with keyed.tenant_context(tenant) as store:
+        await store.add_message(conversation, "user", "sealed from the start")
+        found = [message.text for message in await store.get_messages(conversation)]
+        assert found == [*texts, "sealed from the start"]
+        assert (await Checkpointer(store).recover("thread")).state == {"n": 1}
+    owner = await asyncpg.connect(stack.database_url)
+    plain = "select count(*) from haive.messages where tenant_id = $1 and sealed is null"
+    assert await owner.fetchval(plain, tenant) == 0
+    await owner.close()
+
+    again = await keyed.encrypt_tenant(tenant)
+    assert (again.key_id, again.began, again.rows) == (sealed.key_id, False, 0)
+
+
+async def test_one_that_was_ended_is_gone_on_with(keyed, new_id):
+    tenant = (await keyed.create_tenant(new_id())).tenant_id
+    async with keyed.tenant_context(tenant) as store:
+        conversation = (await store.create_conversation("agent")).id
+        for number in range(60):
+            await store.add_message(conversation, "user", f"message {number}")
+
+    class EndedError(Exception):
+        pass
+
+    def end(table, count):
+        if table == "messages":
+            raise EndedError
+
+    with pytest.raises(EndedError):
+        await keyed.encrypt_tenant(tenant, batch=20, progress=end)
+    sealed = await keyed.encrypt_tenant(tenant, batch=20)
+    assert (sealed.began, sealed.rows) == (False, 40)
+
+
+async def test_without_keys_nothing_is_changed(manager, tenant_id):
+    with pytest.raises(ConfigurationError, match="no keys"):
+        await manager.encrypt_tenant(tenant_id)
+    assert not (await manager.get_tenant(tenant_id)).encrypted
