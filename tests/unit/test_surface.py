@@ -18,9 +18,8 @@ from haive.core.persistence import (
     config,
     embedding,
     errors,
-    language,
-
     events,
+    language,
     models,
     postgres,
     privacy,
@@ -88,6 +87,7 @@ def test_a_model_is_imported_where_it_is_used() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []
+
 
 def test_the_public_names_of_events() -> None:
     assert {field.name for field in fields(events.Event)} == {
