@@ -81,3 +81,20 @@ def test_a_tenant_that_is_not_there_is_an_error(bare_haive, stack):
     )
     assert done.returncode == 1
     assert "nobody" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["sealed", "in a schema"])
+async def test_a_session_begins_and_is_shown_there(kind, make, bare_haive, stack):
+    tenant = await make(kind)
+
+    def haive(*arguments):
+        environment = {"DATABASE_URL": stack.database_url, "TENANT_MASTER_KEY": _MASTER}
+        done = bare_haive("sessions", *arguments, "--tenant", tenant, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    made = json.loads(haive("create", "--title", "Only they read this.", "--json"))
+    branch = json.loads(haive("branch", made["id"], "--json"))
+    assert branch["parent_id"] == made["id"]
+    assert "Only they read this." in haive("tree", branch["id"])
+    assert "Only they read this." in haive("list")

@@ -60,7 +60,7 @@ def with_manager(command: Command[P]) -> Callable[..., None]:
         async def within() -> None:
             from haive.core.persistence.session import SessionManager  # noqa: PLC0415 - slow
 
-            async with target.store() as store:
+            async with target.opened() as store:
                 await command(SessionManager(store), *arguments, **options)
 
         asyncio.run(within())
