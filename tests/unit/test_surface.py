@@ -155,6 +155,13 @@ def test_the_wheel_carries_the_migrations_and_the_version_is_one() -> None:
     assert schema.required_version() == schema.migrations()[-1].version
 
 
+def test_total_tokens_is_the_sum_or_an_error() -> None:
+    assert models.TokenUsage(input_tokens=1, output_tokens=2, total_tokens=None).total_tokens == 3
+    for wrong in ({"total_tokens": 0}, {"total_tokens": 4}, {"output_tokens": 2_147_483_647}):
+        with pytest.raises(ValueError, match="total_tokens"):
+            models.TokenUsage(**{"input_tokens": 1, "output_tokens": 2, **wrong})
+
+
 def test_models_are_frozen_and_take_nothing_unknown() -> None:
     usage = models.TokenUsage(input_tokens=1, output_tokens=2)
     assert usage.total_tokens == 3

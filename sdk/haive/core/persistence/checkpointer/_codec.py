@@ -85,6 +85,8 @@ _ZONE, _ADDRESS = range(10, 12)
 _TUPLE, _SET, _FROZENSET, _DEQUE, _MAP, _FRACTION = range(20, 26)
 _ENUM, _DATACLASS, _MODEL, _NAMEDTUPLE, _ARRAY, _SCALAR = range(40, 46)
 _END = 127
+#: How a dict begins in msgpack: small ones, and those with their length behind it.
+_DICTS = frozenset(bytes((first,)) for first in (*range(0x80, 0x90), 0xDE, 0xDF))
 
 #: The messages of LangChain, which are allowed where they are imported.
 _MESSAGES = frozenset(
@@ -177,6 +179,8 @@ class Codec:
 
     def first_class(self, data: bytes) -> type | None:
         """The allowed class that the first item of a packed list is of; None if it is of none."""
+        if data[1:2] in _DICTS:  # as most states are: nothing is read for this alone
+            return None
         value, _ = _read(data)
         first = value[0] if isinstance(value, list) and value else None
         tag = first[0] if isinstance(first, list) and first else None

@@ -70,35 +70,17 @@ class Reader:
         known = {} if found.frames is None else await self._engine.states(found)
         answer = []
         for row in found.checkpoints:
-            bare = row.metadata is None and row.tags is None and row.sealed is None
             metadata: dict[str, Any] = {}
             tags: tuple[str, ...] = ()
-            # Without details nothing was sent; with a key, what is not sealed is refused.
-            if not bare or (row.key_id is None and sealer.keys is not None):
+            if sealer.takes(row.key_id):
+                metadata, tags = row.metadata or {}, tuple(row.tags or ())
+            elif row.key_id is None or (row.metadata, row.tags, row.sealed) != (None, None, None):
+                # Without details nothing was sent; with a key, what is not sealed is refused.
                 metadata, tags, _ = self._engine.open_details(sealer, row)
             state = None
             if row.id in known:
                 state = await self.state(row, known[row.id].plain)
-            answer.append(
-                Checkpoint(
-                    id=row.id,
-                    thread_id=row.thread_id,
-                    namespace=row.namespace,
-                    branch=row.branch,
-                    seq=row.seq,
-                    parent_id=row.parent_id,
-                    created_at=row.created_at,
-                    failed=row.failed,
-                    tags=tags,
-                    metadata=metadata,
-                    size=row.size,
-                    stored_bytes=row.bytes,
-                    depth=row.depth,
-                    encrypted=row.key_id is not None,
-                    schema_hash=row.schema_hash,
-                    state=state,
-                )
-            )
+            answer.append(_checkpoint(row, metadata, tags, state))
         return answer
 
     async def history(self, limit: int, before: int | None, **wanted: Any) -> list[Checkpoint]:
@@ -340,6 +322,32 @@ class Reader:
             before = found.next_seq
             if before is None:
                 return
+
+
+def _checkpoint(
+    row: Row, metadata: dict[str, Any], tags: tuple[str, ...], state: object
+) -> Checkpoint:
+    # What is in a row was checked: a third of the time of calling the class.
+    checkpoint = Checkpoint.__new__(Checkpoint)
+    checkpoint.__dict__.update(
+        id=row.id,
+        thread_id=row.thread_id,
+        namespace=row.namespace,
+        branch=row.branch,
+        seq=row.seq,
+        parent_id=row.parent_id,
+        created_at=row.created_at,
+        failed=row.failed,
+        tags=tags,
+        metadata=metadata,
+        size=row.size,
+        stored_bytes=row.bytes,
+        depth=row.depth,
+        encrypted=row.key_id is not None,
+        schema_hash=row.schema_hash,
+        state=state,
+    )
+    return checkpoint
 
 
 def _state_of(envelope: object) -> Any:

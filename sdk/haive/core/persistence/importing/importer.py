@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.importing.collector import collecting_seldom
 from haive.core.persistence.importing.detect import FormatName, detect
 from haive.core.persistence.importing.formats import DRAFTERS
 from haive.core.persistence.importing.prepare import ImportSettings, Prepared, prepare
@@ -76,7 +77,7 @@ async def import_file(
     if store is None and not dry_run:
         raise InvalidInputError("There is no store to import to.")
     report = ImportReport(dry_run=dry_run)
-    with closing(await in_thread(lambda: Source.open(file))) as opened:
+    with closing(await in_thread(lambda: Source.open(file))) as opened, collecting_seldom():
         kind, framing = detect(opened.head, format)
         report.format = kind
         settings = ImportSettings(
