@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from haive.core.persistence.local import LocalStack
 
 _METHOD = (
-    "A local stack, all on one machine; events carry 200 bytes. insert is realtime.send from psql's"
-    " place to the callback of supabase-py on a private channel, change an inserted row by"
-    " postgres_changes under row level security, client one client's broadcast at another."
+    "A local stack, all on one machine; events carry 200 bytes. insert is from realtime.send in a"
+    " transaction of its own to the callback of supabase-py on a private channel, statement what"
+    " of that is the statement; change an inserted row by postgres_changes under row level"
+    " security, client one client's broadcast at another."
     " events: statements of 100 realtime.send, one after the other, until all have arrived: at"
     " supabase-py, at a plain WebSocket, at 50 of these."
 )
@@ -126,6 +127,9 @@ async def _latencies(
             await owner.execute(_SEND, "latency", _TEXT, 1)
             await arrivals.wait_for(wanted)
 
+        async def statement(_: int) -> None:
+            await owner.execute(_SEND, "nobody listens", _TEXT, 1)
+
         async def change(_: int) -> None:
             wanted = arrivals.count + 1
             await owner.execute("insert into public.bench_rows (body) values ($1)", _TEXT)
@@ -137,7 +141,7 @@ async def _latencies(
             await arrivals.wait_for(wanted)
 
         samples = await take_turns_by_call(
-            {"insert": insert, "change": change, "client": client},
+            {"statement": statement, "insert": insert, "change": change, "client": client},
             rounds=rounds,
             calls=calls,
             progress=progress,
