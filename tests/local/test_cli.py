@@ -60,6 +60,12 @@ async def test_start_leaves_a_stack_that_works(running):
     assert running["running"] is True
 
 
+def test_status_tells_of_each_service(haive, running):
+    assert running["services"]["postgres"] == "running"
+    assert running["services"]["realtime"] == "starts when asked"
+    assert "realtime starts when asked" in " ".join(haive("status").stdout.split())
+
+
 def test_start_twice_is_the_same_stack(haive, running):
     again = haive("start", "--no-migrate")
     assert again.returncode == 0

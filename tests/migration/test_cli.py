@@ -58,6 +58,21 @@ async def test_db_push_without_that_repair_fails_and_changes_nothing(project, su
     assert dump(dsn) == before
 
 
+async def test_a_migration_may_say_who_joins_a_channel_and_what_changes_are_told(
+    project, supabase, tmp_path
+):
+    (tmp_path / "supabase" / "migrations" / "29990101000000_channels.sql").write_text(
+        "create policy users_join on realtime.messages for select to authenticated"
+        " using ((select realtime.topic()) = 'lobby' and extension = 'broadcast');\n"
+        "grant insert on realtime.messages to haive_writer;\n"
+        "alter publication supabase_realtime add table haive.conversations;\n"
+    )
+    answer = supabase(project.database_url, "db", "push")
+    assert answer.returncode == 0, answer.stderr
+    answer = supabase(project.database_url, "db", "advisors", "--fail-on", "warn")
+    assert answer.returncode == 0, answer.stdout
+
+
 async def test_the_platforms_advisors_warn_of_nothing(project, pushed, supabase):
     admin = await asyncpg.connect(project.admin_url)
     # Without it they take the schema for one that nobody reaches, and skip it.

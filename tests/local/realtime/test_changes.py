@@ -213,3 +213,25 @@ async def test_of_a_row_that_is_too_large_the_short_values_are_sent(
     assert data["errors"] == ["Error 413: Payload Too Large"]
     assert data["record"]["id"] == note
     assert "body" not in data["record"]
+
+
+async def test_a_role_of_the_server_hears_nothing_and_holds_nobody_up(
+    new_client, join, member, write, eventually
+):
+    heard = await join(await new_client(member), "any", private=False, setup=notes())
+    forged = await new_client(member, role="postgres")
+    refused = await join(forged, "any", private=False, setup=notes())
+    await eventually(lambda: refused.errors)
+    await write()
+    await eventually(lambda: heard.changes)
+    assert refused.changes == []
+
+
+async def test_a_choice_of_columns_that_are_not_granted_is_refused(
+    new_client, join, member, rooms, eventually
+):
+    heard = await join(
+        await new_client(member), "any", private=False, setup=notes(select=["id", "secret"])
+    )
+    await eventually(lambda: heard.errors)
+    assert "Unable to subscribe to changes with given parameters" in heard.errors[0]

@@ -142,3 +142,29 @@ async def test_a_client_that_does_not_read_is_cut_off_and_others_hear_all(
         )
         await eventually(lambda: len(reading.broadcasts) == 300)
         assert await closing_code(idle) == 1006
+
+
+async def test_a_client_may_wait_until_the_log_is_read(connect):
+    async with connect() as websocket:
+        await websocket.send(joining("x", broadcast={"replication_ready": True}))
+        assert (await answer(websocket))["payload"]["status"] == "ok"
+        told = (await answer(websocket))["payload"]
+        assert (told["status"], told["message"]) == ("ok", "Replication connection established")
+
+
+async def test_a_client_may_have_its_join_wait_for_changes(connect, rooms):
+    asked = {"event": "*", "schema": "public", "table": "nothing_of_the_kind"}
+    options = {"postgres_changes": [asked], "postgres_changes_options": {"wait": True}}
+    async with connect() as websocket:
+        await websocket.send(joining("x", **options))
+        refused = (await answer(websocket))["payload"]
+        assert refused["status"] == "error"
+        assert refused["response"]["reason"].startswith("RealtimeDisabledForConfiguration: ")
+
+
+@pytest.mark.parametrize("replay", [{"since": "now"}, {"since": 0, "limit": 26}, [], {"limit": 1}])
+async def test_a_replay_that_cannot_be_is_refused(stack, connect, replay):
+    async with connect(key=stack.secret_key) as websocket:
+        await websocket.send(joining("x", private=True, broadcast={"replay": replay}))
+        refused = (await answer(websocket))["payload"]
+        assert refused["response"]["reason"].startswith("UnableToReplayMessages: ")

@@ -6,7 +6,7 @@ import time
 
 
 async def test_a_channel_ends_with_its_token(new_client, join, member, room, eventually):
-    client = await new_client(member, exp=int(time.time()) + 2)
+    client = await new_client(member, exp=int(time.time()) + 3)
     heard = await join(client, room)
     await eventually(lambda: heard.states[-1] == "CLOSED")
     assert heard.states == ["SUBSCRIBED", "CHANNEL_ERROR", "CLOSED"]
@@ -16,10 +16,10 @@ async def test_a_channel_ends_with_its_token(new_client, join, member, room, eve
 async def test_a_new_token_lets_a_channel_live_on(
     stack, new_client, join, member, room, database, eventually
 ):
-    client = await new_client(member, exp=int(time.time()) + 2)
+    client = await new_client(member, exp=int(time.time()) + 3)
     heard = await join(client, room)
     await client.realtime.set_auth(stack.mint_user_token(member))
-    other = await join(await new_client(member, exp=int(time.time()) + 2), room)
+    other = await join(await new_client(member, exp=int(time.time()) + 3), room)
     await eventually(lambda: other.states[-1] == "CLOSED")  # as this one would have
     await database.execute("select realtime.send('{}', 'later', $1)", room)
     await eventually(lambda: heard.events == ["later"])

@@ -207,6 +207,25 @@ def tenants(
 
 
 @app.command()
+def realtime(
+    *,
+    calls: Annotated[int, typer.Option(min=100, help="Events one by one in a round.")] = 500,
+    events: Annotated[int, typer.Option(min=1_000, help="Events in a row in a round.")] = 20_000,
+    rounds: Rounds = 3,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """How soon events of the database reach a subscriber of the local stack, and how many."""
+
+    async def measure(progress: Progress) -> Report:
+        from haive.core.persistence.bench import realtime as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(calls=calls, events=events, rounds=rounds, progress=progress)
+
+    _run(measure, check=check, as_json=as_json, needs_stack=True)
+
+
+@app.command()
 def schemas(
     *,
     tenants: Annotated[int, typer.Option(min=3, help="Each in a schema of its own.")] = 1_000,

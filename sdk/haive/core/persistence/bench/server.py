@@ -94,11 +94,18 @@ async def running_server(database_url: str | None) -> AsyncIterator[Server]:
                 await server.clear()
                 await server.owner.execute("delete from haive.tenants where tenant_id = $1", TENANT)
         return
+    async with running_stack() as (server, _):
+        yield server
+
+
+@asynccontextmanager
+async def running_stack() -> AsyncIterator[tuple[Server, LocalStack]]:
+    """A new local stack for the time of a bench, with its server."""
     async with (
         LocalStack(postgres_settings=_SETTINGS) as stack,
         _server(stack.database_url, stack.admin_url) as server,
     ):
-        yield server
+        yield server, stack
 
 
 @asynccontextmanager

@@ -1,13 +1,15 @@
 -- Run after bootstrap_platform.sql, as the superuser: schema realtime as on hosted. The server in
 -- realtime/ reads realtime.messages from the write-ahead log and asks its policies who may what.
 
--- Owner of the table, with postgres as a member: a migration may make policies, as on hosted.
+-- Owner of the table, with postgres as a member: so it may make policies, which on hosted an
+-- extension lets it do.
 create role supabase_realtime_admin nologin noinherit;
 grant supabase_realtime_admin to postgres;
 
 create schema realtime;
 grant all on schema realtime to supabase_realtime_admin;
-grant usage on schema realtime to postgres, anon, authenticated, service_role;
+grant usage on schema realtime to anon, authenticated, service_role;
+grant usage on schema realtime to postgres with grant option;
 
 -- Partitions by day: realtime/partitions.sql makes them ahead of time.
 create table realtime.messages (
@@ -28,6 +30,7 @@ comment on table realtime.messages is
 alter table realtime.messages owner to supabase_realtime_admin;
 alter table realtime.messages enable row level security;
 grant select, insert, update on realtime.messages to anon, authenticated, service_role;
+grant select, insert on realtime.messages to postgres with grant option;
 
 -- What a joining channel with `replay` asks for.
 create index messages_inserted_at_topic_index on realtime.messages (inserted_at desc, topic)

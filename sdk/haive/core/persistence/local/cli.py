@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="local",
-    help="Run Postgres, the REST API, Auth and Storage on this machine, without containers.",
+    help="Run Postgres, REST, Auth, Storage and Realtime on this machine, without containers.",
     no_args_is_help=True,
 )
 _out = Console(soft_wrap=True)
@@ -131,5 +131,7 @@ def _show(instance: Instance) -> None:
         ("Data", "data_dir"),
     ):
         table.add_row(f"[bold]{label}[/]", facts[key])
+    services = ", ".join(f"{name} {state}" for name, state in facts["services"].items())
+    table.add_row("[bold]Services[/]", services)
     _out.print(Panel(table, title=f"haive local: {instance.name}", expand=False))
     _out.print(f'eval "$(haive local env --name {instance.name})"', style="dim", highlight=False)

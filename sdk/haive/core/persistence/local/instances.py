@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from haive.core.persistence.errors import LocalStackError
 from haive.core.persistence.local import state
 from haive.core.persistence.local.client import SupervisorClient
@@ -22,6 +24,7 @@ from haive.core.persistence.local.settings import StackSettings
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 _STOP_TIMEOUT = 30.0
+_HEALTH_TIMEOUT = 2.0
 _WIPED = ("postgres", "objects", "logs")
 
 
@@ -72,6 +75,7 @@ class Instance:
         return {
             **status,
             **{name: about[name] for name in public},
+            "services": _services(about["url"]),
             "uptime": round(time.time() - about["started_at"], 1),
         }
 
@@ -167,6 +171,16 @@ class Instance:
                 f" --name {self.name}`."
             )
         return about
+
+
+def _services(url: str) -> dict[str, str]:
+    """Return what the stack says of its parts; nothing where it does not answer."""
+    try:
+        health = httpx.get(f"{url}/health", timeout=_HEALTH_TIMEOUT, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return {}
+    services: dict[str, str] = health["services"]
+    return services
 
 
 def _versions() -> dict[str, str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LocalStack:
-    """Postgres, PostgREST, Auth and Storage behind one URL, on this machine, without containers.
+    """Postgres, PostgREST, Auth, Storage and Realtime behind one URL, without containers.
 
     ```python
     async with LocalStack() as stack:

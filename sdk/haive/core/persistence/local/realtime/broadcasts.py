@@ -46,9 +46,10 @@ class Broadcasts:
         topic, event, message_id = (_text(row[places[name]]) for name in ("topic", "event", "id"))
         payload, blob = row[places["payload"]], row[places["binary_payload"]]
         body = payload if isinstance(payload, bytes) else blob
-        if topic is None or event is None or not isinstance(body, bytes):
-            return  # a row that asks the policies, or a hand-made one
-        address = Address(topic, private=row[places["private"]] == b"t")
+        private = row[places["private"]]
+        if topic is None or event is None or private is None or not isinstance(body, bytes):
+            return  # a row of somebody's own making
+        address = Address(topic, private=private == b"t")
         if not self._hub.has(address):
             return
         if len(body) > limits.BROADCAST_BYTES:

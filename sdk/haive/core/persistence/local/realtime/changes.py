@@ -11,9 +11,9 @@ import asyncpg
 import orjson
 
 from haive.core.persistence.local.realtime import bindings, limits
+from haive.core.persistence.local.realtime.database import AwayError, act_as
 from haive.core.persistence.local.realtime.pgoutput import Relation
 from haive.core.persistence.local.realtime.rows import Rows
-from haive.core.persistence.local.realtime.tokens import RefusedError
 
 if TYPE_CHECKING:
     from haive.core.persistence.local.realtime.bindings import Binding, Bound
@@ -75,6 +75,7 @@ class Changes:
             raise bindings.refused({})
         parsed = [bindings.parse(item) for item in asked]
         async with self._database.transaction() as connection:
+            await act_as(connection, who, "")  # in whose name all is asked from here on
             for item, binding in zip(asked, parsed, strict=True):
                 if not await self._can_be(connection, binding, who):
                     raise bindings.refused(item)
@@ -84,7 +85,7 @@ class Changes:
         found = await connection.fetchrow(_PUBLISHED, binding.schema, binding.table or "*")
         if found is None:
             return False
-        if not binding.conditions:
+        if not binding.conditions and binding.select is None:
             return True
         if binding.table in {None, "*"} or binding.schema == "*":
             return False  # whose columns?
@@ -120,17 +121,26 @@ class Changes:
             await self._arrived.wait()
             batch = self._waiting[:_BATCH]
             try:
-                await self._tell(batch)
-            except RefusedError:  # Postgres is away: it will be back
+                await self._tell_all(batch)
+            except AwayError:
                 await asyncio.sleep(_PAUSE)
                 continue
-            except (asyncpg.PostgresError, ValueError, LookupError) as error:
-                code = getattr(error, "sqlstate", type(error).__name__)
-                log.warning("changes of %s rows were lost: %s", len(batch), code)
             del self._waiting[: len(batch)]
             self._taken.set()
             if not self._waiting:
                 self._arrived.clear()
+
+    async def _tell_all(self, batch: list[Change]) -> None:
+        """Tell a batch; where a row of it cannot be told, that one is left out."""
+        try:
+            await self._tell(batch)
+        except (asyncpg.PostgresError, ValueError, LookupError) as error:
+            if len(batch) > 1:
+                for change in batch:
+                    await self._tell_all([change])
+                return
+            code = getattr(error, "sqlstate", type(error).__name__)
+            log.warning("a change of %s was lost: %s", batch[0].relation.table, code)
 
     def _about(self, relation: Relation) -> Bound:
         key = (relation.schema, relation.table)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # A timer for ten years would not fit: the token is looked at again every hour.
 _LONGEST_TIMER = 3600.0
 _READY_TIMEOUT = 10.0
+_NO_PERSISTENCE = "persist is not supported by the local stack: use realtime.send"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +270,9 @@ class Channel:
     async def _broadcast(self, message: Message) -> None:
         if not await self._sends(BROADCAST):
             return  # as on the platform: no word of it
+        if message.wants_persistence:
+            self.socket.reply(message, "error", {"error": _NO_PERSISTENCE})
+            return
         event = message.payload.get("event")
         if message.blob is None:
             body = orjson.dumps(message.payload)

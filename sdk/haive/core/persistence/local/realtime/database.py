@@ -20,6 +20,16 @@ if TYPE_CHECKING:
         asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     )
 
+
+class AwayError(RefusedError):
+    """Postgres does not answer: it may in a moment."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "UnableToConnectToProject", "Realtime was unable to connect to the project database"
+        )
+
+
 _CONNECTIONS = 4
 _TIMEOUT = 5.0
 # PostgREST's rule: a token may name the roles that were granted to authenticator, and no others.
@@ -67,7 +77,7 @@ class Database:
         """Hand out a connection in a transaction that is rolled back in any case.
 
         Raises:
-            RefusedError: Postgres is away.
+            AwayError: Postgres is away.
         """
         try:
             async with (await self._opened()).acquire(timeout=_TIMEOUT) as connection:
@@ -78,10 +88,7 @@ class Database:
                 finally:
                     await transaction.rollback()
         except (*_AWAY, TimeoutError) as error:
-            raise RefusedError(
-                "UnableToConnectToProject",
-                "Realtime was unable to connect to the project database",
-            ) from error
+            raise AwayError from error
 
     async def _opened(self) -> asyncpg.Pool[asyncpg.Record]:
         async with self._opening:

@@ -62,7 +62,7 @@ def parse(text: str) -> tuple[Condition, ...]:
     Raises:
         FilterError: It means nothing.
     """
-    if len(text) > _LONGEST or "\0" in text:
+    if not 0 < len(text) <= _LONGEST or "\0" in text:
         raise FilterError
     parts = _PART.findall(text)
     if ",".join(parts) != text:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from haive.core.persistence.local.realtime import limits
 from haive.core.persistence.local.realtime.authorization import BROADCAST
+from haive.core.persistence.local.realtime.database import AwayError
 from haive.core.persistence.local.realtime.hub import Address
 from haive.core.persistence.local.realtime.wire import Outgoing, OutgoingBlob
 
@@ -131,5 +132,4 @@ def _answer(status: int, message: str) -> web.Response:
 
 def refuse(refused: RefusedError) -> web.Response:
     """Return the answer to a request whose token, or whose database, is no good."""
-    away = refused.reason.startswith("UnableToConnectToProject")
-    return _answer(503 if away else 401, refused.message)
+    return _answer(503 if isinstance(refused, AwayError) else 401, refused.message)

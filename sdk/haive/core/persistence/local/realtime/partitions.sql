@@ -6,6 +6,9 @@ declare
   day date;
   partition text;
 begin
+  if to_regclass('realtime.messages') is null then
+    return;  -- a cluster from before there was Realtime
+  end if;
   perform pg_advisory_xact_lock(hashtext('realtime.messages'));
   for day in select generate_series(current_date, current_date + ahead, interval '1 day') loop
     partition := to_char(day, '"messages_"YYYY_MM_DD');

@@ -13,6 +13,7 @@ from haive.core.persistence.local.realtime.database import act_as
 from haive.core.persistence.local.realtime.filters import identifier, literal
 from haive.core.persistence.local.realtime.pgoutput import Relation, Unchanged
 from haive.core.persistence.local.realtime.tables import find_table
+from haive.core.persistence.local.realtime.tokens import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,10 +48,11 @@ class Rows:
     async def has(
         self, connection: Connection, relation: Relation, binding: Binding, who: Identity
     ) -> bool:
-        """Tell whether the conditions of a binding fit a table and the role's columns."""
+        """Tell whether a binding's conditions and choice fit a table and the role's columns."""
         table = await find_table(connection, relation, who.role)
         names = {column.name for column in table.selectable}
-        if not all(condition.column in names for condition in binding.conditions):
+        asked = {condition.column for condition in binding.conditions} | (binding.select or set())
+        if not asked <= names:
             return False
         try:
             await connection.execute(
@@ -87,7 +89,7 @@ class Rows:
                 found = await connection.fetch(
                     _query(table, relation, bound), _items(table, changes, fills)
                 )
-            except asyncpg.InsufficientPrivilegeError:
+            except (asyncpg.InsufficientPrivilegeError, RefusedError):
                 return _refused(changes, bound, _UNAUTHORIZED)
         return [
             told

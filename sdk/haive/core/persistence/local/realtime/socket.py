@@ -97,12 +97,15 @@ class Socket:
                 try:
                     message = wire.decode(frame.data, arrays=self._arrays)
                 except wire.MalformedError:
+                    self._flush()
                     await websocket.close(code=WSCloseCode.INVALID_TEXT)
                     break
                 if not await self._take(message):
+                    self._flush()
                     await websocket.close(code=WSCloseCode.POLICY_VIOLATION)
                     break
-                await self._services.pace.keep()
+                if message.event == "broadcast":
+                    await self._services.pace.keep()
         except (TimeoutError, ConnectionError):
             log.info("a client is silent or gone")
         finally:
@@ -141,7 +144,6 @@ class Socket:
         if len(self._joins) == limits.JOINS_A_SECOND and now - self._joins[0] < 1:
             reason = "ClientJoinRateLimitReached: Too many joins per second"
             self.reply(message, "error", {"reason": reason})
-            self._flush()
             return False
         self._joins.append(now)
         if len(self.channels) >= limits.CHANNELS:

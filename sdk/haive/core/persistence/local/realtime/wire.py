@@ -36,6 +36,8 @@ class Message:
     payload: dict[str, Any]
     blob: bytes | None = None
     """The payload of a binary broadcast, whose event is in ``payload``."""
+    wants_persistence: bool = False
+    """Whether a broadcast is to be kept for replay."""
 
 
 def decode(data: str | bytes, *, arrays: bool) -> Message:
@@ -84,11 +86,10 @@ def _decode_push(data: bytes) -> Message:
         join_ref, ref, topic, event, metadata = fields
         body = data[at:]
         payload: dict[str, Any] = {"type": "broadcast", "event": event}
-        if metadata:
-            payload["meta"] = orjson.loads(metadata)
+        wants_persistence = bool(metadata) and "persist" in orjson.loads(metadata)
         if encoding == _JSON:
             payload["payload"] = orjson.loads(body)
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, TypeError) as error:
         raise MalformedError from error
     return Message(
         join_ref=join_ref or None,
@@ -97,6 +98,7 @@ def _decode_push(data: bytes) -> Message:
         event="broadcast",
         payload=payload,
         blob=None if encoding == _JSON else body,
+        wants_persistence=wants_persistence,
     )
 
 
