@@ -21,8 +21,9 @@ comment on column haive.events.xid is
 
 -- Serves: read_events of a whole tenant, page by page of what is long.
 create index events_order_idx on haive.events (tenant_id, id);
+-- Two, where one over both would do: it would need an expression, which row level security keeps the
+-- planner from using.
 -- Serves: read_events of one conversation or session.
 create index events_conversation_idx on haive.events (conversation_id, xid) where conversation_id is not null;
--- Serves: read_events of one thread. One index over both would need an expression, which row level
--- security keeps the planner from using.
+-- Serves: read_events of one thread.
 create index events_thread_idx on haive.events (thread_key, xid) where thread_key is not null;

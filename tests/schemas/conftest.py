@@ -97,6 +97,8 @@ with c as (
   insert into {0}_private.meter_days values (
     $1, '2026-01-01', (hashtext($2::uuid::text) & 32767)::smallint, 1, 1, 1, 1, 1
   )
+), f as (
+  insert into {0}_private.event_floors values ($1, '3') on conflict do nothing
 ), w as (
   insert into {0}.checkpoint_writes (
     tenant_id, thread_key, checkpoint_id, task_id, idx, channel, size, codec, payload

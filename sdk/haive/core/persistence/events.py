@@ -38,8 +38,8 @@ _SAFETY, _POLL = 25.0, 2.0
 # looks come sooner.
 _FIRST_LOOK = 0.25
 # Realtime reads the log of the server, and so can tell of a commit a moment before it is seen.
-# A member is also told of what is not theirs to see: two more looks, and no third.
-_AGAIN = (0.01, 0.25)
+# A member is also told of what is not theirs to see: three more looks, and no fourth.
+_AGAIN = (0.002, 0.02, 0.25)
 # Seconds for a new token to come when the old one has expired.
 _TOKEN_PATIENCE = 60.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 5.0

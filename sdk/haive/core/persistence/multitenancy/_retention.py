@@ -42,8 +42,9 @@ async def apply_retention(store: Store, *, batch: int = _BATCH) -> Expired:
     """Delete what is older than the ``data_retention_days`` of the tenant that a store works in.
 
     Conversations go by their last message, whole; threads by their last checkpoint, whole and with
-    all of their namespaces; events and ended invitations by themselves. Records of the audit log
-    stay. Each batch is a transaction of its own, so a job that was interrupted may be run again.
+    all of their namespaces; ended invitations by themselves. Events go after the tenant's
+    ``event_retention_days``, 7 if not set, whatever else is kept. Records of the audit log stay.
+    Each batch is a transaction of its own, so a job that was interrupted may be run again.
 
     Args:
         store: Of a tenant context, or any store that is in the tenant; trusted, or of an

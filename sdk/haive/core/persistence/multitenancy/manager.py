@@ -143,8 +143,9 @@ class TenantManager:
             tenant_id: A slug: 1 to 63 of a-z, 0-9, - and _, with a letter or digit first.
             name: For people; the id if not given.
             settings: ``timezone`` (IANA, for the days and months of quotas),
-                ``data_retention_days``, ``compliance_mode`` (``HIPAA``, ``GDPR`` or ``SOC2``), and
-                what an application keeps of its own.
+                ``data_retention_days``, ``event_retention_days`` (7 if not set),
+                ``compliance_mode`` (``HIPAA``, ``GDPR`` or ``SOC2``), and what an
+                application keeps of its own.
             custom_quota: Its limits; what it leaves out is taken from the config's default.
             isolation_level: If not the config's.
             location: Of a tenant with a database of its own: the name that the config's

@@ -25,7 +25,7 @@ async def retention(
         str | None,
         typer.Argument(
             metavar="TENANT",
-            help="Only this tenant; else all that have data_retention_days.",
+            help="Only this tenant; else all of them.",
             show_default=False,
         ),
     ] = None,
@@ -69,11 +69,9 @@ async def _apply(
     if tenant is not None:
         names = [tenant]
     else:
-        names = [
-            one.tenant_id
-            async for one in manager.list_tenants(status=TenantStatus.ACTIVE)
-            if one.settings.get("data_retention_days") is not None
-        ]
+        # Those that keep everything do not keep their events.
+        tenants = manager.list_tenants(status=TenantStatus.ACTIVE)
+        names = [one.tenant_id async for one in tenants]
     report: list[dict[str, Any]] = []
     failed: list[str] = []
     for name in names:
@@ -91,6 +89,8 @@ async def _apply(
             failed.append(name)
             err.print(f"[red]{plain(name)}: {plain(str(error))}[/]", highlight=False)
             continue
+        if tenant is None and done.before is None and not done.counts:
+            continue
         report.append({"tenant_id": name, "before": done.before, "counts": dict(done.counts)})
     return report, failed
 
@@ -99,7 +99,7 @@ def _tell(report: list[dict[str, Any]], *, with_time: bool) -> None:
     if with_time:
         out.print(_now(), end="", highlight=False)
     for one in report:
-        if one["before"] is None:
+        if one["before"] is None and not one["counts"]:
             out.print(f"{plain(one['tenant_id'])} keeps everything.", highlight=False)
             continue
         gone = ", ".join(
@@ -107,7 +107,7 @@ def _tell(report: list[dict[str, Any]], *, with_time: bool) -> None:
         )
         out.print(f"{plain(one['tenant_id'])}: {gone or 'nothing to delete'}.", highlight=False)
     if not report:
-        out.print("No tenant has data_retention_days.")
+        out.print("Nothing to delete, and no tenant has data_retention_days.")
 
 
 def scrub(
