@@ -7165,15 +7165,17 @@ begin
       limit 1
     ) as t
   ),
+  -- In order, and without the payloads, which are a half of the rows' bytes.
   page as materialized (
-    select
-      c.*, row_number() over () as place,
-      sum(octet_length(c.payload)) over (order by c.seq desc) - octet_length(c.payload) as bytes_before
+    select c.*, row_number() over w as place, sum(c.bytes) over w - c.bytes as bytes_before
     from (
       select l.name, l.thread_id, l.namespace, c.*
       from lines as l
       cross join lateral (
-        select c.*
+        select
+          c.branch_id, c.seq, c.thread_key, c.id, c.parent_id, c.created_at, c.size,
+          octet_length(c.payload) as bytes, c.depth, c.failed, c.key_id, c.schema_hash, c.tags,
+          c.metadata, c.search, c.sealed
         from haive.checkpoints as c
         where
           c.tenant_id = v_caller.tenant and c.branch_id = l.branch_id
@@ -7196,6 +7198,7 @@ begin
       order by c.seq desc
       limit find_checkpoints.page_size + 1
     ) as c
+    window w as (order by c.seq desc rows unbounded preceding)
   )
   select
     -- Of a row, as its types are looked up once: 200 checkpoints are built in 0.75 ms, by
@@ -7206,7 +7209,7 @@ begin
         from (
           values (
             c.id, c.thread_id, c.namespace, c.thread_key, c.name, c.seq, c.parent_id,
-            c.created_at, c.size, octet_length(c.payload), c.depth, c.failed, c.key_id,
+            c.created_at, c.size, c.bytes, c.depth, c.failed, c.key_id,
             encode(c.schema_hash, 'hex'),
             case when find_checkpoints.details then c.tags::text[] end,
             case when find_checkpoints.details then c.metadata::jsonb end,
@@ -7221,7 +7224,6 @@ begin
           depth, failed, key_id, schema_hash, tags, metadata, search, sealed
         )
       )
-      order by c.place
     ),
     array_agg(c.branch_id), array_agg(c.seq),
     case when (select count(*) from page as p) > count(*) then min(c.seq) end
