@@ -2,15 +2,15 @@ create table haive.sessions (
   tenant_id text collate "C" not null,
   id uuid not null,
   parent_id uuid,
-  parent_segment int,
+  parent_segment haive_private.segment_number,
   branch_index bigint not null default 0,
-  segment int not null default 0,
-  room int not null default 0,
+  segment haive_private.segment_number not null default 0,
+  room haive_private.segment_number not null default 0,
   index_offset bigint not null default 0,
   status haive_private.session_status not null default 'open',
   live boolean not null default true,
-  ttl int,
-  max_messages int,
+  ttl haive_private.positive,
+  max_messages haive_private.positive,
   predecessor_id uuid,
   successor_id uuid,
   active_at timestamptz not null default now(),
@@ -23,9 +23,7 @@ create table haive.sessions (
   constraint sessions_branch_somewhere check (
     num_nulls(parent_id, parent_segment) <> 1 and branch_index >= 0
     and (parent_id is not null or branch_index = 0)
-  ),
-  constraint sessions_ttl_is_positive check (ttl > 0),
-  constraint sessions_max_messages_is_positive check (max_messages > 0)
+  )
 ) with (fillfactor = 80); -- every message moves active_at: leave room to do it in place
 
 comment on table haive.sessions is

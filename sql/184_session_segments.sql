@@ -1,8 +1,8 @@
 create table haive.session_segments (
   tenant_id text collate "C" not null,
   session_id uuid not null,
-  number int not null,
-  base_segment int not null,
+  number haive_private.segment_number not null,
+  base_segment haive_private.segment_number not null,
   base_count bigint not null,
   conversation_ids uuid [] not null default '{}',
   first_seqs bigint [] not null default '{}',
@@ -13,8 +13,7 @@ create table haive.session_segments (
   constraint session_segments_session_fkey foreign key (tenant_id, session_id)
   references haive.sessions (tenant_id, id) on delete cascade,
   constraint session_segments_build_on_earlier_ones check (
-    number > base_segment and base_segment >= 0 and base_count >= 0 and borrowed >= 0
-    and start_seq >= 0
+    number > base_segment and base_count >= 0 and borrowed >= 0 and start_seq >= 0
   ),
   constraint session_segments_lists_are_parallel check (
     cardinality(conversation_ids) = cardinality(first_seqs)

@@ -17,14 +17,14 @@ begin
   if p_segment = 0 then
     return query
     select
-      s.parent_id, s.parent_segment, s.branch_index, 0::bigint, 0::bigint,
+      s.parent_id, s.parent_segment::int, s.branch_index, 0::bigint, 0::bigint,
       '{}'::uuid[], '{}'::bigint[], '{}'::bigint[]
     from haive.sessions as s
     where s.tenant_id = p_tenant and s.id = p_session_id;
   else
     return query
     select
-      g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+      g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
       g.conversation_ids, g.first_seqs, g.last_seqs
     from haive.session_segments as g
     where g.tenant_id = p_tenant and g.session_id = p_session_id and g.number = p_segment;

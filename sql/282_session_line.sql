@@ -30,12 +30,12 @@ begin
     select w.base_id, w.base_segment, least(w.upto, w.base_count), g.*
     from walk as w
     cross join lateral (
-      select s.parent_id, s.parent_segment, s.branch_index, 0, 0, null, null, null
+      select s.parent_id, s.parent_segment::int, s.branch_index, 0, 0, null, null, null
       from haive.sessions as s
       where w.base_segment = 0 and s.tenant_id = p_tenant and s.id = w.base_id
       union all
       select
-        g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+        g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
         g.conversation_ids, g.first_seqs, g.last_seqs
       from haive.session_segments as g
       where

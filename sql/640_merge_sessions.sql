@@ -63,7 +63,7 @@ begin
   if
     p_primary_id = p_secondary_id
     or v_plan.counts is distinct from v_counts
-    or v_plan.segments is distinct from array[v_primary.segment, v_secondary.segment]
+    or v_plan.segments is distinct from array[v_primary.segment::int, v_secondary.segment::int]
   then
     raise exception using
       errcode = 'PT409',
@@ -103,7 +103,7 @@ begin
         select l.conversation_id as id, g.seq
         from unnest(
           array[p_primary_id, p_secondary_id],
-          array[v_primary.segment, v_secondary.segment],
+          array[v_primary.segment::int, v_secondary.segment::int],
           v_counts
         ) as s (id, segment, n)
         cross join lateral haive_private.session_line(v_tenant, s.id, s.segment, v_root + 1, s.n)

@@ -424,14 +424,14 @@ begin
   if p_segment = 0 then
     return query
     select
-      s.parent_id, s.parent_segment, s.branch_index, 0::bigint, 0::bigint,
+      s.parent_id, s.parent_segment::int, s.branch_index, 0::bigint, 0::bigint,
       '{}'::uuid[], '{}'::bigint[], '{}'::bigint[]
     from haive.sessions as s
     where s.tenant_id = p_tenant and s.id = p_session_id;
   else
     return query
     select
-      g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+      g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
       g.conversation_ids, g.first_seqs, g.last_seqs
     from haive.session_segments as g
     where g.tenant_id = p_tenant and g.session_id = p_session_id and g.number = p_segment;
@@ -474,12 +474,12 @@ begin
     select w.base_id, w.base_segment, least(w.upto, w.base_count), g.*
     from walk as w
     cross join lateral (
-      select s.parent_id, s.parent_segment, s.branch_index, 0, 0, null, null, null
+      select s.parent_id, s.parent_segment::int, s.branch_index, 0, 0, null, null, null
       from haive.sessions as s
       where w.base_segment = 0 and s.tenant_id = p_tenant and s.id = w.base_id
       union all
       select
-        g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+        g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
         g.conversation_ids, g.first_seqs, g.last_seqs
       from haive.session_segments as g
       where
@@ -2237,7 +2237,7 @@ begin
   if
     p_primary_id = p_secondary_id
     or v_plan.counts is distinct from v_counts
-    or v_plan.segments is distinct from array[v_primary.segment, v_secondary.segment]
+    or v_plan.segments is distinct from array[v_primary.segment::int, v_secondary.segment::int]
   then
     raise exception using
       errcode = 'PT409',
@@ -2277,7 +2277,7 @@ begin
         select l.conversation_id as id, g.seq
         from unnest(
           array[p_primary_id, p_secondary_id],
-          array[v_primary.segment, v_secondary.segment],
+          array[v_primary.segment::int, v_secondary.segment::int],
           v_counts
         ) as s (id, segment, n)
         cross join lateral haive_private.session_line(v_tenant, s.id, s.segment, v_root + 1, s.n)

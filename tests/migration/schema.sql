@@ -2761,8 +2761,8 @@ CREATE TABLE haive.session_merges (
     id uuid NOT NULL,
     session_id uuid NOT NULL,
     secondary_id uuid NOT NULL,
-    segment integer NOT NULL,
-    before_segment integer NOT NULL,
+    segment haive_private.segment_number NOT NULL,
+    before_segment haive_private.segment_number NOT NULL,
     before_count bigint NOT NULL,
     secondary_count bigint NOT NULL,
     secondary_status haive_private.session_status NOT NULL,
@@ -2865,15 +2865,15 @@ ALTER TABLE haive.session_segments ENABLE ROW LEVEL SECURITY;
 CREATE TABLE haive.session_segments (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     session_id uuid NOT NULL,
-    number integer NOT NULL,
-    base_segment integer NOT NULL,
+    number haive_private.segment_number NOT NULL,
+    base_segment haive_private.segment_number NOT NULL,
     base_count bigint NOT NULL,
     conversation_ids uuid[] DEFAULT '{}'::uuid[] NOT NULL,
     first_seqs bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     last_seqs bigint[] DEFAULT '{}'::bigint[] NOT NULL,
     borrowed bigint DEFAULT 0 NOT NULL,
     start_seq bigint NOT NULL,
-    CONSTRAINT session_segments_build_on_earlier_ones CHECK (((number > base_segment) AND (base_segment >= 0) AND (base_count >= 0) AND (borrowed >= 0) AND (start_seq >= 0))),
+    CONSTRAINT session_segments_build_on_earlier_ones CHECK ((((number)::integer > (base_segment)::integer) AND (base_count >= 0) AND (borrowed >= 0) AND (start_seq >= 0))),
     CONSTRAINT session_segments_lists_are_parallel CHECK (((cardinality(conversation_ids) = cardinality(first_seqs)) AND (cardinality(conversation_ids) = cardinality(last_seqs))))
 );
 
@@ -2928,24 +2928,22 @@ CREATE TABLE haive.sessions (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     id uuid NOT NULL,
     parent_id uuid,
-    parent_segment integer,
+    parent_segment haive_private.segment_number,
     branch_index bigint DEFAULT 0 NOT NULL,
-    segment integer DEFAULT 0 NOT NULL,
-    room integer DEFAULT 0 NOT NULL,
+    segment haive_private.segment_number DEFAULT 0 NOT NULL,
+    room haive_private.segment_number DEFAULT 0 NOT NULL,
     index_offset bigint DEFAULT 0 NOT NULL,
     status haive_private.session_status DEFAULT 'open'::text NOT NULL,
     live boolean DEFAULT true NOT NULL,
-    ttl integer,
-    max_messages integer,
+    ttl haive_private.positive,
+    max_messages haive_private.positive,
     predecessor_id uuid,
     successor_id uuid,
     active_at timestamp with time zone DEFAULT now() NOT NULL,
     closed_at timestamp with time zone,
     writers haive_private.labels,
     moderators haive_private.labels,
-    CONSTRAINT sessions_branch_somewhere CHECK (((num_nulls(parent_id, parent_segment) <> 1) AND (branch_index >= 0) AND ((parent_id IS NOT NULL) OR (branch_index = 0)))),
-    CONSTRAINT sessions_max_messages_is_positive CHECK ((max_messages > 0)),
-    CONSTRAINT sessions_ttl_is_positive CHECK ((ttl > 0))
+    CONSTRAINT sessions_branch_somewhere CHECK (((num_nulls(parent_id, parent_segment) <> 1) AND (branch_index >= 0) AND ((parent_id IS NOT NULL) OR (branch_index = 0))))
 )
 WITH (fillfactor='80');
 
@@ -8353,7 +8351,7 @@ begin
   if
     p_primary_id = p_secondary_id
     or v_plan.counts is distinct from v_counts
-    or v_plan.segments is distinct from array[v_primary.segment, v_secondary.segment]
+    or v_plan.segments is distinct from array[v_primary.segment::int, v_secondary.segment::int]
   then
     raise exception using
       errcode = 'PT409',
@@ -8393,7 +8391,7 @@ begin
         select l.conversation_id as id, g.seq
         from unnest(
           array[p_primary_id, p_secondary_id],
-          array[v_primary.segment, v_secondary.segment],
+          array[v_primary.segment::int, v_secondary.segment::int],
           v_counts
         ) as s (id, segment, n)
         cross join lateral haive_private.session_line(v_tenant, s.id, s.segment, v_root + 1, s.n)
@@ -9558,6 +9556,16 @@ CREATE DOMAIN haive_private.payload AS bytea
 
 
 ALTER DOMAIN haive_private.payload OWNER TO postgres;
+
+-- COMMENT DOMAIN positive
+COMMENT ON DOMAIN haive_private.positive IS 'A whole number above zero.';
+
+-- DOMAIN positive
+CREATE DOMAIN haive_private.positive AS integer
+	CONSTRAINT positive_is_above_zero CHECK ((VALUE > 0));
+
+
+ALTER DOMAIN haive_private.positive OWNER TO postgres;
 
 -- ACL FUNCTION purge_tenant(p_tenant_id text)
 GRANT ALL ON FUNCTION haive_private.purge_tenant(p_tenant_id text) TO haive_client;
@@ -11195,6 +11203,16 @@ CREATE DOMAIN haive_private.sealed_content AS bytea
 
 ALTER DOMAIN haive_private.sealed_content OWNER TO postgres;
 
+-- COMMENT DOMAIN segment_number
+COMMENT ON DOMAIN haive_private.segment_number IS 'Counts what happens to a session as a whole: its merges, and who was removed from it.';
+
+-- DOMAIN segment_number
+CREATE DOMAIN haive_private.segment_number AS integer
+	CONSTRAINT segment_number_is_counted CHECK ((VALUE >= 0));
+
+
+ALTER DOMAIN haive_private.segment_number OWNER TO postgres;
+
 -- ACL FUNCTION send_hint(p_topic text, p_event bigint)
 GRANT ALL ON FUNCTION haive_private.send_hint(p_topic text, p_event bigint) TO haive_writer;
 REVOKE ALL ON FUNCTION haive_private.send_hint(p_topic text, p_event bigint) FROM PUBLIC;
@@ -11236,14 +11254,14 @@ begin
   if p_segment = 0 then
     return query
     select
-      s.parent_id, s.parent_segment, s.branch_index, 0::bigint, 0::bigint,
+      s.parent_id, s.parent_segment::int, s.branch_index, 0::bigint, 0::bigint,
       '{}'::uuid[], '{}'::bigint[], '{}'::bigint[]
     from haive.sessions as s
     where s.tenant_id = p_tenant and s.id = p_session_id;
   else
     return query
     select
-      g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+      g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
       g.conversation_ids, g.first_seqs, g.last_seqs
     from haive.session_segments as g
     where g.tenant_id = p_tenant and g.session_id = p_session_id and g.number = p_segment;
@@ -11444,12 +11462,12 @@ begin
     select w.base_id, w.base_segment, least(w.upto, w.base_count), g.*
     from walk as w
     cross join lateral (
-      select s.parent_id, s.parent_segment, s.branch_index, 0, 0, null, null, null
+      select s.parent_id, s.parent_segment::int, s.branch_index, 0, 0, null, null, null
       from haive.sessions as s
       where w.base_segment = 0 and s.tenant_id = p_tenant and s.id = w.base_id
       union all
       select
-        g.session_id, g.base_segment, g.base_count, g.borrowed, g.start_seq,
+        g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
         g.conversation_ids, g.first_seqs, g.last_seqs
       from haive.session_segments as g
       where

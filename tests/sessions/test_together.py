@@ -54,12 +54,15 @@ async def family(manager, say=str, **how):
     return merged, branch, deep
 
 
+_CHANGING = {"idle", "active_at", "expires_at", "tenant_id", "topic"}
+
+
 async def whole(manager, *sessions):
     """What there is of sessions, without what the clock and the place change."""
     found = []
     for session in sessions:
         now = await manager.get_session(session.id)
-        found.append(now.model_dump(exclude={"idle", "active_at", "expires_at", "tenant_id", "topic"}))
+        found.append(now.model_dump(exclude=_CHANGING))
         found.append([m.model_dump() for m in await manager.messages(session.id, limit=1000)])
         found.append([m.model_dump() for m in await manager.list_merges(session.id)])
     return found
