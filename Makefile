@@ -39,8 +39,8 @@ lint: $(VENV)/dev.stamp $(VENV)/deno.stamp ## style, types and safety of Python,
 	cd $(VENV)/deno && $(DENO) fmt --quiet --check services
 	cd $(VENV)/deno && $(DENO) lint --quiet services
 	cd $(VENV)/deno && $(DENO) check --quiet services
-	cd $(VENV)/deno && $(DENO) fmt --quiet --check $(CURDIR)/tests/local/realtime
-	cd $(VENV)/deno && $(DENO) lint --quiet $(CURDIR)/tests/local/realtime
+	cd $(VENV)/deno && $(DENO) fmt --quiet --check $(CURDIR)/tests/javascript
+	cd $(VENV)/deno && $(DENO) lint --quiet $(CURDIR)/tests/javascript
 
 dump: $(VENV)/dev.stamp ## renew tests/migration/schema.sql from the migrations
 	HAIVE_RENEW_DUMP=1 $(BIN)/pytest -q tests/migration/test_catalogue.py
