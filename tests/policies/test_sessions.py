@@ -58,6 +58,15 @@ _EXPECTED_OTHERWISE = """
 | select session_merges | yes | yes | yes | yes | left out | left out |
 | select messages | yes | yes | yes | yes | left out | left out |
 | select messages, the hidden one | yes | yes | left out | left out | left out | left out |
+| channel: hear | yes | yes | yes | yes | left out | left out |
+| channel: send | yes | yes | yes | left out | left out | left out |
+| channel: presence | left out | left out | left out | left out | left out | left out |
+| room: hear | yes | yes | yes | yes | left out | left out |
+| room: send | yes | yes | yes | left out | left out | left out |
+| room: see who is there | yes | yes | yes | yes | left out | left out |
+| room: be seen | yes | yes | yes | yes | left out | left out |
+| a room that was left behind | left out | left out | left out | left out | left out | left out |
+| the topic of another tenant | left out | left out | left out | left out | left out | left out |
 """.strip()
 
 _PLAN = {
@@ -113,6 +122,23 @@ _TOKEN_CALLS = {
     "select messages, the hidden one": (
         f"id from haive.messages where conversation_id = $1 and id = '{HIDDEN}'"
     ),
+}
+# Topics are asked for by the policies on realtime.messages, through this function.
+_JOINING = {
+    "channel: hear": ("default", "", "broadcast", "false"),
+    "channel: send": ("default", "", "broadcast", "true"),
+    "channel: presence": ("default", "", "presence", "false"),
+    "room: hear": ("default", ":0", "broadcast", "false"),
+    "room: send": ("default", ":0", "broadcast", "true"),
+    "room: see who is there": ("default", ":0", "presence", "false"),
+    "room: be seen": ("default", ":0", "presence", "true"),
+    "a room that was left behind": ("default", ":1", "broadcast", "false"),
+    "the topic of another tenant": ("other", ":0", "broadcast", "false"),
+}
+_TOKEN_CALLS |= {
+    name: f"1 where haive_private.may_join("
+    f"'haive:{tenant}:session:{SESSION}{room}', '{extension}', {write})"
+    for name, (tenant, room, extension, write) in _JOINING.items()
 }
 _ROLES = ("owner", "moderator", "writer", "reader", "ex-participant", "outsider")
 _ANSWERS = {"PT403": "no", "PT422": "no", "PT404": "gone"}
