@@ -178,7 +178,7 @@ def test_a_dotenv_names_the_database(bare_haive, stack, tmp_path: Path):
 def test_an_unknown_tenant_is_named_once_and_not_for_each_record(haive):
     done = haive("import", "-", "--tenant", "nobody", stdin=_LINES)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: There is no such tenant.")
+    assert done.stderr == "Error: no tenant nobody\nCreate it with create_tenant.\n"
 
 
 def test_migrate_without_a_direct_connection_names_the_way_out(bare_haive):

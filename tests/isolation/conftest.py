@@ -32,7 +32,7 @@ with c as (
     secondary_count, secondary_status, strategy, conflict_resolution, root_count, dropped
   )
   values ($1, $2, $2, $2, 1, 0, 0, 0, 'open', 'append', 'primary_wins', 0,
-    jsonb_build_array($3::text))
+    jsonb_build_array(jsonb_build_object('reason', $3::text)))
 ), u as (
   insert into {0}.members (tenant_id, user_id, role) values
     ($1, $1 || '-owner', 'owner'), ($1, $3, 'member')

@@ -43,6 +43,7 @@ def _arguments(red, mine):
         "tenant": red.name,
         "tenant_id": red.name,
         "conversation_id": key,
+        "channel": f"conversation:{key}",
         "session_id": key,
         "primary_id": key,
         "secondary_id": key,

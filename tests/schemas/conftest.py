@@ -75,9 +75,6 @@ with c as (
     secondary_count, secondary_status, strategy, conflict_resolution, root_count
   )
   values ($1, $2, $2, $2, 1, 0, 0, 0, 'open', 'append', 'primary_wins', 0)
-), f as (
-  insert into {0}_private.event_floors (tenant_id, xid) values ($1, '3')
-  on conflict do nothing
 ), u as (
   insert into {0}.members (tenant_id, user_id, role) values ($1, $2::uuid::text, 'owner')
 ), t as (

@@ -43,6 +43,7 @@ from haive.core.persistence.multitenancy._databases import Databases
 from haive.core.persistence.multitenancy._exposure import await_exposure, expose, hide
 from haive.core.persistence.multitenancy._moving import move, stop_moving
 from haive.core.persistence.multitenancy._names import tenant_schema
+from haive.core.persistence.multitenancy._retention import apply_retention
 from haive.core.persistence.multitenancy._schemas import (
     check_register,
     drop,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from haive.core.persistence._transport import Transport
     from haive.core.persistence.encryption import Destroyed
     from haive.core.persistence.multitenancy._moving import MoveReport
+    from haive.core.persistence.multitenancy._retention import Expired
     from haive.core.persistence.store import Store
 
 T = TypeVar("T")
@@ -575,6 +577,17 @@ class TenantManager:
             yield store
         finally:
             await store.aclose()
+
+    async def apply_retention(self, tenant_id: str) -> Expired:
+        """Delete what a tenant does not keep any longer; `apply_retention` without its keys.
+
+        Raises:
+            NotFoundError: There is no such tenant.
+            TenantSuspendedError: It is closed.
+            ConflictError: Somebody else does it now.
+        """
+        way = RoutedTransport(tenant_id, self._way_to(await self.get_tenant(tenant_id)), self._find)
+        return await apply_retention(TenantStore(tenant_id, Place(way), None))
 
     async def _place(self, tenant_id: str) -> Place:
         try:

@@ -61,10 +61,7 @@ async def _apply(
     manager: TenantManager, tenant: str | None
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """What was deleted of which tenants, and which of them failed."""
-    from haive.core.persistence.multitenancy import (  # noqa: PLC0415 - slow
-        TenantStatus,
-        apply_retention,
-    )
+    from haive.core.persistence.multitenancy import TenantStatus  # noqa: PLC0415 - slow
 
     if tenant is not None:
         names = [tenant]
@@ -76,8 +73,7 @@ async def _apply(
     failed: list[str] = []
     for name in names:
         try:
-            async with manager.tenant_context(name) as store:
-                done = await apply_retention(store)
+            done = await manager.apply_retention(name)
         except TenantError:
             if tenant is not None:
                 raise
