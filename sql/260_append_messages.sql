@@ -45,7 +45,7 @@ begin
   exception
     when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
       -- A session that has closed or filled up since knows the messages that it has already.
-      if sqlstate <> '23505' and not exists (
+      if sqlstate in ('PT412', 'PT507') and not exists (
         select from unnest(p_ids, p_conversation_ids) as u (id, conversation_id)
         join haive.messages as m
           on m.id = u.id and m.tenant_id = v_caller.tenant and m.conversation_id = u.conversation_id
