@@ -47,6 +47,7 @@ async def test_a_tenant_hears_of_itself_and_of_nobody_else(
     await subscription.aclose()
     for name in ("mine", "other"):
         await manager.delete_tenant(f"{tenant}-{name}")
+        await manager.purge_tenant(f"{tenant}-{name}")
 
 
 async def test_a_subscription_follows_a_tenant_that_moves(manager, tenant, take, owner) -> None:
@@ -63,3 +64,4 @@ async def test_a_subscription_follows_a_tenant_that_moves(manager, tenant, take,
             assert [event.first_seq for event in await take(events, 2, 60)] == [2, 3]
     await manager.delete_tenant(name)
     assert json.loads(await owner.fetchval("select haive.get_tenant($1)", name))
+    await manager.purge_tenant(name)
