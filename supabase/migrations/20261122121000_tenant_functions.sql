@@ -44,12 +44,14 @@ as $$
     ('PT404', 404, 'NotFoundError', false, 'no such row, or none that the caller may see'),
     ('PT409', 409, 'ConflictError', false, 'the id is taken by other content'),
     ('PT410', 410, 'SubjectErasedError', false, 'the user was erased, and nothing is stored about them'),
+    ('PT412', 412, 'SessionClosedError', false, 'the session was closed, has expired, or goes on elsewhere'),
     ('PT413', 413, 'ContentTooLargeError', false, 'content, parts or metadata are over their limit'),
     ('PT416', 416, 'CursorExpiredError', false, 'the cursor is older than the events that are kept'),
     ('PT421', 421, 'TenantMovedError', true, 'the tenant''s rows are in another place now'),
     ('PT422', 422, 'InvalidInputError', false, 'an argument does not mean anything'),
     ('PT423', 423, 'TenantSuspendedError', false, 'the tenant is closed until an administrator opens it'),
     ('PT429', 429, 'QuotaExceededError', false, 'the tenant is at one of its limits'),
+    ('PT507', 507, 'SessionFullError', false, 'the session is at max_messages'),
     ('PT503', 503, 'TenantMovingError', true, 'the tenant is being moved and takes no writes now')
 $$;
 
@@ -615,6 +617,8 @@ begin
         message = 'a reader of the tenant may not write',
         hint = 'An administrator of the tenant changes roles with set_member.';
     end if;
+    -- Who writes, for what is written; a service may say so of others (add_session_messages).
+    v_done := set_config('persistence.author', actor, true);
     if v_role in ('owner', 'admin') then
       actor := null;
     end if;
@@ -1206,6 +1210,8 @@ declare
   v_outputs bigint[];
   v_costs numeric[];
   v_latest timestamptz[];
+  v_owner text;
+  v_is_session boolean := false;
 begin
   perform haive_private.check_sealed(p_sealed);
   select
@@ -1237,9 +1243,12 @@ begin
     where
       c.tenant_id = p_tenant and c.id = v_ids[1]
       and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
-    returning array[c.message_count] into last_seqs;
+    returning array[c.message_count], c.is_session, c.user_id
+    into last_seqs, v_is_session, v_owner;
     if not found then
       last_seqs := array[null::bigint];
+    elsif v_is_session then
+      perform haive_private.check_session_write(p_tenant, p_actor, v_ids[1], v_owner, last_seqs[1]);
     end if;
   else
     -- The scan of the key finds the rows in the order of their ids, so two writers never wait for
@@ -1255,11 +1264,17 @@ begin
       where
         c.tenant_id = p_tenant and c.id = any(v_ids)
         and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
-      returning c.id, c.message_count
+      returning c.id, c.message_count, c.is_session
     )
-    select array_agg(g.message_count order by u.id) into last_seqs
+    select array_agg(g.message_count order by u.id), bool_or(g.is_session)
+    into last_seqs, v_is_session
     from unnest(v_ids) as u (id)
     left join grown as g on g.id = u.id;
+    if v_is_session then
+      perform haive_private.check_session_write(p_tenant, p_actor, c.id, c.user_id, c.message_count)
+      from haive.conversations as c
+      where c.tenant_id = p_tenant and c.id = any(v_ids) and c.is_session;
+    end if;
   end if;
 
   insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
@@ -1615,6 +1630,7 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_replay record;
+  v_session record;
 begin
   perform haive_private.check_sealed(p_sealed is not null);
   created_at := coalesce(p_created_at, now());
@@ -1631,10 +1647,16 @@ begin
       v_caller.actor is null or c.user_id = v_caller.actor
       or v_caller.actor = any(c.participants)
     )
-  returning c.message_count into append_message.seq;
+  returning c.message_count, c.is_session, c.user_id into v_session;
   if not found then
     failure := 'PT404';
     return;
+  end if;
+  seq := v_session.message_count;
+  if v_session.is_session then
+    perform haive_private.check_session_write(
+      v_caller.tenant, v_caller.actor, p_conversation_id, v_session.user_id, append_message.seq
+    );
   end if;
   insert into haive.messages (
     tenant_id, conversation_id, seq, id, role, content, parts, metadata,
@@ -1650,7 +1672,15 @@ begin
     v_caller.tenant, 'messages.added', p_conversation_id, append_message.seq, append_message.seq
   );
 exception
-  when unique_violation then
+  when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
+    -- A session that has closed or filled up since knows a message that it has already.
+    if sqlstate in ('PT412', 'PT507') and not exists (
+      select from haive.messages as m
+      where
+        m.id = p_id and m.tenant_id = v_caller.tenant and m.conversation_id = p_conversation_id
+    ) then
+      raise;
+    end if;
     v_replay := haive_private.replay_messages(
       v_caller.tenant, v_caller.actor, array[p_conversation_id], array[p_id], array[p_role],
       array[p_content], array[p_parts], array[p_metadata], array[p_input_tokens],
@@ -1718,7 +1748,15 @@ begin
       );
     end if;
   exception
-    when unique_violation then
+    when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
+      -- A session that has closed or filled up since knows the messages that it has already.
+      if sqlstate in ('PT412', 'PT507') and not exists (
+        select from unnest(p_ids, p_conversation_ids) as u (id, conversation_id)
+        join haive.messages as m
+          on m.id = u.id and m.tenant_id = v_caller.tenant and m.conversation_id = u.conversation_id
+      ) then
+        raise;
+      end if;
       select w.seqs, w.times, w.failures into seqs, times, failures
       from haive_private.replay_messages(
         v_caller.tenant, v_caller.actor, p_conversation_ids, p_ids, p_roles, p_contents, p_parts,
@@ -2111,9 +2149,7 @@ set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_user text := haive.current_actor();
   v_given jsonb;
-  v_taken uuid;
   v_fresh bigint;
   v_docs json;
 begin
@@ -2121,71 +2157,9 @@ begin
   select jsonb_agg(jsonb_build_object('id', gen_random_uuid()) || u.doc order by u.place)
   into v_given
   from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
+  v_fresh := haive_private.begin_conversations(v_caller.tenant, v_caller.actor, v_given);
 
-  if exists (
-    select from jsonb_to_recordset(v_given) as g (user_id text)
-    where g.user_id <> v_caller.actor
-  ) then
-    raise exception using
-      errcode = 'PT403',
-      message = 'a member begins conversations of their own',
-      hint = 'Leave out user_id; name others as participants.';
-  end if;
-
-  perform haive_private.check_sealed(false)
-  from jsonb_to_recordset(v_given) as g (sealed text)
-  where g.sealed is null;
-
-  with fresh as (
-    insert into haive.conversations (
-      tenant_id, id, agent_id, user_id, title, tags, context, participants, settings,
-      created_at, updated_at, last_message_at, sealed, sealed_with
-    )
-    select
-      v_caller.tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
-      g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, t.at, t.at,
-      decode(g.sealed, 'base64'), g.sealed_with
-    from jsonb_to_recordset(v_given) as g (
-      id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
-      participants text[], settings jsonb, created_at timestamptz, sealed text, sealed_with text
-    )
-    cross join lateral (select coalesce(g.created_at, now()) as at) as t
-    on conflict (tenant_id, id) do nothing
-    returning id
-  )
-  insert into haive.events (tenant_id, kind, conversation_id)
-  select v_caller.tenant, 'conversation.created', f.id from fresh as f;
-  get diagnostics v_fresh = row_count;
-
-  -- Here and below, offset 0 keeps what is looked up apart from what it is looked up for: joined, a
-  -- hundred rows are expected, and all of the tenant's are read (7.8 ms, not 1.1, at 5,000).
-  -- A retry finds its own row, and of two with one id in a call each its equal; anything else that
-  -- sits at the id is a conflict, and so is what the caller may not see, whatever they know of it.
-  select g.id into v_taken
-  from jsonb_to_recordset(v_given) as g (
-    id uuid, agent_id text, user_id text, created_at timestamptz
-  )
-  cross join lateral (
-    select c.* from haive.conversations as c
-    where c.tenant_id = v_caller.tenant and c.id = g.id
-    offset 0
-  ) as c
-  where
-    (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
-    or c.created_at <> g.created_at
-    or (
-      v_caller.actor is null or c.user_id = v_caller.actor
-      or v_caller.actor = any(c.participants)
-    ) is not true
-  limit 1;
-  if found then
-    raise exception using
-      errcode = 'PT409',
-      message = format('another conversation has the id %s', v_taken),
-      hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
-  end if;
-
+  -- offset 0: as in begin_conversations.
   select json_agg(haive_private.conversation_doc(c.found) order by g.place) into v_docs
   from jsonb_array_elements(v_given) with ordinality as g (doc, place)
   cross join lateral (
@@ -2768,6 +2742,9 @@ begin
   if p_changes ?| array['title', 'context', 'settings'] then
     perform haive_private.check_sealed(false);
   end if;
+  perform haive_private.check_session_change(
+    v_caller.tenant, v_caller.actor, p_conversation_id, p_changes ? 'participants'
+  );
   update haive.conversations as c
   set
     agent_id = case when p_changes ? 'agent_id' then g.agent_id else c.agent_id end,
@@ -2781,7 +2758,8 @@ begin
     settings = coalesce(g.settings, case when g.sealed is null then c.settings else '{}' end),
     sealed = coalesce(decode(g.sealed, 'base64'), c.sealed),
     sealed_with = coalesce(g.sealed_with, c.sealed_with),
-    updated_at = now()
+    -- Never twice the same: it says whether a row is still what somebody has read.
+    updated_at = greatest(now(), c.updated_at + interval '1 microsecond')
   from jsonb_to_record(p_changes) as g (
     agent_id text, title text, tags text[], context jsonb, participants text[], settings jsonb,
     sealed text, sealed_with text, was_updated_at timestamptz
@@ -5916,9 +5894,28 @@ begin
     set participants = array_remove(c.participants::text[], p_user_id), updated_at = now()
     where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
     get diagnostics v_rows = row_count;
+    update haive.sessions as s
+    set
+      room = s.room + 1,
+      writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
+      moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
+    where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
     insert into haive.events (tenant_id, kind, conversation_id)
     select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
     v_counts := jsonb_build_object('participations', v_rows);
+  end if;
+  if cardinality(v_ids) = 0 then
+    -- What they wrote in sessions of others stays, without their name.
+    v_ids := array(
+      select m.id from haive.messages as m
+      where m.author = p_user_id and m.tenant_id = v_caller.tenant
+      limit p_batch
+    );
+    update haive.messages as m
+    set author = null
+    where m.id = any(v_ids) and m.tenant_id = v_caller.tenant;
+    get diagnostics v_rows = row_count;
+    v_counts := jsonb_build_object('authorships', v_rows);
   end if;
   if cardinality(v_ids) = 0 then
     v_ids := array(
@@ -6051,6 +6048,28 @@ begin
       order by o.id
       limit p_page_size
     ) as c;
+  elsif p_kind = 'authorships' then
+    -- By their places: the content is another's conversation, and sealed where the tenant's content is.
+    select
+      json_build_object(
+        'rows', coalesce(json_agg(m order by m.id), '[]'),
+        'next', case when count(*) = p_page_size then max(m.id::text) end
+      )
+    into v_answer
+    from (
+      select o.id, o.conversation_id, o.seq, o.created_at::timestamptz
+      from haive.messages as o
+      where
+        o.author = p_user_id and o.tenant_id = v_caller.tenant
+        and (p_page_after is null or o.id > p_page_after::uuid)
+        and not exists (
+          select from haive.conversations as c
+          where
+            c.tenant_id = o.tenant_id and c.id = o.conversation_id and c.user_id = p_user_id
+        )
+      order by o.id
+      limit p_page_size
+    ) as m;
   elsif p_kind = 'events' then
     select
       json_build_object(
@@ -6115,7 +6134,7 @@ begin
     raise exception using
       errcode = 'PT422',
       message = 'the kind is unknown',
-      hint = 'Kinds are memberships, invitations, participations, events and audit.';
+      hint = 'Kinds are memberships, invitations, participations, authorships, events and audit.';
   end if;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
@@ -6152,7 +6171,7 @@ $$;
 
 comment on function haive.export_user(text, text, int, text, text) is
 'A page of what is held about a user: memberships, invitations, participations (conversations of '
-'others that name them), events or audit. Returns {rows, next}; read on with page_after, the next of '
+'others that name them), authorships (messages there), events or audit. Returns {rows, next}; read on with page_after, the next of '
 'the page before. For administrators, and for the users themselves.';
 
 insert into haive_private.migrations (version, name) values

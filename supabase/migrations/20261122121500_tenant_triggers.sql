@@ -544,6 +544,62 @@ begin
             )
           group by c.conversation_id
         ) as g;
+      when 'sessions' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.id, c.parent_id as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (
+                select from haive.conversations as p
+                where p.tenant_id = c.tenant_id and p.id = c.id
+              )
+            )
+        ) as g;
+      when 'session_segments' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.session_id as id, c.number as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (
+                select from haive.sessions as p
+                where p.tenant_id = c.tenant_id and p.id = c.session_id
+              )
+            )
+        ) as g;
+      when 'session_merges' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select
+            c.id, jsonb_build_array(c.session_id, c.secondary_id) as detail, 1 as n,
+            row_number() over () as place
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (
+                select from haive.sessions as p
+                where p.tenant_id = c.tenant_id and p.id = c.session_id
+              )
+            )
+        ) as g;
       when 'members' then
         select
           jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
@@ -716,6 +772,8 @@ begin
   end if;
   case tg_table_name
     when 'conversations' then
+      v_rows := jsonb_build_object(new.id, v_changed);
+    when 'sessions' then
       v_rows := jsonb_build_object(new.id, v_changed);
     when 'branches' then
       v_rows := jsonb_build_object(new.branch_id, v_changed);

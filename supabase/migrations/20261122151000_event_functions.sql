@@ -15,13 +15,26 @@ as $$
 declare
   v_kind text := split_part(p_channel, ':', 1);
   v_name text := substr(p_channel, length(v_kind) + 2);
+  v_room text := substring(v_name from '^[0-9a-f-]{36}:([0-9]{1,9})$');
 begin
+  if v_kind = 'session' and v_room is not null then
+    v_name := left(v_name, 36);
+  end if;
   if v_kind in ('conversation', 'session') and v_name ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
     return p_actor is null or exists (
       select from haive.conversations as c
+      left join haive.sessions as s on s.tenant_id = c.tenant_id and s.id = c.id
       where
         c.tenant_id = p_tenant and c.id = v_name::uuid
         and (c.user_id = p_actor or p_actor = any(c.participants))
+        -- Of a session readers hear, and writers send; one that is not live is read, not heard.
+        and (
+          (s.id is null and v_room is null)
+          or (
+            s.live and (not p_write or c.user_id = p_actor or p_actor = any(s.writers))
+            and (v_room is null or v_room = s.room::text)
+          )
+        )
     );
   elsif v_kind = 'thread' and v_name <> '' and not p_write then
     return p_actor is null or exists (
@@ -39,7 +52,7 @@ alter function haive_private.may_watch(text, text, text, boolean) owner to haive
 
 comment on function haive_private.may_watch(text, text, text, boolean) is
 'Whether a user may hear of a channel of the tenant that was entered, or, to write, send on its '
-'realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, thread:ID.';
+'realtime topic: tenant, conversations, agent_states, conversation:ID, session:ID, session:ID:ROOM, thread:ID.';
 
 -- The events between two cuts, in their order. Each branch has an index of its own to walk; the
 -- planner, which must plan for every caller at once, would walk the one that is in the wanted order,
@@ -293,6 +306,10 @@ begin
   -- Whoever may hear may be seen; only who may write may send.
   p_write := p_write and p_extension is distinct from 'presence';
   if p_write and v_role = 'reader' then
+    return false;
+  end if;
+  -- In a session they are seen where nobody is left who was removed from it: in its room.
+  if p_extension = 'presence' and p_topic ~ ':session:[0-9a-f-]{36}$' then
     return false;
   end if;
   v_done := set_config('persistence.tenant', v_tenant, true);

@@ -120,7 +120,7 @@ class SupabaseHints:
                 _log.debug("realtime: %s", type(error).__name__)
             finally:
                 self.heard.clear()
-                await _thrown_away(client)
+                await thrown_away(client)
             for topic in list(self._listeners):
                 self._hint(topic)  # from now on each looks by itself
             if not self._stale:
@@ -187,7 +187,7 @@ def _event_of(message: object) -> int:
     return event if isinstance(event, int) else 0
 
 
-async def _thrown_away(client: AsyncRealtimeClient) -> None:
+async def thrown_away(client: AsyncRealtimeClient) -> None:
     """Close a client with the timers of its channels, which outlive it otherwise."""
     channels = client.get_channels()
     for channel in channels:

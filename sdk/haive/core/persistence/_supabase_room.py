@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
-from haive.core.persistence._supabase_hints import _thrown_away
+from haive.core.persistence._supabase_hints import thrown_away
 from haive.core.persistence.errors import AccessDeniedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Room:
             finally:
                 self._channel = None
                 self.here = {}
-                await _thrown_away(client)
+                await thrown_away(client)
             self._changed()
             if not self._stale:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
