@@ -136,7 +136,7 @@ class SessionPresence:
                     session = await self._manager.get_session(self._session_id, as_user=as_user)
                     self._room.move(session.topic)
         except (NotFoundError, AccessDeniedError, InvalidInputError) as error:
-            self._error = error
             if self._room is not None:
                 await self._room.aclose()
+            self._error = error  # after it: whoever hears of it is there no more
             self._changed.set()
