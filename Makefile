@@ -22,8 +22,9 @@ demo: $(VENV)/run.stamp ## run the example on a local stack; INPUT=file is passe
 stack: $(VENV)/run.stamp ## start the local stack in the background
 	$(BIN)/haive local start
 
-test: lint ## lint, then all tests
-	$(BIN)/pytest
+test: lint ## lint, then all tests: those that bound a time by themselves
+	$(BIN)/pytest --numprocesses logical --dist loadfile -m "not timed"
+	$(BIN)/pytest -m timed
 
 bench: $(VENV)/dev.stamp ## measure writing and reading messages, beside its peers
 	$(BIN)/haive bench messages

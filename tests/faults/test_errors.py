@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence import PersistenceConfig, PostgresStore, SupabaseStore
 from haive.core.persistence.errors import (
     AccessDeniedError,
     ConnectionLostError,
@@ -173,6 +173,26 @@ async def test_a_server_that_is_not_there_is_a_lost_connection(database):
     store = PostgresStore(PersistenceConfig(connection_string=nowhere, retry_timeout=0))
     error = await caught(ConnectionLostError, store.initialize(), retryable=True)
     assert tells(error, password_of(database)) == []
+
+
+# What PostgREST says when libpq lost the connection and no server gave a code: seen when a session
+# is ended while it answers.
+NO_CODE = b'{"code":"","details":null,"hint":null,"message":""}'
+
+
+async def test_an_api_that_lost_its_connection_is_a_lost_connection():
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(
+            b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(NO_CODE), NO_CODE)
+        )
+        writer.close()
+
+    api = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{api.sockets[0].getsockname()[1]}"
+    async with api, SupabaseStore(url, "sb_secret_key", retry_timeout=0) as store:
+        await caught(ConnectionLostError, store.get_conversation(uuid4()), retryable=True)
 
 
 BIG = {CANARY: [1] * 100_000}  # 200 kB of JSON, 1.2 MB in the database: only that refuses it

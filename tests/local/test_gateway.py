@@ -209,6 +209,7 @@ async def test_the_openapi_document_names_the_public_url(rest, library):
     assert f"http://{document['host']}{document['basePath']}" == f"{library.url}/rest/v1"
 
 
+@pytest.mark.timed
 async def test_the_gateway_costs_little(library, rest, bare, record_figure):
     # Sockets without a client library: those cost several times what is measured.
     async def median(connection, target, headers):

@@ -247,6 +247,7 @@ async def test_a_stack_that_does_not_run_says_how_to_start_it():
         _ = LocalStack().url
 
 
+@pytest.mark.timed
 async def test_a_warm_start_takes_less_than_the_bar(stack, record_figure):
     times = []
     for _ in range(3):

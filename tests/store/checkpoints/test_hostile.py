@@ -454,6 +454,7 @@ def bomb(parent: bytes | None, size: int) -> bytes:
     return b"".join([compressor.compress(chunk) for _ in range(size >> 20)] + [compressor.flush()])
 
 
+@pytest.mark.timed
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("said", [1_000, 1_000_000])
 @pytest.mark.parametrize("codec", [_frames.FULL, _frames.DELTA])

@@ -210,6 +210,7 @@ print("defused")
 """
 
 
+@pytest.mark.timed
 def test_a_bomb_is_refused_in_little_time_and_memory() -> None:
     done = subprocess.run(
         [sys.executable, "-c", BOMBS], capture_output=True, text=True, check=False,

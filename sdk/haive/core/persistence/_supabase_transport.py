@@ -138,6 +138,8 @@ class ProjectApi:
         try:
             answer = await rest.rpc(function, arguments).execute()
         except APIError as error:
+            if error.code == "":  # no SQLSTATE: not the server's words, but of who lost it
+                raise ConnectionLostError("The API lost its connection to the database.") from None
             # Nothing beneath it: details of the server can quote rows.
             raise database_error(
                 error.code, message=error.message, hint=error.hint, detail=error.details
