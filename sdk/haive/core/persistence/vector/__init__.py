@@ -1,0 +1,1 @@
+"""Memory: what was said and learned, found again by its meaning and its words."""

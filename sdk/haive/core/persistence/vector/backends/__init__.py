@@ -1,0 +1,1 @@
+"""Where memories are kept: each vector database behind one protocol."""

@@ -1,0 +1,1 @@
+"""Filters over the metadata of memories, the same in every backend."""
