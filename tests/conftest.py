@@ -45,13 +45,17 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _has_room() -> bool:
+    return _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM
+
+
 @pytest.fixture(scope="session")
 async def stack() -> AsyncIterator[LocalStack]:
     """The stack of all tests, with the schema installed; its data may be lost, so it is fast."""
     with pytest.MonkeyPatch.context() as patch:
         # A database a test is thousands of files made and removed: a sixth of the time, where the
         # disk does it. Not for stacks that start Auth: Deno lets nobody into /dev.
-        if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM:
+        if _has_room():
             patch.setenv("TMPDIR", str(_MEMORY))
         running = LocalStack(postgres_settings={"fsync": "off"})
         await running.__aenter__()
