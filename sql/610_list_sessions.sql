@@ -18,19 +18,9 @@ set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
-  v_actor text := v_caller.actor;
+  v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   v_pairs haive_private.session_pair[];
 begin
-  if p_acting is not null then
-    if v_caller.trusted then
-      v_actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
   if (p_page_size between 1 and 1000) is not true then
     raise exception using
       errcode = 'PT422',
