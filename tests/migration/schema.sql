@@ -2036,29 +2036,30 @@ $$;
 
 ALTER FUNCTION haive.list_merges(session_id uuid, acting_user text, tenant text) OWNER TO postgres;
 
--- FUNCTION list_sessions(text, text, text, text[], uuid, integer, text, text, text)
-CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
+-- FUNCTION list_sessions(text, text, text, text[], uuid, integer, text, text, boolean, text)
+CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, own boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
   select haive_private.list_sessions(
     list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
     list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
-    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user
+    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
+    list_sessions.own
   )
 $$;
 
 
-ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) OWNER TO postgres;
 
--- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text)
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text)
-COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one: {sessions, next_page}.';
+-- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
+COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; own: of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
 -- ACL FUNCTION list_tenant_keys(tenant text)
 GRANT ALL ON FUNCTION haive.list_tenant_keys(tenant text) TO haive_client;
@@ -7995,17 +7996,17 @@ $$;
 
 ALTER FUNCTION haive_private.list_merges(p_tenant text, p_session_id uuid, p_acting text) OWNER TO haive_writer;
 
--- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text)
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text)
-COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
+-- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
+COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
--- FUNCTION list_sessions(text, text, text, text, text[], uuid, integer, text, text)
-CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) RETURNS json
+-- FUNCTION list_sessions(text, text, text, text, text[], uuid, integer, text, text, boolean)
+CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
@@ -8042,13 +8043,14 @@ begin
         when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
-      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants))' end
+      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
+      case when p_own then 'and c.user_id is not distinct from $10' end
     )
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor;
+    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -8072,7 +8074,7 @@ end;
 $_$;
 
 
-ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) OWNER TO haive_writer;
 
 -- ACL FUNCTION list_tenant_keys(p_tenant text)
 GRANT ALL ON FUNCTION haive_private.list_tenant_keys(p_tenant text) TO haive_client;
