@@ -93,6 +93,7 @@ class SupabaseStore(Store):
         self._api = ProjectApi(
             url,
             key,
+            schema=schema,
             auth_header=auth_header,
             access_token=access_token,
             retry_timeout=retry_timeout,
