@@ -19,21 +19,9 @@ begin
   end if;
   create policy "haive: who may watch a channel joins its topic" on realtime.messages
   for select to authenticated
-  using (
-    case
-      when split_part((select realtime.topic()), ':', 1) = 'haive'
-        then haive_private.may_join((select realtime.topic()), extension, false)
-      else false
-    end
-  );
+  using (haive_private.may_join((select realtime.topic()), extension, false));
   create policy "haive: who may write to a channel sends on its topic" on realtime.messages
   for insert to authenticated
-  with check (
-    case
-      when split_part((select realtime.topic()), ':', 1) = 'haive'
-        then haive_private.may_join((select realtime.topic()), extension, true)
-      else false
-    end
-  );
+  with check (haive_private.may_join((select realtime.topic()), extension, true));
 end;
 $$;

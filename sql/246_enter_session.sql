@@ -23,17 +23,7 @@ declare
 begin
   tenant := v_caller.tenant;
   audit_reads := v_caller.audit_reads;
-  actor := v_caller.actor;
-  if p_acting is not null then
-    if v_caller.trusted then
-      actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
+  actor := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   if p_change then
     select c.* into conversation from haive.conversations as c
     where c.tenant_id = v_caller.tenant and c.id = p_session_id and c.is_session

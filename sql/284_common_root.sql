@@ -1,5 +1,5 @@
 -- A segment has the same messages at the same indexes wherever it is seen from, so two sessions share
--- what they both see of one segment, and all before it.
+-- what they both see of one segment, and all before it. Walked as in session_line.
 create or replace function haive_private.common_root(
   p_tenant text,
   p_one uuid, p_one_segment int, p_one_count bigint,
@@ -19,10 +19,21 @@ begin
         values (1, p_one, p_one_segment, p_one_count), (2, p_two, p_two_segment, p_two_count)
       ) as u (side, id, segment, upto)
       union
-      select w.side, g.base_id, g.base_segment, least(w.upto, g.base_count)
+      select w.side, g.id, g.segment, least(w.upto, g.n)
       from walk as w
-      cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
-      where g.base_id is not null
+      cross join lateral (
+        select s.parent_id as id, s.parent_segment::int as segment, s.branch_index as n
+        from haive.sessions as s
+        where w.segment = 0 and s.tenant_id = p_tenant and s.id = w.session_id
+        union all
+        select g.session_id, g.base_segment::int, g.base_count
+        from haive.session_segments as g
+        where
+          w.segment > 0 and g.tenant_id = p_tenant and g.session_id = w.session_id
+          and g.number = w.segment
+        offset 0
+      ) as g
+      where g.id is not null
     )
     select coalesce(max(least(s.one, s.two)), 0)
     from (

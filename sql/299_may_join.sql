@@ -9,13 +9,29 @@ security definer
 set search_path = ''
 as $$
 declare
+  v_schema text := split_part(p_topic, ':', 1);
   v_tenant text := split_part(p_topic, ':', 2);
+  v_channel text := substr(p_topic, length(v_schema) + length(v_tenant) + 3);
   v_actor text := haive.current_actor();
+  v_single text := '^(session|conversation):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
   v_role text;
   v_done text;
+  v_may boolean := false;
 begin
-  if v_actor is null or split_part(p_topic, ':', 1) <> 'haive' then
+  if v_actor is null then
     return false;
+  elsif v_schema <> 'haive' then
+    -- The policies are of the installation: of a tenant with a schema of its own, that one knows.
+    if exists (
+      select from haive.tenants as t
+      where
+        t.tenant_id = v_tenant and t.isolation = 'schema' and t.location = v_schema
+        and t.status in ('active', 'moving')
+    ) then
+      execute format('select %I.may_join($1, $2, $3)', v_schema || '_private')
+      into v_may using p_topic, p_extension, p_write;
+    end if;
+    return v_may;
   end if;
   select m.role into v_role
   from haive.members as m
@@ -26,20 +42,28 @@ begin
   if v_role is null then
     return false;
   end if;
+  v_done := set_config('persistence.tenant', v_tenant, true);
+  -- In a session they are seen, and send, where nobody is left who was removed from it: in its room.
+  if (p_write or p_extension = 'presence') and v_channel ~ v_single then
+    if
+      v_channel ^@ 'session'
+      or exists (
+        select from haive.sessions as s
+        where s.tenant_id = v_tenant and s.id = split_part(v_channel, ':', 2)::uuid
+      )
+    then
+      return false;
+    end if;
+  end if;
   -- Whoever may hear may be seen; only who may write may send.
   p_write := p_write and p_extension is distinct from 'presence';
   if p_write and v_role = 'reader' then
     return false;
   end if;
-  -- In a session they are seen where nobody is left who was removed from it: in its room.
-  if p_extension = 'presence' and p_topic ~ ':session:[0-9a-f-]{36}$' then
-    return false;
-  end if;
-  v_done := set_config('persistence.tenant', v_tenant, true);
   return haive_private.may_watch(
     v_tenant,
     case when v_role not in ('owner', 'admin') then v_actor end,
-    substr(p_topic, length('haive') + length(v_tenant) + 3),
+    v_channel,
     p_write
   );
 end;

@@ -8,7 +8,8 @@ create or replace function haive_private.list_sessions(
   p_parent_id uuid,
   p_page_size int,
   p_page_after text,
-  p_acting text
+  p_acting text,
+  p_own boolean
 )
 returns json
 language plpgsql
@@ -18,19 +19,9 @@ set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
-  v_actor text := v_caller.actor;
+  v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   v_pairs haive_private.session_pair[];
 begin
-  if p_acting is not null then
-    if v_caller.trusted then
-      v_actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
   if (p_page_size between 1 and 1000) is not true then
     raise exception using
       errcode = 'PT422',
@@ -59,13 +50,14 @@ begin
         when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
-      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants))' end
+      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
+      case when p_own then 'and c.user_id is not distinct from $10' end
     )
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor;
+    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -88,10 +80,13 @@ begin
 end;
 $$;
 
-alter function haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text)
-owner to haive_writer;
+alter function haive_private.list_sessions(
+  text, text, text, text, text[], uuid, int, text, text, boolean
+) owner to haive_writer;
 
-comment on function haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text) is
+comment on function haive_private.list_sessions(
+  text, text, text, text, text[], uuid, int, text, text, boolean
+) is
 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
 create or replace function haive.list_sessions(
@@ -103,6 +98,7 @@ create or replace function haive.list_sessions(
   page_size int default 100,
   page_after text default null,
   acting_user text default null,
+  own boolean default false,
   tenant text default null
 )
 returns json
@@ -114,10 +110,13 @@ as $$
   select haive_private.list_sessions(
     list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
     list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
-    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user
+    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
+    list_sessions.own
   )
 $$;
 
-comment on function haive.list_sessions(text, text, text, text[], uuid, int, text, text, text) is
-'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one: '
-'{sessions, next_page}.';
+comment on function haive.list_sessions(
+  text, text, text, text[], uuid, int, text, text, boolean, text
+) is
+'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; '
+'own: of the user who calls, or of nobody where a service does: {sessions, next_page}.';

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -30,32 +29,40 @@ _TEMPLATE = "haive_template"
 _JAVASCRIPT = Path(__file__).parent / "javascript"
 _FILES = ("deno.json", "deno.lock", "client.ts")
 _numbers = itertools.count(1)
+_MEMORY = Path("/dev/shm")
 _ROOM = 4 << 30
 # Seconds in which what should happen happens on a busy machine.
 PATIENCE = 20
 
 
 def pytest_configure() -> None:
-    """Hear Ctrl-C even where a shell started the tests in its background, and work in memory.
+    """Hear Ctrl-C even where a shell started the tests in its background.
 
     Such a shell has its children ignore the signal, and they hand that on to theirs: to the
     programs that tests interrupt.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    # A database a test is thousands of files made and removed: a sixth of the time of the tests
-    # with databases, where the disk does it. What must survive a crash is not in here.
-    memory = Path("/dev/shm")  # noqa: S108 - stacks make private directories in it
-    if memory.is_dir() and shutil.disk_usage(memory).free >= _ROOM:
-        os.environ.setdefault("TMPDIR", str(memory))
-        tempfile.tempdir = None
+
+
+def _has_room() -> bool:
+    return _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ROOM
 
 
 @pytest.fixture(scope="session")
 async def stack() -> AsyncIterator[LocalStack]:
     """The stack of all tests, with the schema installed; its data may be lost, so it is fast."""
-    async with LocalStack(postgres_settings={"fsync": "off"}) as running:
+    with pytest.MonkeyPatch.context() as patch:
+        # A database a test is thousands of files made and removed: a sixth of the time, where the
+        # disk does it. Not for stacks that start Auth: Deno lets nobody into /dev.
+        if _has_room():
+            patch.setenv("TMPDIR", str(_MEMORY))
+        running = LocalStack(postgres_settings={"fsync": "off"})
+        await running.__aenter__()
+    try:
         yield running
+    finally:
+        await running.__aexit__(None, None, None)
 
 
 @pytest.fixture(scope="session")

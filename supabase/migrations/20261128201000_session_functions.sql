@@ -151,6 +151,32 @@ comment on function haive_private.check_session_change(text, text, uuid, boolean
 'Refuses to change a conversation that is a session by who may only read it, or past the functions '
 'that keep its permissions.';
 
+-- Whose rights a call has: a service may lend itself a user's; a user has their own.
+create or replace function haive_private.act_for(p_trusted boolean, p_actor text, p_acting text)
+returns text
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  if p_acting is null then
+    return p_actor;
+  elsif p_trusted then
+    return p_acting;
+  elsif p_acting <> haive.current_actor() then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services act for others',
+      hint = 'Leave out acting_user: the token says who calls.';
+  end if;
+  return p_actor;
+end;
+$$;
+
+comment on function haive_private.act_for(boolean, text, text) is
+'Who acts where enter_tenant found p_actor, and the call names acting_user. Null: who may do all.';
+
 -- The first step of what is done to a session. Definer, as enter_tenant is.
 create or replace function haive_private.enter_session(
   p_tenant text,
@@ -176,17 +202,7 @@ declare
 begin
   tenant := v_caller.tenant;
   audit_reads := v_caller.audit_reads;
-  actor := v_caller.actor;
-  if p_acting is not null then
-    if v_caller.trusted then
-      actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
+  actor := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   if p_change then
     select c.* into conversation from haive.conversations as c
     where c.tenant_id = v_caller.tenant and c.id = p_session_id and c.is_session
@@ -270,43 +286,6 @@ alter function haive_private.moderates(text, uuid) owner to haive_writer;
 
 comment on function haive_private.moderates(text, uuid) is
 'Whether the user who calls may see what moderators of a session have hidden.';
-
--- Segment 0 is told by the session itself, the later ones by their rows.
-create or replace function haive_private.session_base(
-  p_tenant text, p_session_id uuid, p_segment int
-)
-returns table (
-  base_id uuid, base_segment int, base_count bigint, borrowed bigint, start_seq bigint,
-  conversation_ids uuid[], first_seqs bigint[], last_seqs bigint[]
-)
-language plpgsql
-stable
-security invoker
-rows 1
-set search_path = ''
-as $$
-#variable_conflict use_column
-begin
-  if p_segment = 0 then
-    return query
-    select
-      s.parent_id, s.parent_segment::int, s.branch_index, 0::bigint, 0::bigint,
-      '{}'::uuid[], '{}'::bigint[], '{}'::bigint[]
-    from haive.sessions as s
-    where s.tenant_id = p_tenant and s.id = p_session_id;
-  else
-    return query
-    select
-      g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
-      g.conversation_ids, g.first_seqs, g.last_seqs
-    from haive.session_segments as g
-    where g.tenant_id = p_tenant and g.session_id = p_session_id and g.number = p_segment;
-  end if;
-end;
-$$;
-
-comment on function haive_private.session_base(text, uuid, int) is
-'What a segment of a session is built on: a beginning of another one, a list, its own messages.';
 
 -- Which messages a session has at some of its indexes, as ranges of the conversations that they are in.
 -- Read from its end towards its beginning, a step for each segment, and no further than is asked for.
@@ -478,7 +457,7 @@ comment on function haive_private.session_doc(haive.sessions, haive.conversation
 'A session as the functions of the API return it.';
 
 -- A segment has the same messages at the same indexes wherever it is seen from, so two sessions share
--- what they both see of one segment, and all before it.
+-- what they both see of one segment, and all before it. Walked as in session_line.
 create or replace function haive_private.common_root(
   p_tenant text,
   p_one uuid, p_one_segment int, p_one_count bigint,
@@ -498,10 +477,21 @@ begin
         values (1, p_one, p_one_segment, p_one_count), (2, p_two, p_two_segment, p_two_count)
       ) as u (side, id, segment, upto)
       union
-      select w.side, g.base_id, g.base_segment, least(w.upto, g.base_count)
+      select w.side, g.id, g.segment, least(w.upto, g.n)
       from walk as w
-      cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
-      where g.base_id is not null
+      cross join lateral (
+        select s.parent_id as id, s.parent_segment::int as segment, s.branch_index as n
+        from haive.sessions as s
+        where w.segment = 0 and s.tenant_id = p_tenant and s.id = w.session_id
+        union all
+        select g.session_id, g.base_segment::int, g.base_count
+        from haive.session_segments as g
+        where
+          w.segment > 0 and g.tenant_id = p_tenant and g.session_id = w.session_id
+          and g.number = w.segment
+        offset 0
+      ) as g
+      where g.id is not null
     )
     select coalesce(max(least(s.one, s.two)), 0)
     from (
@@ -880,7 +870,8 @@ create or replace function haive_private.list_sessions(
   p_parent_id uuid,
   p_page_size int,
   p_page_after text,
-  p_acting text
+  p_acting text,
+  p_own boolean
 )
 returns json
 language plpgsql
@@ -890,19 +881,9 @@ set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
-  v_actor text := v_caller.actor;
+  v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   v_pairs haive_private.session_pair[];
 begin
-  if p_acting is not null then
-    if v_caller.trusted then
-      v_actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
   if (p_page_size between 1 and 1000) is not true then
     raise exception using
       errcode = 'PT422',
@@ -931,13 +912,14 @@ begin
         when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
-      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants))' end
+      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
+      case when p_own then 'and c.user_id is not distinct from $10' end
     )
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor;
+    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -960,10 +942,13 @@ begin
 end;
 $$;
 
-alter function haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text)
-owner to haive_writer;
+alter function haive_private.list_sessions(
+  text, text, text, text, text[], uuid, int, text, text, boolean
+) owner to haive_writer;
 
-comment on function haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text) is
+comment on function haive_private.list_sessions(
+  text, text, text, text, text[], uuid, int, text, text, boolean
+) is
 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
 create or replace function haive.list_sessions(
@@ -975,6 +960,7 @@ create or replace function haive.list_sessions(
   page_size int default 100,
   page_after text default null,
   acting_user text default null,
+  own boolean default false,
   tenant text default null
 )
 returns json
@@ -986,13 +972,16 @@ as $$
   select haive_private.list_sessions(
     list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
     list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
-    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user
+    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
+    list_sessions.own
   )
 $$;
 
-comment on function haive.list_sessions(text, text, text, text[], uuid, int, text, text, text) is
-'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one: '
-'{sessions, next_page}.';
+comment on function haive.list_sessions(
+  text, text, text, text[], uuid, int, text, text, boolean, text
+) is
+'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; '
+'own: of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
 -- Definer: the messages that a branch begins with are in conversations of others.
 create or replace function haive_private.session_messages(
@@ -2255,6 +2244,83 @@ $$;
 comment on function haive.session_family(uuid, text, text) is
 'A session with all that it branched off and all that branched off those, as far as the caller sees '
 'them; at most 10,000, in the order in which they began.';
+
+-- For the policies on realtime.messages, which ask for the user of a verified token and the topic
+-- that they want: schema:tenant:channel. Answers where enter_tenant would raise an error.
+-- Definer, as enter_tenant is.
+create or replace function haive_private.may_join(p_topic text, p_extension text, p_write boolean)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_schema text := split_part(p_topic, ':', 1);
+  v_tenant text := split_part(p_topic, ':', 2);
+  v_channel text := substr(p_topic, length(v_schema) + length(v_tenant) + 3);
+  v_actor text := haive.current_actor();
+  v_single text := '^(session|conversation):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
+  v_role text;
+  v_done text;
+  v_may boolean := false;
+begin
+  if v_actor is null then
+    return false;
+  elsif v_schema <> 'haive' then
+    -- The policies are of the installation: of a tenant with a schema of its own, that one knows.
+    if exists (
+      select from haive.tenants as t
+      where
+        t.tenant_id = v_tenant and t.isolation = 'schema' and t.location = v_schema
+        and t.status in ('active', 'moving')
+    ) then
+      execute format('select %I.may_join($1, $2, $3)', v_schema || '_private')
+      into v_may using p_topic, p_extension, p_write;
+    end if;
+    return v_may;
+  end if;
+  select m.role into v_role
+  from haive.members as m
+  join haive.tenants as t on t.tenant_id = m.tenant_id
+  where
+    m.tenant_id = v_tenant and m.user_id = v_actor
+    and t.status in ('active', 'moving') and t.isolation = 'row';
+  if v_role is null then
+    return false;
+  end if;
+  v_done := set_config('persistence.tenant', v_tenant, true);
+  -- In a session they are seen, and send, where nobody is left who was removed from it: in its room.
+  if (p_write or p_extension = 'presence') and v_channel ~ v_single then
+    if
+      v_channel ^@ 'session'
+      or exists (
+        select from haive.sessions as s
+        where s.tenant_id = v_tenant and s.id = split_part(v_channel, ':', 2)::uuid
+      )
+    then
+      return false;
+    end if;
+  end if;
+  -- Whoever may hear may be seen; only who may write may send.
+  p_write := p_write and p_extension is distinct from 'presence';
+  if p_write and v_role = 'reader' then
+    return false;
+  end if;
+  return haive_private.may_watch(
+    v_tenant,
+    case when v_role not in ('owner', 'admin') then v_actor end,
+    v_channel,
+    p_write
+  );
+end;
+$$;
+
+alter function haive_private.may_join(text, text, boolean) owner to haive_writer;
+
+comment on function haive_private.may_join(text, text, boolean) is
+'Whether the user of the token may join a realtime topic, or send on it (extension broadcast) and '
+'be seen there (presence).';
 
 create trigger audit_insert after insert on haive.sessions
 referencing new table as changed for each statement execute function haive_private.audit_rows();

@@ -49,6 +49,27 @@ using (
   and (hidden_at is null or haive_private.moderates(tenant_id, conversation_id))
 );
 
+-- Topics of tenants in schemas of their own are answered for, too.
+do $$
+begin
+  if
+    to_regclass('realtime.messages') is null
+    or not exists (
+      select from pg_catalog.pg_policies
+      where
+        schemaname = 'realtime' and tablename = 'messages'
+        and policyname = 'haive: who may watch a channel joins its topic'
+    )
+  then
+    return;
+  end if;
+  alter policy "haive: who may watch a channel joins its topic" on realtime.messages
+  using (haive_private.may_join((select realtime.topic()), extension, false));
+  alter policy "haive: who may write to a channel sends on its topic" on realtime.messages
+  with check (haive_private.may_join((select realtime.topic()), extension, true));
+end;
+$$;
+
 insert into haive_private.migrations (version, name) values
   ('20261128202000', 'session_policies')
 on conflict do nothing;

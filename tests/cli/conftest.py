@@ -15,7 +15,7 @@ import pytest
 from haive.core.persistence.local import LocalStack
 
 _PROGRAM = "from haive.core.persistence.cli import main; main()"
-_OURS = ("DATABASE_URL", "SUPABASE_", "HAIVE_")
+_OURS = ("DATABASE_URL", "SUPABASE_", "HAIVE_", "TENANT_")
 _tenants = itertools.count(1)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -46,6 +46,9 @@ def environment(stack: LocalStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         "SUPABASE_SECRET_KEY": stack.secret_key,
     }.items():
         monkeypatch.setenv(name, value)
+    # A page sets it itself; it is gone after the test.
+    monkeypatch.setenv("TENANT_MASTER_KEY", "")
+    monkeypatch.delenv("TENANT_MASTER_KEY")
 
 
 @pytest.fixture(scope="session")

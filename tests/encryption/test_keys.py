@@ -70,7 +70,9 @@ async def test_the_first_key_wraps_and_all_of_them_unwrap():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "correct horse battery staple", "ab" * 31, OLD + ",", "," + OLD]
+    "text",
+    ["", "correct horse battery staple", "ab" * 31, OLD + ",", "," + OLD],
+    ids=["empty", "words", "short", "nothing after", "nothing before"],
 )
 def test_a_passphrase_is_no_key_and_is_not_shown(text):
     with pytest.raises(ConfigurationError, match="TENANT_MASTER_KEY is no key") as caught:

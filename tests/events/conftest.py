@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
@@ -91,3 +92,47 @@ def take() -> Callable[..., Awaitable[list[Event]]]:
             return [await anext(subscription) for _ in range(count)]
 
     return events
+
+
+@pytest.fixture
+def probe(owner):
+    """Try what the server tries: `await probe("ada", topic, "insert", "presence")`."""
+
+    @asynccontextmanager
+    async def undone():
+        transaction = owner.transaction()
+        await transaction.start()
+        try:
+            yield
+        finally:
+            await transaction.rollback()
+
+    async def ask(user, topic, verb, extension):
+        async with undone():
+            if verb == "select":
+                await owner.execute(
+                    "insert into realtime.messages (topic, extension, private)"
+                    " values ($1, $2, true)",
+                    *(topic, extension),
+                )
+            claims = json.dumps({"sub": user, "role": "authenticated"})
+            await owner.execute(
+                "select set_config('request.jwt.claims', $1, true),"
+                " set_config('realtime.topic', $2, true),"
+                " set_config('role', 'authenticated', true)",
+                *(claims, topic),
+            )
+            if verb == "select":
+                query = "select count(*) from realtime.messages where topic = $1"
+                return await owner.fetchval(query, topic) > 0
+            try:
+                await owner.execute(
+                    "insert into realtime.messages (topic, extension, private)"
+                    " values ($1, $2, true)",
+                    *(topic, extension),
+                )
+            except asyncpg.InsufficientPrivilegeError:
+                return False
+            return True
+
+    return ask

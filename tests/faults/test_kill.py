@@ -115,7 +115,7 @@ def kill(postgres_pids):
         for pid in pids:
             with suppress(ProcessLookupError):  # a backend goes with its postmaster
                 os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while postgres_pids(stack.data_dir)[:1] in ([], pids[:1]):  # noqa: ASYNC110 - no event
                 await asyncio.sleep(0.01)
 

@@ -2036,29 +2036,30 @@ $$;
 
 ALTER FUNCTION haive.list_merges(session_id uuid, acting_user text, tenant text) OWNER TO postgres;
 
--- FUNCTION list_sessions(text, text, text, text[], uuid, integer, text, text, text)
-CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
+-- FUNCTION list_sessions(text, text, text, text[], uuid, integer, text, text, boolean, text)
+CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, own boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
   select haive_private.list_sessions(
     list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
     list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
-    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user
+    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
+    list_sessions.own
   )
 $$;
 
 
-ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) OWNER TO postgres;
 
--- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text)
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text)
-COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one: {sessions, next_page}.';
+-- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
+COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; own: of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
 -- ACL FUNCTION list_tenant_keys(tenant text)
 GRANT ALL ON FUNCTION haive.list_tenant_keys(tenant text) TO haive_client;
@@ -3463,6 +3464,36 @@ $$;
 
 
 ALTER FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) OWNER TO haive_writer;
+
+-- FUNCTION act_for(boolean, text, text)
+CREATE FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if p_acting is null then
+    return p_actor;
+  elsif p_trusted then
+    return p_acting;
+  elsif p_acting <> haive.current_actor() then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services act for others',
+      hint = 'Leave out acting_user: the token says who calls.';
+  end if;
+  return p_actor;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) OWNER TO postgres;
+
+-- ACL FUNCTION act_for(p_trusted boolean, p_actor text, p_acting text)
+GRANT ALL ON FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) FROM PUBLIC;
+
+-- COMMENT FUNCTION act_for(p_trusted boolean, p_actor text, p_acting text)
+COMMENT ON FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) IS 'Who acts where enter_tenant found p_actor, and the call names acting_user. Null: who may do all.';
 
 -- ACL FUNCTION administer_tenant(p_tenant text)
 REVOKE ALL ON FUNCTION haive_private.administer_tenant(p_tenant text) FROM PUBLIC;
@@ -5107,10 +5138,21 @@ begin
         values (1, p_one, p_one_segment, p_one_count), (2, p_two, p_two_segment, p_two_count)
       ) as u (side, id, segment, upto)
       union
-      select w.side, g.base_id, g.base_segment, least(w.upto, g.base_count)
+      select w.side, g.id, g.segment, least(w.upto, g.n)
       from walk as w
-      cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
-      where g.base_id is not null
+      cross join lateral (
+        select s.parent_id as id, s.parent_segment::int as segment, s.branch_index as n
+        from haive.sessions as s
+        where w.segment = 0 and s.tenant_id = p_tenant and s.id = w.session_id
+        union all
+        select g.session_id, g.base_segment::int, g.base_count
+        from haive.session_segments as g
+        where
+          w.segment > 0 and g.tenant_id = p_tenant and g.session_id = w.session_id
+          and g.number = w.segment
+        offset 0
+      ) as g
+      where g.id is not null
     )
     select coalesce(max(least(s.one, s.two)), 0)
     from (
@@ -6314,17 +6356,7 @@ declare
 begin
   tenant := v_caller.tenant;
   audit_reads := v_caller.audit_reads;
-  actor := v_caller.actor;
-  if p_acting is not null then
-    if v_caller.trusted then
-      actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
+  actor := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   if p_change then
     select c.* into conversation from haive.conversations as c
     where c.tenant_id = v_caller.tenant and c.id = p_session_id and c.is_session
@@ -7964,35 +7996,25 @@ $$;
 
 ALTER FUNCTION haive_private.list_merges(p_tenant text, p_session_id uuid, p_acting text) OWNER TO haive_writer;
 
--- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text)
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text)
-COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
+-- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
+COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
--- FUNCTION list_sessions(text, text, text, text, text[], uuid, integer, text, text)
-CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) RETURNS json
+-- FUNCTION list_sessions(text, text, text, text, text[], uuid, integer, text, text, boolean)
+CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
-  v_actor text := v_caller.actor;
+  v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   v_pairs haive_private.session_pair[];
 begin
-  if p_acting is not null then
-    if v_caller.trusted then
-      v_actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
   if (p_page_size between 1 and 1000) is not true then
     raise exception using
       errcode = 'PT422',
@@ -8021,13 +8043,14 @@ begin
         when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
-      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants))' end
+      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
+      case when p_own then 'and c.user_id is not distinct from $10' end
     )
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor;
+    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -8051,7 +8074,7 @@ end;
 $_$;
 
 
-ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) OWNER TO haive_writer;
 
 -- ACL FUNCTION list_tenant_keys(p_tenant text)
 GRANT ALL ON FUNCTION haive_private.list_tenant_keys(p_tenant text) TO haive_client;
@@ -8142,13 +8165,29 @@ CREATE FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write b
     SET search_path TO ''
     AS $_$
 declare
+  v_schema text := split_part(p_topic, ':', 1);
   v_tenant text := split_part(p_topic, ':', 2);
+  v_channel text := substr(p_topic, length(v_schema) + length(v_tenant) + 3);
   v_actor text := haive.current_actor();
+  v_single text := '^(session|conversation):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
   v_role text;
   v_done text;
+  v_may boolean := false;
 begin
-  if v_actor is null or split_part(p_topic, ':', 1) <> 'haive' then
+  if v_actor is null then
     return false;
+  elsif v_schema <> 'haive' then
+    -- The policies are of the installation: of a tenant with a schema of its own, that one knows.
+    if exists (
+      select from haive.tenants as t
+      where
+        t.tenant_id = v_tenant and t.isolation = 'schema' and t.location = v_schema
+        and t.status in ('active', 'moving')
+    ) then
+      execute format('select %I.may_join($1, $2, $3)', v_schema || '_private')
+      into v_may using p_topic, p_extension, p_write;
+    end if;
+    return v_may;
   end if;
   select m.role into v_role
   from haive.members as m
@@ -8159,20 +8198,28 @@ begin
   if v_role is null then
     return false;
   end if;
+  v_done := set_config('persistence.tenant', v_tenant, true);
+  -- In a session they are seen, and send, where nobody is left who was removed from it: in its room.
+  if (p_write or p_extension = 'presence') and v_channel ~ v_single then
+    if
+      v_channel ^@ 'session'
+      or exists (
+        select from haive.sessions as s
+        where s.tenant_id = v_tenant and s.id = split_part(v_channel, ':', 2)::uuid
+      )
+    then
+      return false;
+    end if;
+  end if;
   -- Whoever may hear may be seen; only who may write may send.
   p_write := p_write and p_extension is distinct from 'presence';
   if p_write and v_role = 'reader' then
     return false;
   end if;
-  -- In a session they are seen where nobody is left who was removed from it: in its room.
-  if p_extension = 'presence' and p_topic ~ ':session:[0-9a-f-]{36}$' then
-    return false;
-  end if;
-  v_done := set_config('persistence.tenant', v_tenant, true);
   return haive_private.may_watch(
     v_tenant,
     case when v_role not in ('owner', 'admin') then v_actor end,
-    substr(p_topic, length('haive') + length(v_tenant) + 3),
+    v_channel,
     p_write
   );
 end;
@@ -11236,41 +11283,6 @@ $_$;
 
 
 ALTER FUNCTION haive_private.send_hint(p_topic text, p_event bigint) OWNER TO postgres;
-
--- ACL FUNCTION session_base(p_tenant text, p_session_id uuid, p_segment integer)
-GRANT ALL ON FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) TO haive_writer;
-REVOKE ALL ON FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) FROM PUBLIC;
-
--- COMMENT FUNCTION session_base(p_tenant text, p_session_id uuid, p_segment integer)
-COMMENT ON FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) IS 'What a segment of a session is built on: a beginning of another one, a list, its own messages.';
-
--- FUNCTION session_base(text, uuid, integer)
-CREATE FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) RETURNS TABLE(base_id uuid, base_segment integer, base_count bigint, borrowed bigint, start_seq bigint, conversation_ids uuid[], first_seqs bigint[], last_seqs bigint[])
-    LANGUAGE plpgsql STABLE ROWS 1
-    SET search_path TO ''
-    AS $$
-#variable_conflict use_column
-begin
-  if p_segment = 0 then
-    return query
-    select
-      s.parent_id, s.parent_segment::int, s.branch_index, 0::bigint, 0::bigint,
-      '{}'::uuid[], '{}'::bigint[], '{}'::bigint[]
-    from haive.sessions as s
-    where s.tenant_id = p_tenant and s.id = p_session_id;
-  else
-    return query
-    select
-      g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
-      g.conversation_ids, g.first_seqs, g.last_seqs
-    from haive.session_segments as g
-    where g.tenant_id = p_tenant and g.session_id = p_session_id and g.number = p_segment;
-  end if;
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) OWNER TO postgres;
 
 -- FUNCTION session_doc(haive.sessions, haive.conversations)
 CREATE FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) RETURNS json

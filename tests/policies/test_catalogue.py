@@ -91,7 +91,7 @@ _INTERNAL = {
     "session_status_now",
     "refuse_closed_session",
     "enter_session",
-    "session_base",
+    "act_for",
     "session_line",
     "session_doc",
     "common_root",

@@ -59,8 +59,12 @@ _EXPECTED_OTHERWISE = """
 | select messages | yes | yes | yes | yes | left out | left out |
 | select messages, the hidden one | yes | yes | left out | left out | left out | left out |
 | channel: hear | yes | yes | yes | yes | left out | left out |
-| channel: send | yes | yes | yes | left out | left out | left out |
+| channel: send | left out | left out | left out | left out | left out | left out |
 | channel: presence | left out | left out | left out | left out | left out | left out |
+| conversation: hear | yes | yes | yes | yes | left out | left out |
+| conversation: send | left out | left out | left out | left out | left out | left out |
+| conversation: see who is there | left out | left out | left out | left out | left out | left out |
+| conversation: be seen | left out | left out | left out | left out | left out | left out |
 | room: hear | yes | yes | yes | yes | left out | left out |
 | room: send | yes | yes | yes | left out | left out | left out |
 | room: see who is there | yes | yes | yes | yes | left out | left out |
@@ -125,20 +129,23 @@ _TOKEN_CALLS = {
 }
 # Topics are asked for by the policies on realtime.messages, through this function.
 _JOINING = {
-    "channel: hear": ("default", "", "broadcast", "false"),
-    "channel: send": ("default", "", "broadcast", "true"),
-    "channel: presence": ("default", "", "presence", "false"),
-    "room: hear": ("default", ":0", "broadcast", "false"),
-    "room: send": ("default", ":0", "broadcast", "true"),
-    "room: see who is there": ("default", ":0", "presence", "false"),
-    "room: be seen": ("default", ":0", "presence", "true"),
-    "a room that was left behind": ("default", ":1", "broadcast", "false"),
-    "the topic of another tenant": ("other", ":0", "broadcast", "false"),
+    "channel: hear": ("default:session", "", "broadcast", "false"),
+    "channel: send": ("default:session", "", "broadcast", "true"),
+    "channel: presence": ("default:session", "", "presence", "false"),
+    "conversation: hear": ("default:conversation", "", "broadcast", "false"),
+    "conversation: send": ("default:conversation", "", "broadcast", "true"),
+    "conversation: see who is there": ("default:conversation", "", "presence", "false"),
+    "conversation: be seen": ("default:conversation", "", "presence", "true"),
+    "room: hear": ("default:session", ":0", "broadcast", "false"),
+    "room: send": ("default:session", ":0", "broadcast", "true"),
+    "room: see who is there": ("default:session", ":0", "presence", "false"),
+    "room: be seen": ("default:session", ":0", "presence", "true"),
+    "a room that was left behind": ("default:session", ":1", "broadcast", "false"),
+    "the topic of another tenant": ("other:session", ":0", "broadcast", "false"),
 }
 _TOKEN_CALLS |= {
-    name: f"1 where haive_private.may_join("
-    f"'haive:{tenant}:session:{SESSION}{room}', '{extension}', {write})"
-    for name, (tenant, room, extension, write) in _JOINING.items()
+    name: f"1 where haive_private.may_join('haive:{kind}:{SESSION}{room}', '{extension}', {write})"
+    for name, (kind, room, extension, write) in _JOINING.items()
 }
 _ROLES = ("owner", "moderator", "writer", "reader", "ex-participant", "outsider")
 _ANSWERS = {"PT403": "no", "PT422": "no", "PT404": "gone"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -116,3 +117,16 @@ def filled(manager: SessionManager) -> Callable[..., Awaitable[Session]]:
         return session
 
     return make
+
+
+@pytest.fixture
+def age(owner):
+    """Let seconds pass for a session, as the database counts them."""
+
+    async def pass_by(session, seconds):
+        await owner.execute(
+            "update haive.sessions set active_at = active_at - $2::interval where id = $1",
+            *(session.id, timedelta(seconds=seconds)),
+        )
+
+    return pass_by

@@ -21,19 +21,6 @@ from haive.core.persistence.session import SessionStatus
 
 
 @pytest.fixture
-def age(owner):
-    """Let seconds pass for a session, as the database counts them."""
-
-    async def pass_by(session, seconds):
-        await owner.execute(
-            "update haive.sessions set active_at = active_at - $2::interval where id = $1",
-            *(session.id, timedelta(seconds=seconds)),
-        )
-
-    return pass_by
-
-
-@pytest.fixture
 def raw(owner):
     """A session's row, as it is stored."""
 

@@ -188,18 +188,19 @@ async def _copy_tree(source: Path, target: Path) -> None:
     # database by itself, beside all that is not in one.
     base = target / "base"
     base.mkdir()
-    rest = [path for path in source.iterdir() if path.name != base.name]
-    await asyncio.gather(
-        _copy(rest, target), *(_copy([path], base) for path in (source / base.name).iterdir())
-    )
+    rest, databases = _split(source)
+    await asyncio.gather(_copy(rest, target), *(_copy([path], base) for path in databases))
     for path in (base, target):
         os.chmod(path, 0o700)  # noqa: PTH101 - at once: no thread needed
 
 
+def _split(cluster: Path) -> tuple[list[Path], list[Path]]:
+    base = cluster / "base"
+    return [path for path in cluster.iterdir() if path != base], list(base.iterdir())
+
+
 async def _copy(sources: Iterable[Path], target: Path) -> None:
-    await _run(
-        *("cp", "-R", "--reflink=auto", "--preserve=mode"), *map(str, sources), str(target)
-    )
+    await _run(*("cp", "-R", "--reflink=auto", "--preserve=mode"), *map(str, sources), str(target))
 
 
 async def _run(*command: str, stdin: str = "", account: Account | None = None) -> None:

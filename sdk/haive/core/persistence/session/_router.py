@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.models import Message
+    from haive.core.persistence.session._calls import SessionCalls
     from haive.core.persistence.session._writing import Writer
     from haive.core.persistence.session.config import SessionConfig
     from haive.core.persistence.session.manager import SessionManager
@@ -54,12 +55,16 @@ class Router:
 
     Args:
         manager: Whose sessions.
+        calls: The way to them.
         writer: Adds the messages.
         config: How sessions are found.
     """
 
-    def __init__(self, manager: SessionManager, writer: Writer, config: SessionConfig) -> None:
+    def __init__(
+        self, manager: SessionManager, calls: SessionCalls, writer: Writer, config: SessionConfig
+    ) -> None:
         self._manager = manager
+        self._calls = calls
         self._writer = writer
         self._config = config
         self._topics: OrderedDict[UUID, _Topic] = OrderedDict()
@@ -102,11 +107,23 @@ class Router:
         self, row: MessageRow, user_id: str | None, agent_id: str
     ) -> tuple[UUID | None, _Topic | None]:
         """A session, or None for a new one; and its topic with the message."""
-        found = await self._manager.list_sessions(
-            user_id, agent_id=agent_id, status=SessionStatus.OPEN, limit=1000
+        # With nobody named: the caller's own, and where a service calls those of nobody.
+        found = await self._calls.page(
+            {
+                "user_id": user_id,
+                "agent_id": agent_id,
+                "statuses": [SessionStatus.OPEN.value],
+                "page_size": 1000,
+                "own": user_id is None,
+            }
         )
-        # Branches are somebody's excursions, and those of others are not this user's thread.
-        mine = [s for s in found if s.parent_id is None and user_id in {None, s.user_id}]
+        # Branches are somebody's excursions; a room without an owner is of those who take part.
+        mine = [
+            session
+            for session in found
+            if session.parent_id is None
+            and (session.user_id is not None or not session.permissions)
+        ]
         mine.sort(key=lambda session: session.idle)
         strategy = self._config.threading_strategy
         if strategy is ThreadingStrategy.TOPIC_BASED:

@@ -69,7 +69,7 @@ class SessionManager:
         self._writer = Writer(self._calls)
         self._states = StateWriter(self._calls)
         self._merger = Merger(self._calls, self.config)
-        self._router = Router(self, self._writer, self.config)
+        self._router = Router(self, self._calls, self._writer, self.config)
 
     # -- beginning -------------------------------------------------------------------------------
 
@@ -451,7 +451,8 @@ class SessionManager:
         """Add a message to the session that ``threading_strategy`` finds, or begins, for it.
 
         Args:
-            user_id: Whose sessions; the caller's where a user's token is used.
+            user_id: Whose sessions. None: the caller's own where a user's token is used, else those
+                that nobody owns.
             agent_id: Of which agent.
             role: Who speaks.
             content: Text, or a list of parts.

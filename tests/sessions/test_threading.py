@@ -1,0 +1,130 @@
+"""Which session a message goes to, by each strategy."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from haive.core.persistence.errors import UnsupportedOperationError
+from haive.core.persistence.session import SessionManager, ThreadingStrategy
+
+TABLE = "Book a table at an Italian restaurant in San Jose"
+SNOW = "Will it snow in the mountains of Norway tomorrow?"
+ROOM = "Is there a free table at that Italian restaurant in San Jose tonight?"
+
+
+@pytest.fixture
+def say(manager):
+    """Thread a message, and return the id of its session: `await say("Hello.", user="bob")`."""
+
+    async def thread(text, user="ada", using=manager, agent="a", **more):
+        message = await using.thread_message(user, agent, "user", text, **more)
+        return message.conversation_id
+
+    return thread
+
+
+async def test_linear_goes_on_in_the_latest_open_session(say, manager, age):
+    first = await say("one")
+    assert await say("two") == first
+    other = await manager.create_session("ada", "a")
+    assert await say("three") == other.id
+    await age(other, 60)
+    await manager.add_message(first, "assistant", "later")
+    assert await say("four") == first
+    await manager.close(first)
+    assert await say("five") == other.id
+    await manager.close(other.id)
+    assert await say("six", context={"begun": "anew"}) not in {first, other.id}
+
+
+async def test_an_expired_session_is_not_the_latest_open_one(say, new_manager, age):
+    manager = new_manager(default_ttl=100)
+    first = await say("one", using=manager)
+    await age(await manager.get_session(first), 101)
+    assert await say("two", using=manager) != first
+
+
+async def test_branches_and_other_agents_and_users_are_left_alone(say, manager):
+    first = await say("one")
+    branch = await manager.branch_session(first)
+    assert await say("two") == first
+    assert await say("three", agent="b") not in {first, branch.id}
+    assert await say("four", user="bob") not in {first, branch.id}
+
+
+async def test_a_service_that_names_nobody_writes_into_no_users_session(say, manager):
+    of_ada = await say("one")
+    room = await manager.create_collaborative_session(["ada", "bob"], agent_id="a")
+    first = await say("two", user=None)
+    assert first not in {of_ada, room.id}
+    assert (await manager.get_session(first)).user_id is None
+    assert await say("three", user=None) == first
+    assert await say("four") == of_ada
+
+
+@pytest.mark.parametrize("transport", ["supabase"], indirect=True)
+@pytest.mark.parametrize("role", ["member", "admin"])
+async def test_a_user_with_a_token_writes_into_their_own(
+    say, manager, store, open_store, stack, role
+):
+    await store.set_member("bob", role)
+    of_ada = await manager.create_session("ada", "a")
+    await manager.set_participant(of_ada.id, "bob", ["read", "write"])
+    token = stack.mint_user_token("bob")
+    bob = SessionManager(await open_store(key=stack.publishable_key, access_token=token))
+    first = await say("one", user=None, using=bob)
+    assert first != of_ada.id
+    assert (await manager.get_session(first)).user_id == "bob"
+    assert await say("two", user=None, using=bob) == first
+
+
+async def test_by_time_a_rest_longer_than_the_gap_begins_a_new_session(say, new_manager, age):
+    manager = new_manager(threading_strategy=ThreadingStrategy.TIME_BASED, time_gap=1800)
+    first = await say("one", using=manager)
+    await age(await manager.get_session(first), 1700)
+    assert await say("two", using=manager) == first
+    await age(await manager.get_session(first), 1900)
+    assert await say("three", using=manager) != first
+
+
+async def test_by_topic_two_topics_are_two_sessions_in_a_new_process_too(say, new_manager):
+    settings = {"threading_strategy": ThreadingStrategy.TOPIC_BASED}
+    manager = new_manager(**settings)
+    table, snow = await say(TABLE, using=manager), await say(SNOW, using=manager)
+    assert table != snow
+    assert await say(ROOM, using=manager) == table
+    assert await say(SNOW, using=new_manager(**settings)) == snow
+    one = new_manager(**settings, topic_similarity_threshold=0)
+    assert await say("Anything.", using=one) in {table, snow}
+    each = new_manager(**settings, topic_similarity_threshold=1)
+    assert await say(ROOM, using=each) not in {table, snow}
+
+
+async def test_messages_at_once_begin_one_session(say):
+    assert len(set(await asyncio.gather(*(say(f"message {n}") for n in range(20))))) == 1
+
+
+async def test_by_hand_no_session_is_chosen(say, new_manager):
+    with pytest.raises(UnsupportedOperationError, match="by hand"):
+        await say("one", using=new_manager(threading_strategy="manual"))
+
+
+async def test_a_full_session_goes_on_and_so_does_its_thread(say, new_manager):
+    manager = new_manager(max_messages_per_session=2)
+    placed = [await say(f"message {n}", using=manager) for n in range(5)]
+    assert placed[0] == placed[1] != placed[2] == placed[3] != placed[4]
+    assert (await manager.get_session(placed[0])).successor_id == placed[2]
+
+
+async def test_previous_sessions_are_found_for_those_who_may_see_them(manager, filled):
+    earlier = await filled("a", "b", "c")
+    named = [str(earlier.id), "session-456", str(manager.store.__class__)]
+    session = await manager.create_session("ada", context={"previous_sessions": named})
+    found, *others = await manager.previous_sessions(session, messages=2)
+    assert (found.session.id, [m.text for m in found.messages]) == (earlier.id, ["b", "c"])
+    assert [(each.session, list(each.messages)) for each in others] == [(None, [])] * 2
+    await manager.set_participant(session.id, "bob", ["read"])
+    hidden, *_ = await manager.previous_sessions(session, as_user="bob")
+    assert hidden.session is None
