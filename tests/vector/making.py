@@ -9,8 +9,10 @@ from uuid import UUID
 
 import numpy as np
 import uuid_utils
+from backends.fakes.pinecone import KEY, FakePinecone
 from qdrant_client import AsyncQdrantClient
 
+from haive.core.persistence.vector.backends.pinecone import PineconeBackend
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
 from haive.core.persistence.vector.backends.qdrant import QdrantBackend
 from haive.core.persistence.vector.config import IndexType
@@ -33,7 +35,23 @@ async def qdrant() -> AsyncIterator[Make]:
     await client.close()
 
 
-FACTORIES: dict[str, Factory] = {"qdrant": qdrant}
+@asynccontextmanager
+async def pinecone() -> AsyncIterator[Make]:
+    fake = FakePinecone()
+    await fake.server.start_server()
+    made: list[MemoryBackend] = []
+
+    async def make(tenant: str) -> MemoryBackend:
+        made.append(PineconeBackend(tenant=tenant, api_key=KEY, url=fake.url))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.aclose()
+    await fake.server.close()
+
+
+FACTORIES: dict[str, Factory] = {"pinecone": pinecone, "qdrant": qdrant}
 
 
 def collection(**changes: Any) -> Collection:

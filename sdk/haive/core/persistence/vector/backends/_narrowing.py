@@ -30,6 +30,7 @@ _EXACT = 2**53
 # Up to here, the year 2242, floats of seconds are less than a microsecond apart.
 _SECONDS = 2.0**33
 _DIGITS = Context(prec=1000)
+_LOOKED_UP = {Operator.EQ, Operator.IN, Operator.EXISTS}
 _ORDER = {Operator.GT, Operator.GTE, Operator.LT, Operator.LTE}
 
 
@@ -150,15 +151,10 @@ def _narrow(where: Filter, *, turned: bool, negations: bool) -> Narrowed:
     return _negative(where) if negations else Narrowed(where=None, doubts=None)
 
 
-def _positive(where: Comparison) -> Narrowed:  # noqa: PLR0911 - a table
+def _positive(where: Comparison) -> Narrowed:
     path, operator, value = where.path, where.operator, where.value
-    if operator is Operator.EXISTS:
-        return Narrowed(where=Has((_term("exists", path),)))
-    if operator is Operator.EQ:
-        return Narrowed(where=Has((_term("is", path, value),)))
-    if operator is Operator.IN:
-        wanted = sorted({_term("is", path, each) for each in value})
-        return Narrowed(where=Has(tuple(wanted) or (NOWHERE,)))
+    if operator in _LOOKED_UP:
+        return Narrowed(where=Has(_looked_up(where)))
     if operator is Operator.CONTAINS:
         has = _term("has", path, value)
         if not isinstance(value, str):
@@ -180,9 +176,15 @@ def _negative(where: Comparison) -> Narrowed:
         between, other = _comparable(where)
         narrowed = Neither(between) if between is not None else None
         return Narrowed(where=narrowed, doubts=frozenset({other}))
-    positive = _positive(where).where
-    assert isinstance(positive, Has)  # noqa: S101 - the other operators are above
-    return Narrowed(where=Neither(positive))
+    return Narrowed(where=Neither(Has(_looked_up(where))))
+
+
+def _looked_up(where: Comparison) -> tuple[str, ...]:
+    """The terms of which a record has one, if and only if it passes."""
+    if where.operator is Operator.EXISTS:
+        return (_term("exists", where.path),)
+    values = where.value if where.operator is Operator.IN else [where.value]
+    return tuple(sorted({_term("is", where.path, each) for each in values})) or (NOWHERE,)
 
 
 def _comparable(where: Comparison) -> tuple[Between | None, str]:
