@@ -10,11 +10,14 @@ from uuid import UUID
 import numpy as np
 import uuid_utils
 from backends.fakes.pinecone import KEY, FakePinecone
+from backends.fakes.weaviate import KEY as WEAVIATE_KEY
+from backends.fakes.weaviate import FakeWeaviate
 from qdrant_client import AsyncQdrantClient
 
 from haive.core.persistence.vector.backends.pinecone import PineconeBackend
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
 from haive.core.persistence.vector.backends.qdrant import QdrantBackend
+from haive.core.persistence.vector.backends.weaviate import WeaviateBackend
 from haive.core.persistence.vector.config import IndexType
 from haive.core.persistence.vector.records import Collection, Record
 
@@ -51,7 +54,27 @@ async def pinecone() -> AsyncIterator[Make]:
     await fake.server.close()
 
 
-FACTORIES: dict[str, Factory] = {"pinecone": pinecone, "qdrant": qdrant}
+@asynccontextmanager
+async def weaviate() -> AsyncIterator[Make]:
+    fake = FakeWeaviate()
+    await fake.start()
+    made: list[MemoryBackend] = []
+
+    async def make(tenant: str) -> MemoryBackend:
+        made.append(
+            WeaviateBackend(
+                tenant=tenant, api_key=WEAVIATE_KEY, url=fake.url, grpc_port=fake.grpc_port
+            )
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.aclose()
+    await fake.stop()
+
+
+FACTORIES: dict[str, Factory] = {"pinecone": pinecone, "qdrant": qdrant, "weaviate": weaviate}
 
 
 def collection(**changes: Any) -> Collection:

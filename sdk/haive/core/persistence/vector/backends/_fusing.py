@@ -21,7 +21,13 @@ from haive.core.persistence.errors import (
     UnsupportedOperationError,
 )
 from haive.core.persistence.vector._values import time_text, to_json_value
-from haive.core.persistence.vector.backends._narrowing import Has, Narrow, both, narrow
+from haive.core.persistence.vector.backends._narrowing import (
+    Has,
+    Narrow,
+    Narrowed,
+    both,
+    narrow,
+)
 from haive.core.persistence.vector.backends._scoring import Candidate, fuse
 from haive.core.persistence.vector.filters import (
     All,
@@ -51,6 +57,8 @@ class FusingBackend(ABC):
 
     #: Whether the service finds records *without* a term.
     negations = True
+    #: Keys of numbers that the service compares; None for all.
+    comparable: frozenset[str] | None = None
     #: Of so many memories all are read for a search.
     exact_up_to = 1_000
 
@@ -90,7 +98,7 @@ class FusingBackend(ABC):
             return []
         self.check_vector(query.vector)
         where = _holding(query)
-        narrowed = narrow(where, negations=self.negations).where
+        narrowed = self._narrowed(where).where
         number = 0 if query.vector is None else await self._size(narrowed)
         if query.vector is not None and number > self.exact_up_to:
             found = await self._near(query, query.vector, where, number)
@@ -113,7 +121,7 @@ class FusingBackend(ABC):
 
     async def count(self, where: Filter | None) -> int:
         """How many pass a filter, exactly."""
-        narrowed = narrow(where, negations=self.negations)
+        narrowed = self._narrowed(where)
         if narrowed.doubts == frozenset():
             return await self._count(narrowed.where)
         # Only rows in doubt are read: those with a text where a time is compared, for instance.
@@ -184,7 +192,7 @@ class FusingBackend(ABC):
         self, query: Query, vector: NDArray[np.float32], where: Filter, number: int
     ) -> list[Candidate]:
         """The nearest that pass, at least ``limit`` of them where there are so many."""
-        narrowed = narrow(where, negations=self.negations).where
+        narrowed = self._narrowed(where).where
         limit = max(_AT_LEAST, _OVER * query.limit)
         while True:
             near = await self._nearest(vector, narrowed, limit=limit, recall=query.recall)
@@ -204,6 +212,9 @@ class FusingBackend(ABC):
                 found.append(Candidate(record=record, nearness=near_by))
         return found
 
+    def _narrowed(self, where: Filter | None) -> Narrowed:
+        return narrow(where, negations=self.negations, comparable=self.comparable)
+
     async def _size(self, where: Narrow | None) -> int:
         """How many records pass, or a number above it that is told sooner."""
         return await self._count(where)
@@ -222,7 +233,7 @@ class FusingBackend(ABC):
         page: int = PAGE,
     ) -> AsyncIterator[Record]:
         """All records that pass, by id."""
-        narrowed = narrow(where, negations=self.negations).where
+        narrowed = self._narrowed(where).where
         async for record in self._pages(narrowed, after=after, vectors=vectors, page=page):
             if matches(where, record.metadata):
                 yield record

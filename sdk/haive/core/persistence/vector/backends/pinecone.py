@@ -46,7 +46,6 @@ from haive.core.persistence.vector.backends._narrowing import (
     Either,
     Has,
     Narrow,
-    narrow,
     numbers,
     terms,
 )
@@ -210,7 +209,7 @@ class PineconeBackend(FusingBackend):
         return space.vector_count if space is not None else 0
 
     async def _stream(self, where: Filter | None, *, vectors: bool) -> AsyncIterator[Record]:
-        asked = _filter(narrow(where, negations=False).where)
+        asked = _filter(self._narrowed(where).where)
         _ = self.collection
         async for vector in self._passing(asked):
             record = _record(vector, vectors=vectors)
