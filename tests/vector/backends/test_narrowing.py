@@ -69,3 +69,11 @@ def test_what_is_looked_up_is_exact_without_reading() -> None:
     without = narrow(parse({"valid_to": {"$exists": False}}), negations=False)
     assert without.doubts == frozenset()
     assert narrow(parse({"topic": {"$exists": False}}), negations=False).doubts is None
+
+
+def test_alternatives_are_looked_up_at_once() -> None:
+    where = parse({"$or": [{"a": 1}, {"$or": [{"b": 2}, {"c": {"$in": [3, 4]}}]}, {"n": 5}]})
+    narrowed = narrow(where)
+    assert isinstance(narrowed.where, Has)
+    assert len(narrowed.where.terms) == 5
+    assert narrowed.doubts == frozenset()

@@ -224,9 +224,22 @@ def _all(parts: Sequence[Narrowed]) -> Narrowed:
 
 
 def _any(parts: Sequence[Narrowed]) -> Narrowed:
-    given = tuple(part.where for part in parts if part.where is not None)
-    whole = len(given) < len(parts)
-    return Narrowed(where=None if whole else Either(given), doubts=_doubts(parts))
+    given: list[Narrow] = []
+    wanted: set[str] = set()
+    for part in parts:
+        if part.where is None:
+            return Narrowed(where=None, doubts=_doubts(parts))
+        # Terms of all alternatives are looked up at once.
+        for one in part.where.parts if isinstance(part.where, Either) else (part.where,):
+            if isinstance(one, Has):
+                wanted.update(one.terms)
+            else:
+                given.append(one)
+    if wanted:
+        given.append(Has(tuple(sorted(wanted))))
+    return Narrowed(
+        where=given[0] if len(given) == 1 else Either(tuple(given)), doubts=_doubts(parts)
+    )
 
 
 def _doubts(parts: Sequence[Narrowed]) -> frozenset[str] | None:
