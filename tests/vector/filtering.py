@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -10,10 +11,15 @@ from hypothesis import strategies as st
 KEYS = ("kind", "topic", "seq", "tags", "note.of", "note.by.whom", "timestamp", "archived")
 TIMES = tuple(f"2026-0{month}-01T00:00:00.{month:06d}Z" for month in range(1, 6))
 # Few of each, so that they meet: numbers that are one value, texts that are numbers or times.
-SCALARS = st.sampled_from(
-    [None, True, False, 0, 1, 1.0, -1, 0.5, 2**53 + 1, float(2**53), 10**23, 1e23, "", "1", "a",
-     "ab", "é", "日本", "a b", "TRUE", "2026-01-01", *TIMES]
-)  # fmt: skip
+_SCALARS: list[Any] = [
+    None, True, False, 0, 1, 1.0, -1, 0.5, 2**53 + 1, float(2**53), 10**23, 1e23, "", "1", "a",
+    "ab", "é", "日本", "a b", "TRUE", "2026-01-01", *TIMES[:3],
+]  # fmt: skip
+#: Every kind of value, of which each meets each.
+EACH: list[Any] = [
+    *_SCALARS, [], [1], [1.0, "a"], ["ab", None], [["a"]], [True], {}, {"of": 1}, {"of": [1.0]},
+]  # fmt: skip
+SCALARS = st.sampled_from(_SCALARS)
 VALUES = st.one_of(
     SCALARS,
     st.lists(SCALARS, max_size=3),
@@ -65,6 +71,18 @@ def filters() -> st.SearchStrategy[dict[str, Any]]:
         ),
         max_leaves=5,
     )
+
+
+def comparisons() -> Iterator[dict[str, Any]]:
+    """Each operator with each value that it takes, over the key ``a``."""
+    for value in EACH:
+        yield from ({"a": {op: value}} for op in ("$eq", "$ne", "$contains"))
+        yield from ({"a": {op: [value, "ab"]}} for op in ("$in", "$nin"))
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            for op in ("$gt", "$gte", "$lt", "$lte"):
+                yield {"a": {op: value}}
+                yield {"a": {"$not": {op: value}}}
+    yield from ({"a": {"$exists": there}} for there in (True, False))
 
 
 def passes(document: dict[str, Any], record: Any) -> bool:  # noqa: PLR0911 - a table

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import numpy as np
 import pytest
-from filtering import filters, metadata, passes
+from filtering import EACH, comparisons, filters, metadata, passes
 from hypothesis import given, settings
 
 from haive.core.persistence.errors import InvalidFilterError, InvalidInputError
@@ -36,7 +36,16 @@ def rebuilt(document: dict[str, Any]) -> Filter:
     return {"and": All, "or": AnyOf, "not": lambda inner: Not(inner[0])}[document["op"]](parts)
 
 
-@settings(max_examples=500, deadline=None)
+def test_two_readings_of_each_comparison_agree() -> None:
+    for where in comparisons():
+        parsed = parse(where)
+        assert parsed is not None
+        document = to_document(parsed)
+        for record in ({}, *({"a": value} for value in EACH)):
+            assert matches(parsed, record) is passes(document, record), (where, record)
+
+
+@settings(max_examples=300, deadline=None)
 @given(filters(), metadata())
 def test_two_readings_of_a_filter_agree(given_filters: dict[str, Any], record: Any) -> None:
     where = parse(given_filters)

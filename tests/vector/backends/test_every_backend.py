@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from filtering import filters, metadata
+from filtering import EACH, comparisons, filters, metadata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import WIDTH, Make, collection, record, unit
@@ -340,8 +340,19 @@ async def test_other_metrics_order_by_their_nearness(make: Make, metric: str) ->
 # Filters
 
 
+async def test_each_comparison_means_what_matches_says(backend: MemoryBackend) -> None:
+    stored = [replace(record(seed=1), metadata={})]
+    stored += [replace(record(seed=1), metadata={"a": value}) for value in EACH]
+    await backend.put(stored)
+    for where in comparisons():
+        parsed = parse(where)
+        expected = [each.id for each in stored if matches(parsed, each.metadata)]
+        assert [each.id for each in await backend.find(parsed, limit=100)] == expected, where
+        assert await backend.count(parsed) == len(expected), where
+
+
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
