@@ -96,7 +96,7 @@ alter function haive_private.count_memories() owner to haive_writer;
 comment on function haive_private.count_memories() is
 'Keeps the statistics of a collection''s words, and the meters of its tenants.';
 
--- vecs writes texts and vectors and knows of nothing else.
+-- vecs writes texts and vectors and knows of nothing else. put_memories says so when it writes.
 create or replace function haive_private.drop_stale_tokens()
 returns trigger
 language plpgsql
@@ -105,7 +105,9 @@ security invoker
 set search_path = ''
 as $$
 begin
-  new.tokens := null;
+  if current_setting('persistence.putting', true) is distinct from 'on' then
+    new.tokens := null;
+  end if;
   return new;
 end;
 $$;

@@ -22,7 +22,7 @@ begin
   if p_filter is null or p_filter = 'null' then
     return 'true';
   end if;
-  if p_depth > 12 or (p_depth = 0 and pg_column_size(p_filter) > 1048576) then
+  if p_depth > 40 or (p_depth = 0 and pg_column_size(p_filter) > 1048576) then
     raise exception using
       errcode = 'PT422',
       message = 'the filter is too large',
@@ -74,7 +74,9 @@ begin
       end if;
       if
         jsonb_array_length(v_value) <= 20
-        and not jsonb_path_exists(v_value, '$[*] ? (@.type() == "object" || @.type() == "array")', '{}', true)
+        and not jsonb_path_exists(
+          v_value, 'strict $[*] ? (@.type() == "object" || @.type() == "array")'
+        )
       then
         -- The index of the metadata answers these: the value itself, or a list with it.
         v_test := coalesce((
@@ -107,14 +109,10 @@ begin
       v_test := case v_op when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' else '<=' end;
       v_test := case
         when jsonb_typeof(v_value) = 'number' then
-          case
-            when v_path = array['importance'] then
-              format('t.importance %s %L::double precision', v_test, v_value)
-            else format(
-              'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
-              v_at, v_test, v_value
-            )
-          end
+          format(
+            'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
+            v_at, v_test, v_value
+          )
         when jsonb_typeof(v_value) = 'string' then
           case
             when v_path = array['timestamp'] then

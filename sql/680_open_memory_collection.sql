@@ -11,6 +11,7 @@ declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_row haive_private.memory_collections;
   v_found haive_private.memory_collections;
+  v_other record;
   v_table text;
   v_vectors text := haive_private.vector_schema();
   v_type text;
@@ -39,18 +40,23 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
   select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
   if v_found.name is not null then
-    if
-      (v_found.model, v_found.dimensions, v_found.metric, v_found.language)
-      is distinct from (v_row.model, v_row.dimensions, v_row.metric, v_row.language)
-    then
+    select u.name, u.ours, u.theirs into v_other
+    from (
+      values
+      ('model', v_row.model, v_found.model),
+      ('dimensions', v_row.dimensions::text, v_found.dimensions::text),
+      ('metric', v_row.metric, v_found.metric)
+    ) as u (name, ours, theirs)
+    where u.ours is distinct from u.theirs
+    limit 1;
+    if found then
       raise exception using
         errcode = 'PT409',
         message = format(
-          'the collection %s is of model %s, %s numbers, %s, in %s', v_found.name,
-          coalesce(v_found.model, 'none'), coalesce(v_found.dimensions, 0), v_found.metric,
-          v_found.language
+          'the collection %s has %s %s, not %s', v_found.name, v_other.name,
+          coalesce(v_other.theirs, 'none'), left(coalesce(v_other.ours, 'none'), 200)
         ),
-        hint = 'Open it as that, choose another index_name, or migrate it with reembed.';
+        hint = 'Name another index_name, or re-embed the collection.';
     end if;
     return haive_private.memory_collection_doc(v_found);
   end if;
@@ -130,7 +136,7 @@ begin
         ) stored,
         importance double precision generated always as (
           case when jsonb_typeof(metadata -> 'importance') = 'number'
-            then (metadata -> 'importance')::double precision end
+            then least(1, greatest(0, (metadata -> 'importance')::numeric))::double precision end
         ) stored,
         valid_from text collate "C" generated always as (metadata ->> 'valid_from') stored,
         valid_to text collate "C" generated always as (metadata ->> 'valid_to') stored,

@@ -66,6 +66,7 @@ begin
       hint = 'It was opened without a model.';
   end if;
 
+  perform set_config('persistence.putting', 'on', true);
   begin
     execute format(
       $q$
@@ -104,6 +105,7 @@ begin
           coalesce((v.collection).dimensions::text, 'no')
         );
   end;
+  perform set_config('persistence.putting', '', true);
   if v_written < v_given then
     raise exception using
       errcode = 'PT409',

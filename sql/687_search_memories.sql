@@ -27,7 +27,7 @@ declare
   v_size record;
   v_terms record;
   v_rare text := ''; -- a tsquery of the words that candidates are found by
-  v_prescore text := '0';
+  v_prescore text := '0 + 0';
   v_near text[] := '{}';
   v_distance text;
   v_answer json;
@@ -199,15 +199,15 @@ begin
             ) > 0 then 1 else 0
           end as speaker,
           case
-            when t.happened_at is not null and pg_input_is_valid(t.happened_at, 'timestamptz')
+            when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
               then power(
-                0.5, least(1000, greatest(
-                  0, extract(epoch from ($7 - t.happened_at::timestamptz)) / 86400 / $8
-                ))::double precision
+                0.5, least(1000, greatest(0, extract(epoch from (
+                  $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                )) / 86400 / $8))::double precision
               )
             else 0
           end as recency,
-          least(1, greatest(0, coalesce(t.importance, 0))) as importance
+          coalesce(t.importance, 0) as importance
         from candidates as c
         join %1$s as t on t.id = c.id
         cross join lateral (

@@ -112,3 +112,7 @@ comment on table haive_private.memory_sizes is
 alter table haive_private.memory_collections enable row level security;
 alter table haive_private.memory_words enable row level security;
 alter table haive_private.memory_sizes enable row level security;
+
+insert into haive_private.migrations (version, name) values
+  ('20261128210000', 'memory_tables')
+on conflict do nothing;

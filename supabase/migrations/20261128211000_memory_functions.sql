@@ -244,7 +244,7 @@ alter function haive_private.count_memories() owner to haive_writer;
 comment on function haive_private.count_memories() is
 'Keeps the statistics of a collection''s words, and the meters of its tenants.';
 
--- vecs writes texts and vectors and knows of nothing else.
+-- vecs writes texts and vectors and knows of nothing else. put_memories says so when it writes.
 create or replace function haive_private.drop_stale_tokens()
 returns trigger
 language plpgsql
@@ -253,7 +253,9 @@ security invoker
 set search_path = ''
 as $$
 begin
-  new.tokens := null;
+  if current_setting('persistence.putting', true) is distinct from 'on' then
+    new.tokens := null;
+  end if;
   return new;
 end;
 $$;
@@ -385,7 +387,7 @@ begin
   if p_filter is null or p_filter = 'null' then
     return 'true';
   end if;
-  if p_depth > 12 or (p_depth = 0 and pg_column_size(p_filter) > 1048576) then
+  if p_depth > 40 or (p_depth = 0 and pg_column_size(p_filter) > 1048576) then
     raise exception using
       errcode = 'PT422',
       message = 'the filter is too large',
@@ -437,7 +439,9 @@ begin
       end if;
       if
         jsonb_array_length(v_value) <= 20
-        and not jsonb_path_exists(v_value, '$[*] ? (@.type() == "object" || @.type() == "array")', '{}', true)
+        and not jsonb_path_exists(
+          v_value, 'strict $[*] ? (@.type() == "object" || @.type() == "array")'
+        )
       then
         -- The index of the metadata answers these: the value itself, or a list with it.
         v_test := coalesce((
@@ -470,14 +474,10 @@ begin
       v_test := case v_op when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' else '<=' end;
       v_test := case
         when jsonb_typeof(v_value) = 'number' then
-          case
-            when v_path = array['importance'] then
-              format('t.importance %s %L::double precision', v_test, v_value)
-            else format(
-              'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
-              v_at, v_test, v_value
-            )
-          end
+          format(
+            'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
+            v_at, v_test, v_value
+          )
         when jsonb_typeof(v_value) = 'string' then
           case
             when v_path = array['timestamp'] then
@@ -1352,6 +1352,7 @@ declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_row haive_private.memory_collections;
   v_found haive_private.memory_collections;
+  v_other record;
   v_table text;
   v_vectors text := haive_private.vector_schema();
   v_type text;
@@ -1380,18 +1381,23 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
   select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
   if v_found.name is not null then
-    if
-      (v_found.model, v_found.dimensions, v_found.metric, v_found.language)
-      is distinct from (v_row.model, v_row.dimensions, v_row.metric, v_row.language)
-    then
+    select u.name, u.ours, u.theirs into v_other
+    from (
+      values
+      ('model', v_row.model, v_found.model),
+      ('dimensions', v_row.dimensions::text, v_found.dimensions::text),
+      ('metric', v_row.metric, v_found.metric)
+    ) as u (name, ours, theirs)
+    where u.ours is distinct from u.theirs
+    limit 1;
+    if found then
       raise exception using
         errcode = 'PT409',
         message = format(
-          'the collection %s is of model %s, %s numbers, %s, in %s', v_found.name,
-          coalesce(v_found.model, 'none'), coalesce(v_found.dimensions, 0), v_found.metric,
-          v_found.language
+          'the collection %s has %s %s, not %s', v_found.name, v_other.name,
+          coalesce(v_other.theirs, 'none'), left(coalesce(v_other.ours, 'none'), 200)
         ),
-        hint = 'Open it as that, choose another index_name, or migrate it with reembed.';
+        hint = 'Name another index_name, or re-embed the collection.';
     end if;
     return haive_private.memory_collection_doc(v_found);
   end if;
@@ -1471,7 +1477,7 @@ begin
         ) stored,
         importance double precision generated always as (
           case when jsonb_typeof(metadata -> 'importance') = 'number'
-            then (metadata -> 'importance')::double precision end
+            then least(1, greatest(0, (metadata -> 'importance')::numeric))::double precision end
         ) stored,
         valid_from text collate "C" generated always as (metadata ->> 'valid_from') stored,
         valid_to text collate "C" generated always as (metadata ->> 'valid_to') stored,
@@ -1757,6 +1763,7 @@ begin
       hint = 'It was opened without a model.';
   end if;
 
+  perform set_config('persistence.putting', 'on', true);
   begin
     execute format(
       $q$
@@ -1795,6 +1802,7 @@ begin
           coalesce((v.collection).dimensions::text, 'no')
         );
   end;
+  perform set_config('persistence.putting', '', true);
   if v_written < v_given then
     raise exception using
       errcode = 'PT409',
@@ -2335,7 +2343,7 @@ declare
   v_size record;
   v_terms record;
   v_rare text := ''; -- a tsquery of the words that candidates are found by
-  v_prescore text := '0';
+  v_prescore text := '0 + 0';
   v_near text[] := '{}';
   v_distance text;
   v_answer json;
@@ -2507,15 +2515,15 @@ begin
             ) > 0 then 1 else 0
           end as speaker,
           case
-            when t.happened_at is not null and pg_input_is_valid(t.happened_at, 'timestamptz')
+            when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
               then power(
-                0.5, least(1000, greatest(
-                  0, extract(epoch from ($7 - t.happened_at::timestamptz)) / 86400 / $8
-                ))::double precision
+                0.5, least(1000, greatest(0, extract(epoch from (
+                  $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                )) / 86400 / $8))::double precision
               )
             else 0
           end as recency,
-          least(1, greatest(0, coalesce(t.importance, 0))) as importance
+          coalesce(t.importance, 0) as importance
         from candidates as c
         join %1$s as t on t.id = c.id
         cross join lateral (
@@ -3051,3 +3059,7 @@ alter function haive_private.audit_rows() owner to haive_writer;
 
 comment on function haive_private.audit_rows() is
 'Puts what a statement wrote on record: one row for each tenant, with the ids of the rows.';
+
+insert into haive_private.migrations (version, name) values
+  ('20261128211000', 'memory_functions')
+on conflict do nothing;

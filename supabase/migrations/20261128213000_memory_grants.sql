@@ -95,3 +95,7 @@ haive_private.memory_index_name(haive_private.memory_collections, text),
 haive_private.memory_doc(boolean),
 haive_private.drop_stale_tokens()
 to haive_writer;
+
+insert into haive_private.migrations (version, name) values
+  ('20261128213000', 'memory_grants')
+on conflict do nothing;

@@ -137,7 +137,8 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
             *(tenant, target, f"thread {name}", user_id),
         )
     await connection.execute(
-        """select haive.open_memory_collection('{"name": "notes", "model": "m", "dimensions": 2}')"""
+        "select haive.open_memory_collection($1)",
+        json.dumps({"name": "notes", "model": "m", "dimensions": 2}),
     )
     for tenant, target, user_id, _ in rows:
         memory = {

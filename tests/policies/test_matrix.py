@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -530,20 +530,16 @@ class Probe:
 
     async def _put_memories(self, target):
         mine = self._persona.sub or "anyone"
-        owner = mine if target in {"own", "foreign"} else "somebody"
-        memory = {"id": str(uuid4()), "metadata": {"user_id": owner, "text": "new"}}
-        tenant = f", '{_tenant_of(target)}'" if target == "foreign" else ""
-        if target == "foreign":  # another tenant's memory, by its id, and the tenant by its name
-            memory["id"] = str(self._targets[target])
-            with suppress(asyncpg.PostgresError):
-                await self._as_persona(
-                    "fetchval", "select haive.put_memories('notes', $1)", json.dumps([memory])
-                )
-                return True
-            if self._persona.sub is None:
-                return False  # a service is let into every tenant that it names
+        memory = {
+            "own": {"metadata": {"user_id": mine}},
+            "shared": {"metadata": {"user_id": "somebody", "writer": mine}},
+            "other": {"metadata": {"user_id": "somebody"}},
+            "foreign": {"metadata": {"user_id": mine}, "tenant_id": "blue"},
+        }[target]
+        memories = json.dumps([{"id": str(uuid4()), **memory}])
         return await self._as_persona(
-            "fetchval", f"select haive.put_memories('notes', $1{tenant})", json.dumps([memory])
+            *("fetchval", "select haive.put_memories('notes', $1)", memories),
+            look=f"select id from vecs.notes where tenant_id = '{_tenant_of(target)}' order by id",
         )
 
     async def _get_memories(self, target):
@@ -587,12 +583,12 @@ class Probe:
         assert memories in {0, 1, 3}  # of no tenant, of blue, of red
         return memories == (1 if target == "foreign" else 3)
 
-    async def _open_memory_collection(self, target):  # noqa: ARG002 - of the installation
+    async def _open_memory_collection(self, target):
         settings = json.dumps({"name": "notes", "model": "m", "dimensions": 2})
         query = "select haive.open_memory_collection($1)"
         return await self._as_persona("fetchval", query, settings)
 
-    async def _plan_memory_indexes(self, target):  # noqa: ARG002 - of the installation
+    async def _plan_memory_indexes(self, target):
         return await self._as_persona("fetchval", "select haive.plan_memory_indexes('notes')")
 
     # -- threads: each with one checkpoint, of the target's id -------------------------------------

@@ -1,4 +1,4 @@
-"""The memories of a tenant: their tables are in schema vecs, whichever installation has made them."""
+"""The memories of a tenant: their tables are in schema vecs, whoever has made them."""
 
 from __future__ import annotations
 
