@@ -109,6 +109,8 @@ async def test_vectors_of_16_bits_are_read_and_written_by_vecs_too(
     assert docs.query(unit(9, 3072), limit=1) == ["theirs"]
     hits = await backend.search(_query("", unit(9, 3072), limit=1))
     assert hits[0].record.id == "theirs"
-    kind = "select format_type(atttypid, atttypmod) from pg_attribute where attrelid = $1::text::regclass"
-    kind += " and attname = 'vec'"
+    kind = (
+        "select format_type(atttypid, atttypmod) from pg_attribute"
+        " where attrelid = $1::text::regclass and attname = 'vec'"
+    )
     assert (await owner.fetchval(kind, f'vecs."{wide.name}"')).endswith("halfvec(3072)")
