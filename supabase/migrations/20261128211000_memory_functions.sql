@@ -2371,6 +2371,7 @@ declare
   v_rare text := ''; -- a tsquery of the words that candidates are found by
   v_prescore text := '0 + 0';
   v_near text[] := '{}';
+  v_alone boolean; -- whether nearness is all that there is to go by
   v_distance text;
   v_answer json;
 begin
@@ -2472,17 +2473,14 @@ begin
   end if;
   v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
 
+  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ') and v_weights[5] + v_weights[6] = 0;
   if v_vector is not null and v_weights[3] > 0 then
     begin
       v_near := haive_private.nearest_memories(
         v.collection, v_where,
         coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
         -- Alone, the nearest are the answer; with other signals one that is not may be better.
-        case
-          when v_rare = '' and v_weights[4] + v_weights[5] + v_weights[6] = 0 then v_limit
-          when v_rare = '' and v_spoken = '  ' and v_weights[5] + v_weights[6] = 0 then v_limit
-          else greatest(100, 3 * v_limit)
-        end,
+        case when v_alone then v_limit else greatest(100, 3 * v_limit) end,
         v_recall
       );
     exception
@@ -2501,142 +2499,177 @@ begin
     );
   end if;
 
-  execute format(
-    $q$
-      with matched as materialized (
-        select t.id, t.words from %1$s as t
-        where $1 <> '' and %2$s and t.words @@ $1::tsquery
-        limit $2
-      ),
-      weighed as (
-        select t.id from matched as t order by %3$s desc, t.id limit $3
-      ),
-      found as materialized (
-        select w.id from weighed as w
-        union
-        select u.id from unnest($4) as u (id)
-      ),
-      -- A query that matches less than was asked for still gets what passes the filter.
-      rest as (
-        select t.id from %1$s as t
-        where (select count(*) from found) < $5 and %2$s
-        order by t.id desc
-        limit $5
-      ),
-      candidates as (
-        select f.id from found as f
-        union
-        select r.id from rest as r
-      ),
-      signals as materialized (
-        select
-          t.id,
-          coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
-          %4$s as vector,
-          case
-            when btrim(t.metadata ->> 'speaker') <> '' and strpos(
-              $6, ' ' || btrim(regexp_replace(
-                lower(t.metadata ->> 'speaker'), '[^[:alnum:]]+', ' ', 'g'
-              )) || ' '
-            ) > 0 then 1 else 0
-          end as speaker,
-          case
-            when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
-              then power(
-                0.5, least(1000, greatest(0, extract(epoch from (
-                  $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
-                )) / 86400 / $8))::double precision
+  if v_alone and cardinality(v_near) = v_limit then
+    -- What follows, without what is zero: half of the time would be its planning.
+    execute format(
+      $q$
+        select coalesce(
+          json_agg(
+            case
+              when $3 then json_build_object(
+                'id', b.id, 'metadata', b.metadata, 'score', b.score, 'parts', json_build_object(
+                  'words', 0, 'context', 0, 'vector', b.score, 'speaker', 0, 'recency', 0,
+                  'importance', 0
+                )
               )
-            else 0
-          end as recency,
-          coalesce(t.importance, 0) as importance
-        from candidates as c
-        join %1$s as t on t.id = c.id
-        cross join lateral (
-          -- BM25 with k1 = 1.2 and b = 0.75, as Robertson and Zaragoza have it, of both texts at once.
+              else json_build_object('id', b.id, 'metadata', b.metadata, 'score', b.score)
+            end
+            order by b.score desc, b.id
+          ),
+          '[]'
+        )
+        from (
           select
-            sum(
-              $10[x.term] * x.tf * 2.2
-              / (x.tf + 1.2 * (0.25 + 0.75 * x.text_words * $14 / $12))
-            ) as words,
-            sum(
-              $11[x.term] * x.tf_all * 2.2
-              / (x.tf_all + 1.2 * (0.25 + 0.75 * x.all_words * $14 / $13))
-            ) as context
+            s.id, s.metadata,
+            $2 * coalesce(
+              (s.vector - min(s.vector) over ())
+              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+              (s.vector is not null)::int
+            ) as score
           from (
-            select
-              array_position($9, u.lexeme) as term,
-              cardinality(array_positions(u.weights, 'A'))::double precision as tf,
-              cardinality(u.positions)::double precision as tf_all,
-              sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
-              sum(cardinality(u.positions)) over () as all_words
-            from unnest(t.words) as u
-            where cardinality($9) > 0
-          ) as x
-          where x.term is not null
+            select t.id, t.metadata, %2$s as vector from %1$s as t where t.id = any($1)
+          ) as s
         ) as b
-      ),
-      scaled as (
-        select
-          s.id,
-          $15[1] * coalesce(
-            (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
-            (s.words > 0)::int
-          ) as words,
-          $15[2] * coalesce(
-            (s.context - min(s.context) over ())
-            / nullif(max(s.context) over () - min(s.context) over (), 0),
-            (s.context > 0)::int
-          ) as context,
-          $15[3] * coalesce(
-            (s.vector - min(s.vector) over ())
-            / nullif(max(s.vector) over () - min(s.vector) over (), 0),
-            (s.vector is not null)::int
-          ) as vector,
-          $15[4] * coalesce(
-            (s.speaker - min(s.speaker) over ())::double precision
-            / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
-          ) as speaker,
-          $15[5] * coalesce(
-            (s.recency - min(s.recency) over ())
-            / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
-          ) as recency,
-          $15[6] * coalesce(
-            (s.importance - min(s.importance) over ())
-            / nullif(max(s.importance) over () - min(s.importance) over (), 0),
-            (s.importance > 0)::int
-          ) as importance
-        from signals as s
-      ),
-      best as (
-        select
-          s.*, s.words + s.context + s.vector + s.speaker + s.recency + s.importance as score
-        from scaled as s
-        order by score desc, s.id
-        limit $5
-      )
-      select coalesce(
-        json_agg(
-          case
-            when $16 then json_build_object(
-              'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
-                'words', b.words, 'context', b.context, 'vector', b.vector, 'speaker', b.speaker,
-                'recency', b.recency, 'importance', b.importance
-              )
-            )
-            else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
-          end
-          order by b.score desc, b.id
+      $q$, v.relation, v_distance
+    ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
+  else
+    execute format(
+      $q$
+        with matched as materialized (
+          select t.id, t.words from %1$s as t
+          where $1 <> '' and %2$s and t.words @@ $1::tsquery
+          limit $2
         ),
-        '[]'
-      )
-      from best as b
-      join %1$s as t on t.id = b.id
-    $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
-  ) into v_answer using
-    v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
-    v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-    v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false);
+        weighed as (
+          select t.id from matched as t order by %3$s desc, t.id limit $3
+        ),
+        found as materialized (
+          select w.id from weighed as w
+          union
+          select u.id from unnest($4) as u (id)
+        ),
+        -- A query that matches less than was asked for still gets what passes the filter.
+        rest as (
+          select t.id from %1$s as t
+          where (select count(*) from found) < $5 and %2$s
+          order by t.id desc
+          limit $5
+        ),
+        candidates as (
+          select f.id from found as f
+          union
+          select r.id from rest as r
+        ),
+        signals as materialized (
+          select
+            t.id,
+            coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+            %4$s as vector,
+            case
+              when btrim(t.metadata ->> 'speaker') <> '' and strpos(
+                $6, ' ' || btrim(regexp_replace(
+                  lower(t.metadata ->> 'speaker'), '[^[:alnum:]]+', ' ', 'g'
+                )) || ' '
+              ) > 0 then 1 else 0
+            end as speaker,
+            case
+              when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
+                then power(
+                  0.5, least(1000, greatest(0, extract(epoch from (
+                    $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                  )) / 86400 / $8))::double precision
+                )
+              else 0
+            end as recency,
+            coalesce(t.importance, 0) as importance
+          from candidates as c
+          join %1$s as t on t.id = c.id
+          cross join lateral (
+            -- BM25 with k1 = 1.2 and b = 0.75, as Robertson and Zaragoza have it, of both texts at once.
+            select
+              sum(
+                $10[x.term] * x.tf * 2.2
+                / (x.tf + 1.2 * (0.25 + 0.75 * x.text_words * $14 / $12))
+              ) as words,
+              sum(
+                $11[x.term] * x.tf_all * 2.2
+                / (x.tf_all + 1.2 * (0.25 + 0.75 * x.all_words * $14 / $13))
+              ) as context
+            from (
+              select
+                array_position($9, u.lexeme) as term,
+                cardinality(array_positions(u.weights, 'A'))::double precision as tf,
+                cardinality(u.positions)::double precision as tf_all,
+                sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
+                sum(cardinality(u.positions)) over () as all_words
+              from unnest(t.words) as u
+              where cardinality($9) > 0
+            ) as x
+            where x.term is not null
+          ) as b
+        ),
+        scaled as (
+          select
+            s.id,
+            $15[1] * coalesce(
+              (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
+              (s.words > 0)::int
+            ) as words,
+            $15[2] * coalesce(
+              (s.context - min(s.context) over ())
+              / nullif(max(s.context) over () - min(s.context) over (), 0),
+              (s.context > 0)::int
+            ) as context,
+            $15[3] * coalesce(
+              (s.vector - min(s.vector) over ())
+              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+              (s.vector is not null)::int
+            ) as vector,
+            $15[4] * coalesce(
+              (s.speaker - min(s.speaker) over ())::double precision
+              / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
+            ) as speaker,
+            $15[5] * coalesce(
+              (s.recency - min(s.recency) over ())
+              / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
+            ) as recency,
+            $15[6] * coalesce(
+              (s.importance - min(s.importance) over ())
+              / nullif(max(s.importance) over () - min(s.importance) over (), 0),
+              (s.importance > 0)::int
+            ) as importance
+          from signals as s
+        ),
+        best as (
+          select
+            s.*, s.words + s.context + s.vector + s.speaker + s.recency + s.importance as score
+          from scaled as s
+          order by score desc, s.id
+          limit $5
+        )
+        select coalesce(
+          json_agg(
+            case
+              when $16 then json_build_object(
+                'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
+                  'words', b.words, 'context', b.context, 'vector', b.vector, 'speaker', b.speaker,
+                  'recency', b.recency, 'importance', b.importance
+                )
+              )
+              else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
+            end
+            order by b.score desc, b.id
+          ),
+          '[]'
+        )
+        from best as b
+        join %1$s as t on t.id = b.id
+      $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+    ) into v_answer using
+      v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
+      v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
+      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false);
+  end if;
   if v.audit_reads then
     perform haive_private.audit_read(
       'search_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),
