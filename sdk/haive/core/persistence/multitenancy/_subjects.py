@@ -31,7 +31,9 @@ _PAGE_SIZE = 1_000
 _THREADS = 100
 _BATCH = 10_000
 #: What has no reader of its own, and the file that it is in.
-_KINDS = ("memberships", "invitations", "participations", "authorships", "events", "audit")
+_KINDS = (
+    "memberships", "invitations", "participations", "authorships", "memories", "events", "audit",
+)  # fmt: skip
 
 
 class _Rows(BaseModel):
@@ -96,8 +98,8 @@ class Subjects:
         reads them; ``threads.jsonl`` and ``checkpoints.jsonl`` what workflows saved for the user,
         with the states as plain JSON; ``memberships``, ``invitations``, ``events`` and
         ``participations``, which are conversations of others that name the user: by their id and
-        title; ``authorships``, the places of what they wrote in sessions of others. ``audit`` has
-        what the user did and, read by an administrator, what was done to their membership.
+        title; ``authorships``, the places of what they wrote in sessions of others; ``memories``,
+        those with their name. ``audit`` has what the user did and, read by an administrator, what was done to their membership.
         ``manifest.json`` counts the records of each file and has its SHA-256. It is read while
         others write: what comes meanwhile may be missing.
 
