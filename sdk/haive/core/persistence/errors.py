@@ -3,6 +3,7 @@
     PersistenceError
     ├── InvalidInputError            an argument is wrong; nothing was stored
     │   ├── ContentTooLargeError
+    │   ├── InvalidFilterError       a filter of memories is wrong; the message says where
     │   ├── PersonalDataError        the policy refuses what is in it: `entities`, `paths`
     │   └── StateError               a state holds what cannot be stored; `path` says where
     ├── NotFoundError                no such row, or none that the caller may see
@@ -32,6 +33,7 @@
     │   └── SchemaVersionError
     ├── UnsupportedOperationError    this transport cannot; the message names the one that can
     ├── ConfigurationError           the settings contradict themselves or the server
+    │   └── CollectionMismatchError  a collection has another model, width or metric
     ├── DatabaseError                the server refused for a reason that has no class here
     ├── UnavailableError             the server cannot be reached now            (retryable)
     │   ├── ConnectionLostError
@@ -92,6 +94,10 @@ class InvalidInputError(PersistenceError, ValueError):
 
 class ContentTooLargeError(InvalidInputError):
     """Something is over its limit; store the bulk elsewhere and its address here."""
+
+
+class InvalidFilterError(InvalidInputError):
+    """A filter is wrong; nothing was read."""
 
 
 class PersonalDataError(InvalidInputError):
@@ -324,6 +330,10 @@ class UnsupportedOperationError(PersistenceError):
 
 class ConfigurationError(PersistenceError, ValueError):
     """The settings contradict themselves or the server."""
+
+
+class CollectionMismatchError(ConfigurationError):
+    """The collection has another model, width or metric; name another one, or re-embed it."""
 
 
 class DatabaseError(PersistenceError):

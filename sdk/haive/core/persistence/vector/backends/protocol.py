@@ -19,7 +19,7 @@ class MemoryBackend(Protocol):
 
     @property
     def name(self) -> str:
-        """As `VectorMemory` is asked for it: ``pgvector``, ``qdrant``…"""
+        """As `VectorMemory` is asked for it: ``pgvector``, ``qdrant`` and so on."""
 
     async def open(self, collection: Collection) -> Collection:
         """Make the collection where there is none, and return what it is.

@@ -1,0 +1,1 @@
+"""Rerankers: the best candidates of a search, read again beside the query."""
