@@ -43,7 +43,7 @@ begin
     from haive.branches as b
     where b.tenant_id = p_tenant and num_nulls(b.metadata, b.sealed) < 2
   ) as u;
-  bytes := bytes + coalesce(v_more, 0);
+  bytes := bytes + coalesce(v_more, 0) + haive_private.stored_memory_bytes(p_tenant);
 end;
 $$;
 

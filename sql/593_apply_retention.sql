@@ -18,6 +18,7 @@ declare
   v_counts jsonb := '{}';
   v_events bigint;
   v_invitations bigint;
+  v_memories bigint;
   v_more boolean := true;
 begin
   if (p_batch between 1 and 100000) is not true then
@@ -111,6 +112,14 @@ begin
     );
     v_counts := haive_private.drop_threads(v_caller.tenant, v_keys);
   end if;
+  if not v_more and v_before is not null then
+    v_memories := haive_private.drop_memories(
+      v_caller.tenant, null,
+      to_char(v_before at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), p_batch
+    );
+    v_more := v_memories > 0;
+    v_counts := jsonb_build_object('memories', v_memories);
+  end if;
   if not v_more then
     with oldest as (
       select o.xid, o.id, o.created_at from haive.events as o
@@ -137,7 +146,8 @@ begin
       i.tenant_id = v_caller.tenant
       and least(i.expires_at, i.accepted_at, i.revoked_at) < v_before;
     get diagnostics v_invitations = row_count;
-    v_counts := jsonb_build_object('events', v_events, 'invitations', v_invitations);
+    v_counts := v_counts
+      || jsonb_build_object('events', v_events, 'invitations', v_invitations);
   end if;
   return json_build_object(
     'before', v_before,
@@ -166,5 +176,5 @@ $$;
 
 comment on function haive.apply_retention(int, text) is
 'Deletes a batch of what is older than the data_retention_days of the tenant: conversations by their '
-'last message, threads by their last checkpoint, and invitations; and events after '
+'last message, threads by their last checkpoint, memories and invitations; and events after '
 'event_retention_days, 7 if not set. Returns {before, done, counts}; call again until done.';

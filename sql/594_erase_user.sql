@@ -15,6 +15,7 @@ declare
   v_ids uuid[];
   v_counts jsonb := '{}';
   v_rows bigint;
+  v_memories bigint; -- null: not their turn yet
   v_more boolean := true;
 begin
   if (length(p_user_id) between 1 and 200) is not true then
@@ -121,10 +122,14 @@ begin
     end if;
   end if;
   if cardinality(v_ids) = 0 then
+    v_memories := haive_private.drop_memories(v_caller.tenant, p_user_id, null, p_batch);
+    v_counts := jsonb_build_object('memories', v_memories);
+  end if;
+  if v_memories = 0 then
     delete from haive.members as m
     where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
     get diagnostics v_rows = row_count;
-    v_counts := jsonb_build_object('members', v_rows);
+    v_counts := v_counts || jsonb_build_object('members', v_rows);
     delete from haive.invitations as i
     where i.tenant_id = v_caller.tenant and (i.accepted_by = p_user_id or i.label = p_user_id);
     get diagnostics v_rows = row_count;
@@ -169,6 +174,6 @@ $$;
 
 comment on function haive.erase_user(text, int, text) is
 'Erases a user from the tenant, for its administrators: their conversations with messages, threads '
-'with checkpoints, events, their name among participants, membership and invitations. Returns {done, '
+'with checkpoints, memories, events, their name among participants, membership and invitations. Returns {done, '
 'counts, erased_at, finished_at}; call again until done. From the first call on nothing more is '
 'stored that names them.';

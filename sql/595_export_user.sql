@@ -87,6 +87,10 @@ begin
       order by o.id
       limit p_page_size
     ) as m;
+  elsif p_kind = 'memories' then
+    v_answer := haive_private.memories_of_user(
+      v_caller.tenant, p_user_id, p_page_size, p_page_after
+    );
   elsif p_kind = 'events' then
     select
       json_build_object(
@@ -151,7 +155,8 @@ begin
     raise exception using
       errcode = 'PT422',
       message = 'the kind is unknown',
-      hint = 'Kinds are memberships, invitations, participations, authorships, events and audit.';
+      hint = 'Kinds are memberships, invitations, participations, authorships, memories, events and '
+        'audit.';
   end if;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
@@ -188,5 +193,5 @@ $$;
 
 comment on function haive.export_user(text, text, int, text, text) is
 'A page of what is held about a user: memberships, invitations, participations (conversations of '
-'others that name them), authorships (messages there), events or audit. Returns {rows, next}; read on with page_after, the next of '
-'the page before. For administrators, and for the users themselves.';
+'others that name them), authorships (messages there), memories, events or audit. Returns {rows, '
+'next}; read on with page_after, the next of the page before. For administrators, and for the users themselves.';

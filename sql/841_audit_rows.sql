@@ -11,6 +11,8 @@ declare
   v_entered text := current_setting('persistence.tenant', true);
   v_tenant text;
   v_rows record;
+  -- The tables of collections are one thing, whatever their names.
+  v_object text := case when tg_table_schema = 'vecs' then 'memories' else tg_table_name end;
 begin
   if current_setting('persistence.watch', true) like '_-%' then
     return null;
@@ -19,7 +21,7 @@ begin
     continue when not haive_private.is_audited(v_tenant);
     -- Entered for the while, since the owner's own statements enter none.
     perform set_config('persistence.tenant', v_tenant, true);
-    case tg_table_name
+    case v_object
       when 'conversations' then
         select
           jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
@@ -110,6 +112,21 @@ begin
                 select from haive.sessions as p
                 where p.tenant_id = c.tenant_id and p.id = c.session_id
               )
+            )
+        ) as g;
+      when 'memories' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.id, tg_table_name as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (select from haive.tenants as p where p.tenant_id = c.tenant_id)
             )
         ) as g;
       when 'members' then
@@ -235,7 +252,7 @@ begin
     end case;
     insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
     select
-      v_tenant, lower(tg_op), tg_table_name,
+      v_tenant, lower(tg_op), v_object,
       v_rows.ids || case
         when v_rows.places > 1000 then jsonb_build_object('more', v_rows.places - 1000) else '{}'
       end,

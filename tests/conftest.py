@@ -70,6 +70,13 @@ async def server(stack: LocalStack) -> AsyncIterator[asyncpg.Connection]:
 async def template(stack: LocalStack, server: asyncpg.Connection) -> str:
     """A database with nothing but the schema, that nobody is connected to."""
     await server.execute(f"create database {_TEMPLATE} owner postgres")
+    # What Supabase lets postgres do, and this server does not.
+    connection = await asyncpg.connect(stack.admin_url, database=_TEMPLATE)
+    await connection.execute(
+        "create schema extensions authorization postgres;"
+        "create extension vector with schema extensions"
+    )
+    await connection.close()
     await migrate(_other_database(stack, _TEMPLATE))
     return _TEMPLATE
 

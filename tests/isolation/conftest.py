@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
@@ -125,6 +126,14 @@ async def _settle(dsn: str, isolation: str) -> list[Tenant]:
             f"select {schema}_private.append_message($1, $2, $2, 'user', $3, $4, $5, 1, 1, $3)",
             *(name, tenant.key, tenant.canary),
             *(f'[{{"type": "text", "text": "{tenant.canary}"}}]', f'{{"n": "{tenant.canary}"}}'),
+        )
+        await connection.execute(
+            f"select {schema}.open_memory_collection("
+            """'{"name": "notes", "model": "m", "dimensions": 2}')"""
+        )
+        memory = {"id": str(tenant.key), "metadata": {"text": tenant.canary}, "vector": "[1,0]"}
+        await connection.execute(
+            f"select {schema}.put_memories('notes', $1, $2)", json.dumps([memory]), name
         )
         made.append(tenant)
     await connection.close()

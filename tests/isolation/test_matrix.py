@@ -76,6 +76,10 @@ def _arguments(red, mine):
         "wrapped": "\\x00",
         "status": "retired",
         "token": "guess",
+        "collection": "notes",
+        "memories": [{"id": key, "metadata": {"text": "x", "user_id": mine}}],
+        "query": {"text": red.canary, "vector": "[1,0]", "limit": 100},
+        "settings": {"name": "notes", "model": "m", "dimensions": 2},
     }
 
 

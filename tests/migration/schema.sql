@@ -217,7 +217,7 @@ GRANT ALL ON FUNCTION haive.apply_retention(batch integer, tenant text) TO servi
 REVOKE ALL ON FUNCTION haive.apply_retention(batch integer, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION apply_retention(batch integer, tenant text)
-COMMENT ON FUNCTION haive.apply_retention(batch integer, tenant text) IS 'Deletes a batch of what is older than the data_retention_days of the tenant: conversations by their last message, threads by their last checkpoint, and invitations; and events after event_retention_days, 7 if not set. Returns {before, done, counts}; call again until done.';
+COMMENT ON FUNCTION haive.apply_retention(batch integer, tenant text) IS 'Deletes a batch of what is older than the data_retention_days of the tenant: conversations by their last message, threads by their last checkpoint, memories and invitations; and events after event_retention_days, 7 if not set. Returns {before, done, counts}; call again until done.';
 
 -- FUNCTION apply_retention(integer, text)
 CREATE FUNCTION haive.apply_retention(batch integer DEFAULT 10000, tenant text DEFAULT NULL::text) RETURNS json
@@ -829,6 +829,28 @@ REVOKE ALL ON FUNCTION haive.copy_thread(thread_id text, new_thread_id text, nam
 -- COMMENT FUNCTION copy_thread(thread_id text, new_thread_id text, namespace text, checkpoints jsonb, writes jsonb, branches jsonb, tenant text)
 COMMENT ON FUNCTION haive.copy_thread(thread_id text, new_thread_id text, namespace text, checkpoints jsonb, writes jsonb, branches jsonb, tenant text) IS 'Copies one namespace of a thread to a new thread and returns how many checkpoints it has.';
 
+-- ACL FUNCTION count_memories(collection text, filter jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.count_memories(collection text, filter jsonb, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.count_memories(collection text, filter jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.count_memories(collection text, filter jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.count_memories(collection text, filter jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION count_memories(collection text, filter jsonb, tenant text)
+COMMENT ON FUNCTION haive.count_memories(collection text, filter jsonb, tenant text) IS 'How many memories pass a filter, archived and superseded ones among them.';
+
+-- FUNCTION count_memories(text, jsonb, text)
+CREATE FUNCTION haive.count_memories(collection text, filter jsonb DEFAULT NULL::jsonb, tenant text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.number_of_memories(
+    count_memories.tenant, count_memories.collection, count_memories.filter
+  )
+$$;
+
+
+ALTER FUNCTION haive.count_memories(collection text, filter jsonb, tenant text) OWNER TO postgres;
+
 -- ACL FUNCTION count_sealed(tenant text)
 GRANT ALL ON FUNCTION haive.count_sealed(tenant text) TO haive_client;
 GRANT ALL ON FUNCTION haive.count_sealed(tenant text) TO service_role;
@@ -1054,6 +1076,28 @@ $$;
 
 ALTER FUNCTION haive.delete_conversation(conversation_id uuid, tenant text) OWNER TO postgres;
 
+-- ACL FUNCTION delete_memories(collection text, ids text[], tenant text)
+GRANT ALL ON FUNCTION haive.delete_memories(collection text, ids text[], tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.delete_memories(collection text, ids text[], tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.delete_memories(collection text, ids text[], tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.delete_memories(collection text, ids text[], tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION delete_memories(collection text, ids text[], tenant text)
+COMMENT ON FUNCTION haive.delete_memories(collection text, ids text[], tenant text) IS 'Removes memories, and returns the ids of those that were there.';
+
+-- FUNCTION delete_memories(text, text[], text)
+CREATE FUNCTION haive.delete_memories(collection text, ids text[], tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select to_json(haive_private.delete_memories(
+    delete_memories.tenant, delete_memories.collection, delete_memories.ids
+  ))
+$$;
+
+
+ALTER FUNCTION haive.delete_memories(collection text, ids text[], tenant text) OWNER TO postgres;
+
 -- FUNCTION delete_thread(text, text)
 CREATE FUNCTION haive.delete_thread(thread_id text, tenant text DEFAULT NULL::text) RETURNS bigint
     LANGUAGE sql
@@ -1130,7 +1174,7 @@ GRANT ALL ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text)
 REVOKE ALL ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION erase_user(user_id text, batch integer, tenant text)
-COMMENT ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text) IS 'Erases a user from the tenant, for its administrators: their conversations with messages, threads with checkpoints, events, their name among participants, membership and invitations. Returns {done, counts, erased_at, finished_at}; call again until done. From the first call on nothing more is stored that names them.';
+COMMENT ON FUNCTION haive.erase_user(user_id text, batch integer, tenant text) IS 'Erases a user from the tenant, for its administrators: their conversations with messages, threads with checkpoints, memories, events, their name among participants, membership and invitations. Returns {done, counts, erased_at, finished_at}; call again until done. From the first call on nothing more is stored that names them.';
 
 -- ACL TABLE erasures
 GRANT SELECT,INSERT,UPDATE ON TABLE haive.erasures TO haive_writer;
@@ -1321,7 +1365,7 @@ GRANT ALL ON FUNCTION haive.export_user(user_id text, kind text, page_size integ
 REVOKE ALL ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION export_user(user_id text, kind text, page_size integer, page_after text, tenant text)
-COMMENT ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) IS 'A page of what is held about a user: memberships, invitations, participations (conversations of others that name them), authorships (messages there), events or audit. Returns {rows, next}; read on with page_after, the next of the page before. For administrators, and for the users themselves.';
+COMMENT ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) IS 'A page of what is held about a user: memberships, invitations, participations (conversations of others that name them), authorships (messages there), memories, events or audit. Returns {rows, next}; read on with page_after, the next of the page before. For administrators, and for the users themselves.';
 
 -- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text)
 CREATE FUNCTION haive.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
@@ -1351,6 +1395,29 @@ REVOKE ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, br
 
 -- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
 COMMENT ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: {checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; with states, a page ends after 32 MiB of them: next_seq tells that there is more. What a checkpoint is found by comes with states.';
+
+-- ACL FUNCTION find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text)
+GRANT ALL ON FUNCTION haive.find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text)
+COMMENT ON FUNCTION haive.find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text) IS 'A page of the memories that pass a filter, by id: a list of {id, metadata} and, where wanted, vector. Archived and superseded ones are among them. A filter is {op, path, value} or {op, parts}.';
+
+-- FUNCTION find_memories(text, jsonb, integer, text, boolean, text)
+CREATE FUNCTION haive.find_memories(collection text, filter jsonb DEFAULT NULL::jsonb, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, vectors boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.find_memories(
+    find_memories.tenant, find_memories.collection, find_memories.filter, find_memories.page_size,
+    find_memories.page_after, find_memories.vectors
+  )
+$$;
+
+
+ALTER FUNCTION haive.find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text) OWNER TO postgres;
 
 -- ACL FUNCTION find_messages(ids uuid[], tenant text)
 GRANT ALL ON FUNCTION haive.find_messages(ids uuid[], tenant text) TO authenticated;
@@ -1622,6 +1689,28 @@ $$;
 
 
 ALTER FUNCTION haive.get_conversation(conversation_id uuid, message_limit integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION get_memories(collection text, ids text[], vectors boolean, tenant text)
+GRANT ALL ON FUNCTION haive.get_memories(collection text, ids text[], vectors boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.get_memories(collection text, ids text[], vectors boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.get_memories(collection text, ids text[], vectors boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.get_memories(collection text, ids text[], vectors boolean, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION get_memories(collection text, ids text[], vectors boolean, tenant text)
+COMMENT ON FUNCTION haive.get_memories(collection text, ids text[], vectors boolean, tenant text) IS 'Memories by id in the order asked for, without those that are not there: a list of {id, metadata} and, where wanted, vector.';
+
+-- FUNCTION get_memories(text, text[], boolean, text)
+CREATE FUNCTION haive.get_memories(collection text, ids text[], vectors boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.get_memories(
+    get_memories.tenant, get_memories.collection, get_memories.ids, get_memories.vectors
+  )
+$$;
+
+
+ALTER FUNCTION haive.get_memories(collection text, ids text[], vectors boolean, tenant text) OWNER TO postgres;
 
 -- ACL FUNCTION get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text)
 GRANT ALL ON FUNCTION haive.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO authenticated;
@@ -2247,6 +2336,48 @@ COMMENT ON COLUMN haive.members.role IS 'owner and admin see all of the tenant; 
 -- INDEX members_user_idx
 CREATE INDEX members_user_idx ON haive.members USING btree (user_id);
 
+-- ACL FUNCTION memory_stats(collection text, tenant text)
+GRANT ALL ON FUNCTION haive.memory_stats(collection text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.memory_stats(collection text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.memory_stats(collection text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.memory_stats(collection text, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_stats(collection text, tenant text)
+COMMENT ON FUNCTION haive.memory_stats(collection text, tenant text) IS 'How much a tenant has in a collection, for its administrators: {collection, memories, words, different_words, indexes, bytes}; bytes are of all tenants, indexes those that its searches may use.';
+
+-- FUNCTION memory_stats(text, text)
+CREATE FUNCTION haive.memory_stats(collection text, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.memory_stats(memory_stats.tenant, memory_stats.collection)
+$$;
+
+
+ALTER FUNCTION haive.memory_stats(collection text, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION memory_tokens(collection text, ids text[], tenant text)
+GRANT ALL ON FUNCTION haive.memory_tokens(collection text, ids text[], tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.memory_tokens(collection text, ids text[], tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.memory_tokens(collection text, ids text[], tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.memory_tokens(collection text, ids text[], tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_tokens(collection text, ids text[], tenant text)
+COMMENT ON FUNCTION haive.memory_tokens(collection text, ids text[], tenant text) IS 'The vectors of words that memories were stored with, for reranking: base64 by id, without those that have none.';
+
+-- FUNCTION memory_tokens(text, text[], text)
+CREATE FUNCTION haive.memory_tokens(collection text, ids text[], tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.memory_tokens(
+    memory_tokens.tenant, memory_tokens.collection, memory_tokens.ids
+  )
+$$;
+
+
+ALTER FUNCTION haive.memory_tokens(collection text, ids text[], tenant text) OWNER TO postgres;
+
 -- ACL FUNCTION merge_sessions(primary_id uuid, secondary_id uuid, plan jsonb, acting_user text, tenant text)
 GRANT ALL ON FUNCTION haive.merge_sessions(primary_id uuid, secondary_id uuid, plan jsonb, acting_user text, tenant text) TO authenticated;
 GRANT ALL ON FUNCTION haive.merge_sessions(primary_id uuid, secondary_id uuid, plan jsonb, acting_user text, tenant text) TO haive_client;
@@ -2398,6 +2529,48 @@ CREATE INDEX messages_author_idx ON haive.messages USING btree (author, tenant_i
 -- INDEX messages_hidden_idx
 CREATE INDEX messages_hidden_idx ON haive.messages USING btree (conversation_id, seq) WHERE (hidden_at IS NOT NULL);
 
+-- FUNCTION open_memory_collection(jsonb, text)
+CREATE FUNCTION haive.open_memory_collection(settings jsonb, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.open_memory_collection(
+    open_memory_collection.tenant, open_memory_collection.settings
+  )
+$$;
+
+
+ALTER FUNCTION haive.open_memory_collection(settings jsonb, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION open_memory_collection(settings jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.open_memory_collection(settings jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.open_memory_collection(settings jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.open_memory_collection(settings jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION open_memory_collection(settings jsonb, tenant text)
+COMMENT ON FUNCTION haive.open_memory_collection(settings jsonb, tenant text) IS 'Makes a collection of memories where there is none of the name, and returns what it is: {name, table, model, dimensions, storage, metric, language, index_type, m, ef_construction, created_at}. Takes the same but table, storage and created_at. For services only; all tenants of the installation share it.';
+
+-- ACL FUNCTION plan_memory_indexes(collection text, own_from bigint, tenant text)
+GRANT ALL ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION plan_memory_indexes(collection text, own_from bigint, tenant text)
+COMMENT ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) IS 'The indexes that a collection and the tenant in it should have, each {name, statement}: for services, to be built by the owner on a direct connection. A tenant with more memories than own_from, and less than half of all, gets one of its own.';
+
+-- FUNCTION plan_memory_indexes(text, bigint, text)
+CREATE FUNCTION haive.plan_memory_indexes(collection text, own_from bigint DEFAULT 10000, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.plan_memory_indexes(
+    plan_memory_indexes.tenant, plan_memory_indexes.collection, plan_memory_indexes.own_from
+  )
+$$;
+
+
+ALTER FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) OWNER TO postgres;
+
 -- ACL FUNCTION purge_tenant(tenant_id text)
 GRANT ALL ON FUNCTION haive.purge_tenant(tenant_id text) TO haive_client;
 GRANT ALL ON FUNCTION haive.purge_tenant(tenant_id text) TO service_role;
@@ -2440,6 +2613,28 @@ REVOKE ALL ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id
 
 -- COMMENT FUNCTION put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text)
 COMMENT ON FUNCTION haive.put_checkpoint_writes(thread_id text, checkpoint_id uuid, task_id uuid, writes jsonb, namespace text, task_path text, user_id text, tenant text) IS 'Keeps what a task wrote after a checkpoint: a list of {idx, channel, size, codec, key_id, payload} with the payload in base64. Returns how many were new or replaced.';
+
+-- ACL FUNCTION put_memories(collection text, memories jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION put_memories(collection text, memories jsonb, tenant text)
+COMMENT ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant text) IS 'Writes memories, all or none, replacing those of the same id, and returns how many. Each is {id, metadata, vector, tokens}: vector as text, [1,2,3]; tokens as base64. Without a vector the one that is there stays, and without either the tokens too.';
+
+-- FUNCTION put_memories(text, jsonb, text)
+CREATE FUNCTION haive.put_memories(collection text, memories jsonb, tenant text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.put_memories(
+    put_memories.tenant, put_memories.collection, put_memories.memories
+  )
+$$;
+
+
+ALTER FUNCTION haive.put_memories(collection text, memories jsonb, tenant text) OWNER TO postgres;
 
 -- ACL FUNCTION put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text)
 GRANT ALL ON FUNCTION haive.put_tenant_key(key_id text, wrapped bytea, kek_id text, status text, tenant text, was_status text) TO haive_client;
@@ -2720,6 +2915,28 @@ $$;
 
 
 ALTER FUNCTION haive.schema_version() OWNER TO postgres;
+
+-- ACL FUNCTION search_memories(collection text, query jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION search_memories(collection text, query jsonb, tenant text)
+COMMENT ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) IS 'The best memories for {text, vector, limit, filter, weights, now, as_of, include_archived, recall, parts}, of which limit is needed: a list of {id, metadata, score} and, where wanted, parts, best first. weights has words, context, vector, speaker, recency and importance, each scaled to 0…1 over the candidates, and recency_half_life in days.';
+
+-- FUNCTION search_memories(text, jsonb, text)
+CREATE FUNCTION haive.search_memories(collection text, query jsonb, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.search_memories(
+    search_memories.tenant, search_memories.collection, search_memories.query
+  )
+$$;
+
+
+ALTER FUNCTION haive.search_memories(collection text, query jsonb, tenant text) OWNER TO postgres;
 
 -- ACL FUNCTION session_family(session_id uuid, acting_user text, tenant text)
 GRANT ALL ON FUNCTION haive.session_family(session_id uuid, acting_user text, tenant text) TO authenticated;
@@ -3100,7 +3317,7 @@ ALTER FUNCTION haive.tenant_usage(tenant text) OWNER TO postgres;
 GRANT SELECT ON TABLE haive.tenants TO authenticated;
 GRANT SELECT ON TABLE haive.tenants TO haive_client;
 GRANT SELECT ON TABLE haive.tenants TO service_role;
-GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive.tenants TO haive_writer;
+GRANT SELECT,INSERT,REFERENCES,DELETE,UPDATE ON TABLE haive.tenants TO haive_writer;
 
 -- COMMENT TABLE tenants
 COMMENT ON TABLE haive.tenants IS 'Whose data it is. The tenant "default" always exists.';
@@ -3463,6 +3680,54 @@ $$;
 
 
 ALTER FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) OWNER TO haive_writer;
+
+-- ACL FUNCTION add_memory_words(p_tenant text, p_collection text, p_lexemes text[], p_in_text integer[], p_in_all integer[], p_memories bigint, p_text_words bigint, p_all_words bigint)
+REVOKE ALL ON FUNCTION haive_private.add_memory_words(p_tenant text, p_collection text, p_lexemes text[], p_in_text integer[], p_in_all integer[], p_memories bigint, p_text_words bigint, p_all_words bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION add_memory_words(p_tenant text, p_collection text, p_lexemes text[], p_in_text integer[], p_in_all integer[], p_memories bigint, p_text_words bigint, p_all_words bigint)
+COMMENT ON FUNCTION haive_private.add_memory_words(p_tenant text, p_collection text, p_lexemes text[], p_in_text integer[], p_in_all integer[], p_memories bigint, p_text_words bigint, p_all_words bigint) IS 'Adds to the statistics of words, or takes from them; the tenant was entered.';
+
+-- FUNCTION add_memory_words(text, text, text[], integer[], integer[], bigint, bigint, bigint)
+CREATE FUNCTION haive_private.add_memory_words(p_tenant text, p_collection text, p_lexemes text[], p_in_text integer[], p_in_all integer[], p_memories bigint, p_text_words bigint, p_all_words bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  -- Where a statement does not see what others have committed, a row that they changed is an error.
+  v_alone boolean := current_setting('transaction_isolation') = 'read committed'
+    and pg_try_advisory_xact_lock(
+      hashtextextended('haive/memory words/' || p_tenant || '/' || p_collection, 0)
+    );
+  v_part bigint := case when v_alone then 0 else pg_current_xact_id()::text::bigint end;
+begin
+  insert into haive_private.memory_words as w (
+    tenant_id, collection, lexeme, part, in_text, in_all
+  )
+  select p_tenant, p_collection, u.lexeme, v_part, u.in_text, u.in_all
+  from unnest(p_lexemes, p_in_text, p_in_all) as u (lexeme, in_text, in_all)
+  on conflict (tenant_id, collection, lexeme, part) do update
+  set in_text = w.in_text + excluded.in_text, in_all = w.in_all + excluded.in_all;
+  insert into haive_private.memory_sizes as s (
+    tenant_id, collection, part, memories, text_words, all_words
+  )
+  values (p_tenant, p_collection, v_part, p_memories, p_text_words, p_all_words)
+  on conflict (tenant_id, collection, part) do update
+  set
+    memories = s.memories + excluded.memories,
+    text_words = s.text_words + excluded.text_words,
+    all_words = s.all_words + excluded.all_words;
+  if v_alone then
+    perform haive_private.gather_memory_words(p_tenant, p_collection, 5000);
+    delete from haive_private.memory_words as w
+    where
+      w.tenant_id = p_tenant and w.collection = p_collection and w.lexeme = any(p_lexemes)
+      and w.part = 0 and w.in_text = 0 and w.in_all = 0;
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.add_memory_words(p_tenant text, p_collection text, p_lexemes text[], p_in_text integer[], p_in_all integer[], p_memories bigint, p_text_words bigint, p_all_words bigint) OWNER TO haive_writer;
 
 -- ACL FUNCTION administer_tenant(p_tenant text)
 REVOKE ALL ON FUNCTION haive_private.administer_tenant(p_tenant text) FROM PUBLIC;
@@ -3837,6 +4102,7 @@ declare
   v_counts jsonb := '{}';
   v_events bigint;
   v_invitations bigint;
+  v_memories bigint;
   v_more boolean := true;
 begin
   if (p_batch between 1 and 100000) is not true then
@@ -3930,6 +4196,14 @@ begin
     );
     v_counts := haive_private.drop_threads(v_caller.tenant, v_keys);
   end if;
+  if not v_more and v_before is not null then
+    v_memories := haive_private.drop_memories(
+      v_caller.tenant, null,
+      to_char(v_before at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), p_batch
+    );
+    v_more := v_memories > 0;
+    v_counts := jsonb_build_object('memories', v_memories);
+  end if;
   if not v_more then
     with oldest as (
       select o.xid, o.id, o.created_at from haive.events as o
@@ -3956,7 +4230,8 @@ begin
       i.tenant_id = v_caller.tenant
       and least(i.expires_at, i.accepted_at, i.revoked_at) < v_before;
     get diagnostics v_invitations = row_count;
-    v_counts := jsonb_build_object('events', v_events, 'invitations', v_invitations);
+    v_counts := v_counts
+      || jsonb_build_object('events', v_events, 'invitations', v_invitations);
   end if;
   return json_build_object(
     'before', v_before,
@@ -4324,6 +4599,8 @@ declare
   v_entered text := current_setting('persistence.tenant', true);
   v_tenant text;
   v_rows record;
+  -- The tables of collections are one thing, whatever their names.
+  v_object text := case when tg_table_schema = 'vecs' then 'memories' else tg_table_name end;
 begin
   if current_setting('persistence.watch', true) like '_-%' then
     return null;
@@ -4332,7 +4609,7 @@ begin
     continue when not haive_private.is_audited(v_tenant);
     -- Entered for the while, since the owner's own statements enter none.
     perform set_config('persistence.tenant', v_tenant, true);
-    case tg_table_name
+    case v_object
       when 'conversations' then
         select
           jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
@@ -4423,6 +4700,21 @@ begin
                 select from haive.sessions as p
                 where p.tenant_id = c.tenant_id and p.id = c.session_id
               )
+            )
+        ) as g;
+      when 'memories' then
+        select
+          jsonb_object_agg(g.id, g.detail) filter (where g.place <= 1000) as ids,
+          count(*) as places, sum(g.n) as n
+        into v_rows
+        from (
+          select c.id, tg_table_name as detail, 1 as n, row_number() over () as place
+          from changed as c
+          where
+            c.tenant_id = v_tenant
+            and (
+              tg_op <> 'DELETE'
+              or exists (select from haive.tenants as p where p.tenant_id = c.tenant_id)
             )
         ) as g;
       when 'members' then
@@ -4548,7 +4840,7 @@ begin
     end case;
     insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
     select
-      v_tenant, lower(tg_op), tg_table_name,
+      v_tenant, lower(tg_op), v_object,
       v_rows.ids || case
         when v_rows.places > 1000 then jsonb_build_object('more', v_rows.places - 1000) else '{}'
       end,
@@ -5469,6 +5761,102 @@ $$;
 
 ALTER FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) OWNER TO haive_writer;
 
+-- ACL FUNCTION count_memories()
+REVOKE ALL ON FUNCTION haive_private.count_memories() FROM PUBLIC;
+
+-- COMMENT FUNCTION count_memories()
+COMMENT ON FUNCTION haive_private.count_memories() IS 'Keeps the statistics of a collection''s words, and the meters of its tenants.';
+
+-- FUNCTION count_memories()
+CREATE FUNCTION haive_private.count_memories() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_entered text := current_setting('persistence.tenant', true);
+  v_columns text := 'tenant_id, user_id, words, metadata, vec is null as bare, tokens';
+  v_rows text;
+  v record;
+  v_words record;
+begin
+  v_rows := case tg_op
+    when 'INSERT' then format('select %s, 1 as sign from added', v_columns)
+    when 'DELETE' then format('select %s, -1 as sign from removed', v_columns)
+    else format(
+      'select %1$s, 1 as sign from added union all select %1$s, -1 as sign from removed', v_columns
+    )
+  end;
+  for v in execute format(
+    $q$
+      select
+        c.tenant_id, sum(c.sign)::bigint as memories,
+        sum(c.sign * l.in_text)::bigint as text_words, sum(c.sign * l.in_all)::bigint as all_words,
+        sum(
+          c.sign * haive_private.memory_bytes(c.metadata, case when c.bare then 0 else $1 end, c.tokens)
+        )::bigint as bytes,
+        array_agg(distinct c.user_id) filter (where c.sign > 0 and c.user_id is not null) as users,
+        bool_or(c.sign > 0) as written
+      from (%s) as c
+      cross join lateral (
+        select
+          coalesce(sum(cardinality(array_positions(u.weights, 'A'))), 0) as in_text,
+          coalesce(sum(cardinality(u.positions)), 0) as in_all
+        from unnest(c.words) as u
+      ) as l
+      group by c.tenant_id
+      order by c.tenant_id
+    $q$, v_rows
+  ) using tg_argv[1]::int loop
+    -- A tenant that is purged takes its statistics along.
+    continue when not exists (select from haive.tenants as t where t.tenant_id = v.tenant_id);
+    perform set_config('persistence.tenant', v.tenant_id, true);
+    if v.written then
+      perform from haive.tenants as t where t.tenant_id = v.tenant_id and t.encrypted;
+      if found then
+        raise exception using
+          errcode = 'PT422',
+          message = 'this tenant''s content is sealed by the client',
+          hint = 'Memories are searched by their words, which the database would have to see.';
+      end if;
+    end if;
+    if v.users is not null then
+      perform haive_private.refuse_erased(v.tenant_id, v.users);
+    end if;
+    execute format(
+      $q$
+        select
+          array_agg(s.lexeme order by s.lexeme) as lexemes,
+          array_agg(s.in_text order by s.lexeme) as in_text,
+          array_agg(s.in_all order by s.lexeme) as in_all
+        from (
+          select
+            u.lexeme collate "C" as lexeme,
+            sum(c.sign * ('A' = any(u.weights))::int)::int as in_text, sum(c.sign)::int as in_all
+          from (%s) as c cross join lateral unnest(c.words) as u
+          where c.tenant_id = $1
+          group by 1
+          having sum(c.sign) <> 0 or sum(c.sign * ('A' = any(u.weights))::int) <> 0
+        ) as s
+      $q$, v_rows
+    ) into v_words using v.tenant_id;
+    if v_words.lexemes is not null or v.memories <> 0 or v.text_words <> 0 or v.all_words <> 0 then
+      perform haive_private.add_memory_words(
+        v.tenant_id, tg_argv[0], v_words.lexemes, v_words.in_text, v_words.in_all, v.memories,
+        v.text_words, v.all_words
+      );
+    end if;
+    if v.bytes <> 0 and current_setting('persistence.watch', true) like '-%' is not true then
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end if;
+  end loop;
+  perform set_config('persistence.tenant', coalesce(v_entered, ''), true);
+  return null;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.count_memories() OWNER TO haive_writer;
+
 -- ACL FUNCTION count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint)
 REVOKE ALL ON FUNCTION haive_private.count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint) FROM PUBLIC;
 
@@ -5516,7 +5904,7 @@ begin
     from haive.branches as b
     where b.tenant_id = p_tenant and num_nulls(b.metadata, b.sealed) < 2
   ) as u;
-  bytes := bytes + coalesce(v_more, 0);
+  bytes := bytes + coalesce(v_more, 0) + haive_private.stored_memory_bytes(p_tenant);
 end;
 $$;
 
@@ -6024,6 +6412,54 @@ $$;
 
 ALTER FUNCTION haive_private.delete_conversation(p_tenant text, p_conversation_id uuid) OWNER TO haive_writer;
 
+-- ACL FUNCTION delete_memories(p_tenant text, p_collection text, p_ids text[])
+GRANT ALL ON FUNCTION haive_private.delete_memories(p_tenant text, p_collection text, p_ids text[]) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.delete_memories(p_tenant text, p_collection text, p_ids text[]) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.delete_memories(p_tenant text, p_collection text, p_ids text[]) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.delete_memories(p_tenant text, p_collection text, p_ids text[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION delete_memories(p_tenant text, p_collection text, p_ids text[])
+COMMENT ON FUNCTION haive_private.delete_memories(p_tenant text, p_collection text, p_ids text[]) IS 'What haive.delete_memories does, for a caller without rights on the tables.';
+
+-- FUNCTION delete_memories(text, text, text[])
+CREATE FUNCTION haive_private.delete_memories(p_tenant text, p_collection text, p_ids text[]) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, true);
+  v_own text := v.own;
+  v_answer text[];
+begin
+  if cardinality(p_ids) > 10000 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'ids are more than 10,000',
+      hint = 'Delete them in several calls.';
+  end if;
+  if v.actor is not null then
+    -- What is nobody's is everybody's to read, and not to remove.
+    v_own := v_own || ' and t.user_id is not null';
+  end if;
+  execute format(
+    $q$
+      with doomed as (
+        select t.id from %1$s as t where %2$s and t.id = any($1) order by t.id for update
+      ),
+      gone as (
+        delete from %1$s as t using doomed as d where t.id = d.id returning t.id
+      )
+      select coalesce(array_agg(g.id::text order by array_position($1, g.id::text)), '{}')
+      from gone as g
+    $q$, v.relation, v_own
+  ) into v_answer using p_ids;
+  return v_answer;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.delete_memories(p_tenant text, p_collection text, p_ids text[]) OWNER TO haive_writer;
+
 -- ACL FUNCTION delete_thread(p_tenant text, p_thread_id text)
 GRANT ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) TO authenticated;
 GRANT ALL ON FUNCTION haive_private.delete_thread(p_tenant text, p_thread_id text) TO haive_client;
@@ -6133,6 +6569,77 @@ $$;
 
 
 ALTER FUNCTION haive_private.drop_conversations(p_tenant text, p_ids uuid[]) OWNER TO postgres;
+
+-- ACL FUNCTION drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer)
+REVOKE ALL ON FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) FROM PUBLIC;
+
+-- COMMENT FUNCTION drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer)
+COMMENT ON FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) IS 'Deletes memories of a user, or from before a time, in every collection; returns how many.';
+
+-- FUNCTION drop_memories(text, text, text, integer)
+CREATE FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v haive_private.memory_collections;
+  v_rows bigint;
+  v_count bigint := 0;
+begin
+  for v in select c.* from haive_private.memory_collections as c order by c.name loop
+    execute format(
+      $q$
+        with doomed as (
+          select t.id from vecs.%1$I as t
+          where t.tenant_id = $1 and %2$s
+          order by t.id
+          limit $4
+          for update
+        )
+        delete from vecs.%1$I as t using doomed as d where t.id = d.id
+      $q$, v.table_name,
+      case
+        when p_user_id is null then '(t.metadata ->> ''created_at'') collate "C" < $3'
+        else 't.user_id = $2'
+      end
+    ) using p_tenant, p_user_id, p_before, p_batch - v_count;
+    get diagnostics v_rows = row_count;
+    v_count := v_count + v_rows;
+    if v_rows > 0 then
+      perform pg_advisory_xact_lock(
+        hashtextextended('haive/memory words/' || p_tenant || '/' || v.name, 0)
+      );
+      perform haive_private.gather_memory_words(p_tenant, v.name, null);
+    end if;
+    exit when v_count >= p_batch;
+  end loop;
+  return v_count;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) OWNER TO haive_writer;
+
+-- ACL FUNCTION drop_stale_tokens()
+GRANT ALL ON FUNCTION haive_private.drop_stale_tokens() TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.drop_stale_tokens() FROM PUBLIC;
+
+-- COMMENT FUNCTION drop_stale_tokens()
+COMMENT ON FUNCTION haive_private.drop_stale_tokens() IS 'Removes the vectors of words that a text had before it was changed.';
+
+-- FUNCTION drop_stale_tokens()
+CREATE FUNCTION haive_private.drop_stale_tokens() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+begin
+  new.tokens := null;
+  return new;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.drop_stale_tokens() OWNER TO postgres;
 
 -- ACL FUNCTION drop_tenant_key(p_tenant text, p_key_id text)
 GRANT ALL ON FUNCTION haive_private.drop_tenant_key(p_tenant text, p_key_id text) TO haive_client;
@@ -6296,6 +6803,45 @@ $$;
 
 
 ALTER FUNCTION haive_private.enter_audit(p_tenant text) OWNER TO haive_writer;
+
+-- ACL FUNCTION enter_collection(p_tenant text, p_collection text, p_write boolean, OUT tenant text, OUT actor text, OUT audit_reads boolean, OUT collection haive_private.memory_collections, OUT relation text, OUT own text)
+REVOKE ALL ON FUNCTION haive_private.enter_collection(p_tenant text, p_collection text, p_write boolean, OUT tenant text, OUT actor text, OUT audit_reads boolean, OUT collection haive_private.memory_collections, OUT relation text, OUT own text) FROM PUBLIC;
+
+-- COMMENT FUNCTION enter_collection(p_tenant text, p_collection text, p_write boolean, OUT tenant text, OUT actor text, OUT audit_reads boolean, OUT collection haive_private.memory_collections, OUT relation text, OUT own text)
+COMMENT ON FUNCTION haive_private.enter_collection(p_tenant text, p_collection text, p_write boolean, OUT tenant text, OUT actor text, OUT audit_reads boolean, OUT collection haive_private.memory_collections, OUT relation text, OUT own text) IS 'Enters the tenant, and finds a collection with what the caller may see of it.';
+
+-- FUNCTION enter_collection(text, text, boolean)
+CREATE FUNCTION haive_private.enter_collection(p_tenant text, p_collection text, p_write boolean, OUT tenant text, OUT actor text, OUT audit_reads boolean, OUT collection haive_private.memory_collections, OUT relation text, OUT own text) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+#variable_conflict use_column
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, p_write);
+begin
+  perform haive_private.refuse_sealed_memories();
+  tenant := v_caller.tenant;
+  actor := v_caller.actor;
+  audit_reads := v_caller.audit_reads;
+  select c.* into collection from haive_private.memory_collections as c
+  where c.name = p_collection;
+  if collection.name is null then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no collection %s', left(p_collection, 63)),
+      hint = 'A service makes it with open_memory_collection.';
+  end if;
+  relation := format('vecs.%I', collection.table_name);
+  own := format('t.tenant_id = %L', v_caller.tenant)
+    || case
+      when v_caller.actor is null then ''
+      else format(' and (t.user_id is null or t.user_id = %L)', v_caller.actor)
+    end;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.enter_collection(p_tenant text, p_collection text, p_write boolean, OUT tenant text, OUT actor text, OUT audit_reads boolean, OUT collection haive_private.memory_collections, OUT relation text, OUT own text) OWNER TO haive_writer;
 
 -- ACL FUNCTION enter_session(p_tenant text, p_session_id uuid, p_right text, p_acting text, p_change boolean, OUT tenant text, OUT actor text, OUT audit_reads boolean, OUT session haive.sessions, OUT conversation haive.conversations)
 REVOKE ALL ON FUNCTION haive_private.enter_session(p_tenant text, p_session_id uuid, p_right text, p_acting text, p_change boolean, OUT tenant text, OUT actor text, OUT audit_reads boolean, OUT session haive.sessions, OUT conversation haive.conversations) FROM PUBLIC;
@@ -6516,6 +7062,7 @@ declare
   v_ids uuid[];
   v_counts jsonb := '{}';
   v_rows bigint;
+  v_memories bigint; -- null: not their turn yet
   v_more boolean := true;
 begin
   if (length(p_user_id) between 1 and 200) is not true then
@@ -6622,10 +7169,14 @@ begin
     end if;
   end if;
   if cardinality(v_ids) = 0 then
+    v_memories := haive_private.drop_memories(v_caller.tenant, p_user_id, null, p_batch);
+    v_counts := jsonb_build_object('memories', v_memories);
+  end if;
+  if v_memories = 0 then
     delete from haive.members as m
     where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
     get diagnostics v_rows = row_count;
-    v_counts := jsonb_build_object('members', v_rows);
+    v_counts := v_counts || jsonb_build_object('members', v_rows);
     delete from haive.invitations as i
     where i.tenant_id = v_caller.tenant and (i.accepted_by = p_user_id or i.label = p_user_id);
     get diagnostics v_rows = row_count;
@@ -6934,6 +7485,10 @@ begin
       order by o.id
       limit p_page_size
     ) as m;
+  elsif p_kind = 'memories' then
+    v_answer := haive_private.memories_of_user(
+      v_caller.tenant, p_user_id, p_page_size, p_page_after
+    );
   elsif p_kind = 'events' then
     select
       json_build_object(
@@ -6998,7 +7553,8 @@ begin
     raise exception using
       errcode = 'PT422',
       message = 'the kind is unknown',
-      hint = 'Kinds are memberships, invitations, participations, authorships, events and audit.';
+      hint = 'Kinds are memberships, invitations, participations, authorships, memories, events and '
+        'audit.';
   end if;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
@@ -7273,6 +7829,119 @@ REVOKE ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace 
 -- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
 COMMENT ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'What haive.find_checkpoints does, in one snapshot.';
 
+-- ACL FUNCTION find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean)
+GRANT ALL ON FUNCTION haive_private.find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean)
+COMMENT ON FUNCTION haive_private.find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean) IS 'What haive.find_memories does, for a caller without rights on the tables.';
+
+-- FUNCTION find_memories(text, text, jsonb, integer, text, boolean)
+CREATE FUNCTION haive_private.find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, false);
+  v_answer json;
+begin
+  if (p_page_size between 1 and 10000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 10000',
+      hint = 'Read on with page_after, the last id of a page.';
+  end if;
+  execute format(
+    $q$
+      select coalesce(json_agg(%2$s order by t.id), '[]')
+      from (
+        select t.* from %1$s as t
+        where %3$s and %4$s and ($2 is null or t.id > $2)
+        order by t.id
+        limit $1
+      ) as t
+    $q$, v.relation, haive_private.memory_doc(p_vectors), v.own,
+    haive_private.memory_condition(p_filter)
+  ) into v_answer using p_page_size, p_page_after;
+  if v.audit_reads then
+    perform haive_private.audit_read(
+      'find_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),
+      json_array_length(v_answer)
+    );
+  end if;
+  return v_answer;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean) OWNER TO haive_writer;
+
+-- ACL FUNCTION gather_memory_words(p_tenant text, p_collection text, p_batch integer)
+REVOKE ALL ON FUNCTION haive_private.gather_memory_words(p_tenant text, p_collection text, p_batch integer) FROM PUBLIC;
+
+-- COMMENT FUNCTION gather_memory_words(p_tenant text, p_collection text, p_batch integer)
+COMMENT ON FUNCTION haive_private.gather_memory_words(p_tenant text, p_collection text, p_batch integer) IS 'Adds what writers have left in rows of their own to the rows of the words.';
+
+-- FUNCTION gather_memory_words(text, text, integer)
+CREATE FUNCTION haive_private.gather_memory_words(p_tenant text, p_collection text, p_batch integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_lexemes text[];
+begin
+  with gone as (
+    delete from haive_private.memory_words as w
+    where w.ctid = any(array(
+      select o.ctid from haive_private.memory_words as o
+      where o.tenant_id = p_tenant and o.collection = p_collection and o.part <> 0
+      limit p_batch
+    ))
+    returning w.lexeme, w.in_text, w.in_all
+  ),
+  gathered as (
+    insert into haive_private.memory_words as w (
+      tenant_id, collection, lexeme, part, in_text, in_all
+    )
+    select p_tenant, p_collection, g.lexeme, 0, sum(g.in_text), sum(g.in_all)
+    from gone as g
+    group by g.lexeme
+    order by g.lexeme
+    on conflict (tenant_id, collection, lexeme, part) do update
+    set in_text = w.in_text + excluded.in_text, in_all = w.in_all + excluded.in_all
+    returning w.lexeme
+  )
+  select array_agg(g.lexeme) into v_lexemes from gathered as g;
+  if v_lexemes is not null then
+    delete from haive_private.memory_words as w
+    where
+      w.tenant_id = p_tenant and w.collection = p_collection and w.lexeme = any(v_lexemes)
+      and w.part = 0 and w.in_text = 0 and w.in_all = 0;
+  end if;
+  with gone as (
+    delete from haive_private.memory_sizes as s
+    where s.tenant_id = p_tenant and s.collection = p_collection and s.part <> 0
+    returning s.memories, s.text_words, s.all_words
+  )
+  insert into haive_private.memory_sizes as s (
+    tenant_id, collection, part, memories, text_words, all_words
+  )
+  select p_tenant, p_collection, 0, sum(g.memories), sum(g.text_words), sum(g.all_words)
+  from gone as g
+  having count(*) > 0
+  on conflict (tenant_id, collection, part) do update
+  set
+    memories = s.memories + excluded.memories,
+    text_words = s.text_words + excluded.text_words,
+    all_words = s.all_words + excluded.all_words;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.gather_memory_words(p_tenant text, p_collection text, p_batch integer) OWNER TO haive_writer;
+
 -- ACL FUNCTION get_conversation(conversation_id uuid, message_limit integer, tenant text)
 GRANT ALL ON FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO authenticated;
 GRANT ALL ON FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) TO haive_client;
@@ -7339,6 +8008,54 @@ $$;
 
 
 ALTER FUNCTION haive_private.get_conversation(conversation_id uuid, message_limit integer, tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean)
+GRANT ALL ON FUNCTION haive_private.get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean)
+COMMENT ON FUNCTION haive_private.get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean) IS 'What haive.get_memories does, for a caller without rights on the tables.';
+
+-- FUNCTION get_memories(text, text, text[], boolean)
+CREATE FUNCTION haive_private.get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, false);
+  v_answer json;
+begin
+  if cardinality(p_ids) > 10000 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'ids are more than 10,000',
+      hint = 'Ask for them in several calls.';
+  end if;
+  execute format(
+    $q$
+      select coalesce(json_agg(m.doc order by m.place), '[]')
+      from (
+        select u.place, %2$s as doc
+        from unnest($1) with ordinality as u (id, place)
+        join %1$s as t on t.id = u.id
+        where %3$s
+      ) as m
+    $q$, v.relation, haive_private.memory_doc(p_vectors), v.own
+  ) into v_answer using p_ids;
+  if v.audit_reads then
+    perform haive_private.audit_read(
+      'get_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),
+      json_array_length(v_answer)
+    );
+  end if;
+  return v_answer;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.get_memories(p_tenant text, p_collection text, p_ids text[], p_vectors boolean) OWNER TO haive_writer;
 
 -- ACL FUNCTION get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text)
 GRANT ALL ON FUNCTION haive_private.get_messages(conversation_id uuid, after bigint, before bigint, page_size integer, last boolean, tenant text) TO authenticated;
@@ -8230,6 +8947,592 @@ $_$;
 
 
 ALTER FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) OWNER TO haive_writer;
+
+-- ACL FUNCTION memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text)
+REVOKE ALL ON FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) FROM PUBLIC;
+
+-- COMMENT FUNCTION memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text)
+COMMENT ON FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) IS 'A page of the memories of a user, in every collection.';
+
+-- FUNCTION memories_of_user(text, text, integer, text)
+CREATE FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v haive_private.memory_collections;
+  v_page json;
+  v_rows jsonb := '[]';
+begin
+  for v in
+    select c.* from haive_private.memory_collections as c
+    where p_page_after is null or c.name >= split_part(p_page_after, '/', 1)
+    order by c.name
+  loop
+    execute format(
+      $q$
+        select json_agg(
+          json_build_object('collection', $1, 'id', p.id, 'metadata', p.metadata) order by p.id
+        )
+        from (
+          select t.id, t.metadata from vecs.%I as t
+          where t.tenant_id = $2 and t.user_id = $3 and ($4 is null or t.id > $4)
+          order by t.id
+          limit $5
+        ) as p
+      $q$, v.table_name
+    ) into v_page using
+      v.name, p_tenant, p_user_id,
+      case
+        when v.name = split_part(p_page_after, '/', 1)
+          then substr(p_page_after, length(v.name) + 2)
+      end,
+      p_page_size - jsonb_array_length(v_rows);
+    v_rows := v_rows || coalesce(v_page::jsonb, '[]');
+    exit when jsonb_array_length(v_rows) >= p_page_size;
+  end loop;
+  return json_build_object(
+    'rows', v_rows,
+    'next', case
+      when jsonb_array_length(v_rows) = p_page_size
+        then (v_rows -> -1 ->> 'collection') || '/' || (v_rows -> -1 ->> 'id')
+    end
+  );
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) OWNER TO haive_writer;
+
+-- FUNCTION memory_bytes(jsonb, integer, bytea)
+CREATE FUNCTION haive_private.memory_bytes(p_metadata jsonb, p_vector_bytes integer, p_tokens bytea) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return 100 + octet_length(p_metadata::text) + p_vector_bytes + coalesce(octet_length(p_tokens), 0);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.memory_bytes(p_metadata jsonb, p_vector_bytes integer, p_tokens bytea) OWNER TO postgres;
+
+-- ACL FUNCTION memory_bytes(p_metadata jsonb, p_vector_bytes integer, p_tokens bytea)
+GRANT ALL ON FUNCTION haive_private.memory_bytes(p_metadata jsonb, p_vector_bytes integer, p_tokens bytea) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.memory_bytes(p_metadata jsonb, p_vector_bytes integer, p_tokens bytea) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_bytes(p_metadata jsonb, p_vector_bytes integer, p_tokens bytea)
+COMMENT ON FUNCTION haive_private.memory_bytes(p_metadata jsonb, p_vector_bytes integer, p_tokens bytea) IS 'Bytes that a memory counts for.';
+
+-- FUNCTION memory_collection_doc(haive_private.memory_collections)
+CREATE FUNCTION haive_private.memory_collection_doc(p_row haive_private.memory_collections) RETURNS json
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return json_build_object(
+    'name', p_row.name, 'table', p_row.table_name, 'model', p_row.model,
+    'dimensions', p_row.dimensions, 'storage', p_row.storage, 'metric', p_row.metric,
+    'language', p_row.language, 'index_type', p_row.index_type, 'm', p_row.m,
+    'ef_construction', p_row.ef_construction, 'created_at', p_row.created_at
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.memory_collection_doc(p_row haive_private.memory_collections) OWNER TO postgres;
+
+-- ACL FUNCTION memory_collection_doc(p_row haive_private.memory_collections)
+GRANT ALL ON FUNCTION haive_private.memory_collection_doc(p_row haive_private.memory_collections) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.memory_collection_doc(p_row haive_private.memory_collections) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_collection_doc(p_row haive_private.memory_collections)
+COMMENT ON FUNCTION haive_private.memory_collection_doc(p_row haive_private.memory_collections) IS 'A collection as JSON.';
+
+-- ACL TABLE memory_collections
+GRANT SELECT,INSERT,DELETE ON TABLE haive_private.memory_collections TO haive_writer;
+
+-- COMMENT TABLE memory_collections
+COMMENT ON TABLE haive_private.memory_collections IS 'What all memories of a collection have in common. Tenants share it; each row of its table is of one.';
+
+-- ROW SECURITY memory_collections
+ALTER TABLE haive_private.memory_collections ENABLE ROW LEVEL SECURITY;
+
+-- TABLE memory_collections
+CREATE TABLE haive_private.memory_collections (
+    name text NOT NULL COLLATE pg_catalog."C",
+    table_name text NOT NULL,
+    model text,
+    dimensions integer,
+    storage text NOT NULL,
+    metric text NOT NULL,
+    language text NOT NULL,
+    index_type text NOT NULL,
+    m integer NOT NULL,
+    ef_construction integer NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT memory_collections_dimensions_are_known CHECK (((dimensions >= 1) AND (dimensions <= 16000))),
+    CONSTRAINT memory_collections_have_both CHECK ((num_nulls(model, dimensions) <> 1)),
+    CONSTRAINT memory_collections_index_is_bounded CHECK ((((m >= 2) AND (m <= 100)) AND ((ef_construction >= 4) AND (ef_construction <= 1000)) AND (ef_construction >= (2 * m)))),
+    CONSTRAINT memory_collections_index_is_known CHECK ((index_type = ANY (ARRAY['hnsw'::text, 'ivfflat'::text, 'flat'::text, 'binary'::text]))),
+    CONSTRAINT memory_collections_metric_is_known CHECK ((metric = ANY (ARRAY['cosine'::text, 'l2'::text, 'inner_product'::text]))),
+    CONSTRAINT memory_collections_model_is_bounded CHECK (((length(model) >= 1) AND (length(model) <= 200))),
+    CONSTRAINT memory_collections_name_is_a_slug CHECK ((name ~ '^[a-z0-9][a-z0-9-]{0,60}$'::text)),
+    CONSTRAINT memory_collections_storage_is_known CHECK ((storage = ANY (ARRAY['vector'::text, 'halfvec'::text])))
+);
+
+
+ALTER TABLE haive_private.memory_collections OWNER TO postgres;
+
+-- POLICY memory_collections functions know every collection
+CREATE POLICY "functions know every collection" ON haive_private.memory_collections TO haive_writer USING (true);
+
+-- CONSTRAINT memory_collections memory_collections_pkey
+ALTER TABLE ONLY haive_private.memory_collections
+    ADD CONSTRAINT memory_collections_pkey PRIMARY KEY (name);
+
+-- COMMENT COLUMN memory_collections.language
+COMMENT ON COLUMN haive_private.memory_collections.language IS 'The text search configuration that its words are stemmed by.';
+
+-- COMMENT COLUMN memory_collections.model
+COMMENT ON COLUMN haive_private.memory_collections.model IS 'What makes its vectors; null: it has none, and is searched by words.';
+
+-- COMMENT COLUMN memory_collections.storage
+COMMENT ON COLUMN haive_private.memory_collections.storage IS 'The type of its vectors: halfvec (16 bits a number) where an index takes no wider ones otherwise.';
+
+-- COMMENT COLUMN memory_collections.table_name
+COMMENT ON COLUMN haive_private.memory_collections.table_name IS 'The table in schema vecs: the name, behind that of the installation unless that is the usual one.';
+
+-- FUNCTION memory_condition(jsonb, integer, boolean)
+CREATE FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth integer DEFAULT 0, p_exact boolean DEFAULT false) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_op text := p_filter ->> 'op';
+  v_value jsonb := p_filter -> 'value';
+  v_path text[];
+  v_at text; -- the value in the metadata, as jsonb
+  v_test text;
+  v_parts text[];
+begin
+  if p_filter is null or p_filter = 'null' then
+    return 'true';
+  end if;
+  if p_depth > 12 or (p_depth = 0 and pg_column_size(p_filter) > 1048576) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the filter is too large',
+      hint = 'It has at most 10 levels, 200 comparisons and 1,000 values in a list.';
+  end if;
+  if v_op in ('and', 'or', 'not') then
+    if jsonb_typeof(p_filter -> 'parts') is distinct from 'array' then
+      raise exception using
+        errcode = 'PT422',
+        message = format('the filter has no parts for %s', v_op),
+        hint = 'parts is a list of filters.';
+    end if;
+    v_parts := array(
+      select haive_private.memory_condition(e.part, p_depth + 1, p_exact or v_op = 'not')
+      from jsonb_array_elements(p_filter -> 'parts') as e (part)
+    );
+    return case v_op
+      when 'and' then coalesce('(' || nullif(array_to_string(v_parts, ' and '), '') || ')', 'true')
+      when 'or' then coalesce('(' || nullif(array_to_string(v_parts, ' or '), '') || ')', 'false')
+      else format('not (%s)', coalesce(nullif(array_to_string(v_parts, ' and '), ''), 'true'))
+    end;
+  end if;
+
+  if
+    jsonb_typeof(p_filter -> 'path') is distinct from 'array'
+    or jsonb_array_length(p_filter -> 'path') not between 1 and 20
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the filter has no path',
+      hint = 'path is a list of 1 to 20 keys.';
+  end if;
+  v_path := array(select jsonb_array_elements_text(p_filter -> 'path'));
+  -- Key by key, and not by #>, to which '0' is the first of a list.
+  v_at := 't.metadata' || (
+    select string_agg(format(' -> %L', u.key), '' order by u.place)
+    from unnest(v_path) with ordinality as u (key, place)
+  );
+  case v_op
+    when 'eq', 'in' then
+      if v_op = 'eq' then
+        v_value := jsonb_build_array(v_value);
+      end if;
+      if jsonb_typeof(v_value) is distinct from 'array' or jsonb_array_length(v_value) > 1000 then
+        raise exception using
+          errcode = 'PT422',
+          message = 'the filter has no list for in',
+          hint = 'value is a list of at most 1,000.';
+      end if;
+      if
+        jsonb_array_length(v_value) <= 20
+        and not jsonb_path_exists(v_value, '$[*] ? (@.type() == "object" || @.type() == "array")', '{}', true)
+      then
+        -- The index of the metadata answers these: the value itself, or a list with it.
+        v_test := coalesce((
+          select string_agg(
+            format(
+              't.metadata @> %L or t.metadata @> %L',
+              haive_private.nested(v_path, e.value),
+              haive_private.nested(v_path, jsonb_build_array(e.value))
+            ),
+            ' or '
+          )
+          from jsonb_array_elements(v_value) as e (value)
+        ), 'false');
+      else
+        v_test := format(
+          '(%1$s) = any(%2$L::jsonb[]) or case when jsonb_typeof(%1$s) = ''array'' then exists ('
+          'select from jsonb_array_elements(%1$s) as e (value) where e.value = any(%2$L::jsonb[])) end',
+          v_at, array(select jsonb_array_elements(v_value))
+        );
+      end if;
+    when 'ne' then
+      return format('not (%s)', haive_private.memory_condition(
+        p_filter || '{"op": "eq"}', p_depth + 1, true
+      ));
+    when 'nin' then
+      return format('not (%s)', haive_private.memory_condition(
+        p_filter || '{"op": "in"}', p_depth + 1, true
+      ));
+    when 'gt', 'gte', 'lt', 'lte' then
+      v_test := case v_op when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' else '<=' end;
+      v_test := case
+        when jsonb_typeof(v_value) = 'number' then
+          case
+            when v_path = array['importance'] then
+              format('t.importance %s %L::double precision', v_test, v_value)
+            else format(
+              'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
+              v_at, v_test, v_value
+            )
+          end
+        when jsonb_typeof(v_value) = 'string' then
+          case
+            when v_path = array['timestamp'] then
+              format('t.happened_at %s %L collate "C"', v_test, v_value #>> '{}')
+            else format(
+              'case when jsonb_typeof(%1$s) = ''string'' then (%1$s #>> ''{}'') collate "C" %2$s %3$L end',
+              v_at, v_test, v_value #>> '{}'
+            )
+          end
+        else 'false'
+      end;
+    when 'contains' then
+      v_test := format(
+        'case when jsonb_typeof(%1$s) = ''array'' then exists ('
+        'select from jsonb_array_elements(%1$s) as e (value) where e.value = %2$L::jsonb) end',
+        v_at, v_value
+      );
+      if jsonb_typeof(v_value) = 'string' then
+        v_test := format(
+          '%s or case when jsonb_typeof(%s) = ''string'' then strpos(%s #>> ''{}'', %L) > 0 end',
+          v_test, v_at, v_at, v_value #>> '{}'
+        );
+      end if;
+    when 'exists' then
+      v_test := format('(%s) is %s null', v_at, case when v_value = 'true' then 'not' else '' end);
+    else
+      raise exception using
+        errcode = 'PT422',
+        message = format('the filter has an unknown operator %s', left(v_op, 40)),
+        hint = 'Operators are eq, ne, gt, gte, lt, lte, in, nin, contains, exists, and, or, not.';
+  end case;
+  return case when p_exact then format('coalesce(%s, false)', v_test) else format('(%s)', v_test) end;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth integer, p_exact boolean) OWNER TO postgres;
+
+-- ACL FUNCTION memory_condition(p_filter jsonb, p_depth integer, p_exact boolean)
+GRANT ALL ON FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth integer, p_exact boolean) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth integer, p_exact boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_condition(p_filter jsonb, p_depth integer, p_exact boolean)
+COMMENT ON FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth integer, p_exact boolean) IS 'The document of a filter as a condition on t, a row of a collection.';
+
+-- FUNCTION memory_doc(boolean)
+CREATE FUNCTION haive_private.memory_doc(p_vectors boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return case
+    when p_vectors then
+      'json_build_object(''id'', t.id, ''metadata'', t.metadata, ''vector'', t.vec::text)'
+    else 'json_build_object(''id'', t.id, ''metadata'', t.metadata)'
+  end;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.memory_doc(p_vectors boolean) OWNER TO postgres;
+
+-- ACL FUNCTION memory_doc(p_vectors boolean)
+GRANT ALL ON FUNCTION haive_private.memory_doc(p_vectors boolean) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.memory_doc(p_vectors boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_doc(p_vectors boolean)
+COMMENT ON FUNCTION haive_private.memory_doc(p_vectors boolean) IS 'The expression that makes a memory JSON, with its vector as text where that is wanted.';
+
+-- FUNCTION memory_index(haive_private.memory_collections, text, boolean)
+CREATE FUNCTION haive_private.memory_index(p_row haive_private.memory_collections, p_tenant text, p_concurrently boolean) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+declare
+  v_vectors text := haive_private.vector_schema();
+  v_operators text := case p_row.metric
+    when 'cosine' then 'cosine' when 'l2' then 'l2' else 'ip'
+  end;
+begin
+  return format(
+    'create index %s if not exists %I on vecs.%I using %s %s%s',
+    case when p_concurrently then 'concurrently' else '' end,
+    haive_private.memory_index_name(p_row, p_tenant),
+    p_row.table_name,
+    case p_row.index_type when 'ivfflat' then 'ivfflat' else 'hnsw' end,
+    case
+      when p_row.index_type = 'binary' then format(
+        '((%1$s.binary_quantize(vec)::bit(%2$s)) %1$s.bit_hamming_ops) '
+        'with (m = %3$s, ef_construction = %4$s)',
+        v_vectors, p_row.dimensions, p_row.m, p_row.ef_construction
+      )
+      when p_row.index_type = 'ivfflat' then format(
+        '(vec %s.%s_%s_ops) with (lists = %s)', v_vectors, p_row.storage, v_operators,
+        -- As pgvector advises: rows / 1000, and their root above a million.
+        (
+          select greatest(
+            10, case when s.n > 1000000 then sqrt(s.n)::int else (s.n / 1000)::int end
+          )
+          from (
+            select greatest(c.reltuples, 0) as n from pg_class as c
+            where c.oid = to_regclass(format('vecs.%I', p_row.table_name))
+          ) as s
+        )
+      )
+      else format(
+        '(vec %s.%s_%s_ops) with (m = %s, ef_construction = %s)',
+        v_vectors, p_row.storage, v_operators, p_row.m, p_row.ef_construction
+      )
+    end,
+    case when p_tenant is null then '' else format(' where tenant_id = %L', p_tenant) end
+  );
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.memory_index(p_row haive_private.memory_collections, p_tenant text, p_concurrently boolean) OWNER TO postgres;
+
+-- ACL FUNCTION memory_index(p_row haive_private.memory_collections, p_tenant text, p_concurrently boolean)
+GRANT ALL ON FUNCTION haive_private.memory_index(p_row haive_private.memory_collections, p_tenant text, p_concurrently boolean) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.memory_index(p_row haive_private.memory_collections, p_tenant text, p_concurrently boolean) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_index(p_row haive_private.memory_collections, p_tenant text, p_concurrently boolean)
+COMMENT ON FUNCTION haive_private.memory_index(p_row haive_private.memory_collections, p_tenant text, p_concurrently boolean) IS 'The statement that makes an index of vectors.';
+
+-- FUNCTION memory_index_name(haive_private.memory_collections, text)
+CREATE FUNCTION haive_private.memory_index_name(p_row haive_private.memory_collections, p_tenant text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return case
+    when p_tenant is not null then 'ix_own_' || left(md5(p_row.table_name || '/' || p_tenant), 16)
+    when p_row.index_type = 'binary' then 'ix_bits_' || left(md5(p_row.table_name), 16)
+    else format(
+      'ix_vector_%s_ops_%s_%s',
+      case p_row.metric when 'cosine' then 'cosine' when 'l2' then 'l2' else 'ip' end,
+      p_row.index_type, left(md5(p_row.table_name), 16)
+    )
+  end;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.memory_index_name(p_row haive_private.memory_collections, p_tenant text) OWNER TO postgres;
+
+-- ACL FUNCTION memory_index_name(p_row haive_private.memory_collections, p_tenant text)
+GRANT ALL ON FUNCTION haive_private.memory_index_name(p_row haive_private.memory_collections, p_tenant text) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.memory_index_name(p_row haive_private.memory_collections, p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_index_name(p_row haive_private.memory_collections, p_tenant text)
+COMMENT ON FUNCTION haive_private.memory_index_name(p_row haive_private.memory_collections, p_tenant text) IS 'What an index of vectors is called.';
+
+-- ACL TABLE memory_sizes
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.memory_sizes TO haive_writer;
+
+-- COMMENT TABLE memory_sizes
+COMMENT ON TABLE haive_private.memory_sizes IS 'How many memories a tenant has in a collection, and how long they are: the sum of parts, as in memory_words.';
+
+-- ROW SECURITY memory_sizes
+ALTER TABLE haive_private.memory_sizes ENABLE ROW LEVEL SECURITY;
+
+-- TABLE memory_sizes
+CREATE TABLE haive_private.memory_sizes (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    collection text NOT NULL COLLATE pg_catalog."C",
+    part bigint NOT NULL,
+    memories bigint NOT NULL,
+    text_words bigint NOT NULL,
+    all_words bigint NOT NULL
+);
+
+
+ALTER TABLE haive_private.memory_sizes OWNER TO postgres;
+
+-- POLICY memory_sizes functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive_private.memory_sizes TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT memory_sizes memory_sizes_pkey
+ALTER TABLE ONLY haive_private.memory_sizes
+    ADD CONSTRAINT memory_sizes_pkey PRIMARY KEY (tenant_id, collection, part);
+
+-- ACL FUNCTION memory_stats(p_tenant text, p_collection text)
+GRANT ALL ON FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_stats(p_tenant text, p_collection text)
+COMMENT ON FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) IS 'What haive.memory_stats does, for a caller without rights on the tables.';
+
+-- FUNCTION memory_stats(text, text)
+CREATE FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, false);
+  v_size record;
+  v_words bigint;
+  v_vectors json;
+begin
+  if v.actor is not null then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only an administrator of the tenant sees how much there is of all',
+      hint = 'count_memories counts what the user may see.';
+  end if;
+  select
+    coalesce(sum(s.memories), 0) as memories, coalesce(sum(s.text_words), 0) as text_words
+  into v_size
+  from haive_private.memory_sizes as s
+  where s.tenant_id = v.tenant and s.collection = (v.collection).name;
+  select count(distinct w.lexeme) into v_words
+  from haive_private.memory_words as w
+  where w.tenant_id = v.tenant and w.collection = (v.collection).name;
+  select json_agg(json_build_object(
+    'name', c.relname, 'bytes', pg_relation_size(c.oid), 'valid', i.indisvalid
+  ) order by c.relname) into v_vectors
+  from pg_index as i
+  join pg_class as c on c.oid = i.indexrelid
+  where
+    i.indrelid = v.relation::regclass and c.relname in (
+      haive_private.memory_index_name(v.collection, null),
+      haive_private.memory_index_name(v.collection, v.tenant)
+    );
+  return json_build_object(
+    'collection', haive_private.memory_collection_doc(v.collection),
+    'memories', v_size.memories,
+    'words', v_size.text_words,
+    'different_words', v_words,
+    'indexes', coalesce(v_vectors, '[]'),
+    'bytes', pg_total_relation_size(v.relation::regclass)
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) OWNER TO haive_writer;
+
+-- ACL FUNCTION memory_tokens(p_tenant text, p_collection text, p_ids text[])
+GRANT ALL ON FUNCTION haive_private.memory_tokens(p_tenant text, p_collection text, p_ids text[]) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.memory_tokens(p_tenant text, p_collection text, p_ids text[]) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.memory_tokens(p_tenant text, p_collection text, p_ids text[]) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.memory_tokens(p_tenant text, p_collection text, p_ids text[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_tokens(p_tenant text, p_collection text, p_ids text[])
+COMMENT ON FUNCTION haive_private.memory_tokens(p_tenant text, p_collection text, p_ids text[]) IS 'What haive.memory_tokens does, for a caller without rights on the tables.';
+
+-- FUNCTION memory_tokens(text, text, text[])
+CREATE FUNCTION haive_private.memory_tokens(p_tenant text, p_collection text, p_ids text[]) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, false);
+  v_answer json;
+begin
+  if cardinality(p_ids) > 10000 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'ids are more than 10,000',
+      hint = 'Ask for them in several calls.';
+  end if;
+  execute format(
+    $q$
+      select coalesce(json_object_agg(t.id, encode(t.tokens, 'base64')), '{}')
+      from %s as t
+      where %s and t.id = any($1) and t.tokens is not null
+    $q$, v.relation, v.own
+  ) into v_answer using p_ids;
+  if v.audit_reads then
+    perform haive_private.audit_read(
+      'memory_tokens', jsonb_build_object((v.collection).name, cardinality(p_ids)),
+      cardinality(p_ids)
+    );
+  end if;
+  return v_answer;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.memory_tokens(p_tenant text, p_collection text, p_ids text[]) OWNER TO haive_writer;
+
+-- ACL TABLE memory_words
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.memory_words TO haive_writer;
+
+-- COMMENT TABLE memory_words
+COMMENT ON TABLE haive_private.memory_words IS 'In how many memories of a tenant a word is: the sum of its parts. Part 0 is the word''s own row; the others are what writers added who did not wait for it, by their transaction.';
+
+-- ROW SECURITY memory_words
+ALTER TABLE haive_private.memory_words ENABLE ROW LEVEL SECURITY;
+
+-- TABLE memory_words
+CREATE TABLE haive_private.memory_words (
+    tenant_id text NOT NULL COLLATE pg_catalog."C",
+    collection text NOT NULL COLLATE pg_catalog."C",
+    lexeme text NOT NULL COLLATE pg_catalog."C",
+    part bigint NOT NULL,
+    in_text integer NOT NULL,
+    in_all integer NOT NULL
+);
+
+
+ALTER TABLE haive_private.memory_words OWNER TO postgres;
+
+-- POLICY memory_words functions work in the tenant they entered
+CREATE POLICY "functions work in the tenant they entered" ON haive_private.memory_words TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- CONSTRAINT memory_words memory_words_pkey
+ALTER TABLE ONLY haive_private.memory_words
+    ADD CONSTRAINT memory_words_pkey PRIMARY KEY (tenant_id, collection, lexeme, part);
+
+-- COMMENT COLUMN memory_words.in_all
+COMMENT ON COLUMN haive_private.memory_words.in_all IS 'In so many texts, or the texts before them.';
+
+-- COMMENT COLUMN memory_words.in_text
+COMMENT ON COLUMN haive_private.memory_words.in_text IS 'In so many texts.';
+
+-- INDEX memory_words_parts_idx
+CREATE INDEX memory_words_parts_idx ON haive_private.memory_words USING btree (tenant_id, collection) WHERE (part <> 0);
 
 -- FUNCTION merge_doc(haive.session_merges)
 CREATE FUNCTION haive_private.merge_doc(p_merge haive.session_merges) RETURNS json
@@ -9399,6 +10702,192 @@ CREATE DOMAIN haive_private.namespace AS text COLLATE pg_catalog."C"
 
 ALTER DOMAIN haive_private.namespace OWNER TO postgres;
 
+-- FUNCTION nearest_memories(haive_private.memory_collections, text, boolean, text, text, integer, double precision)
+CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  c_few constant bigint := 10000; -- 10,000 of 384 dimensions are compared in 20 ms
+  v_vectors text := haive_private.vector_schema();
+  v_relation text := format('vecs.%I', p_collection.table_name);
+  v_distance text;
+  v_order text;
+  v_found text[];
+  v_tenant_rows bigint;
+  v_all bigint;
+  v_share double precision;
+  v_few boolean := true;
+  v_ef int;
+  v_wide int := p_limit;
+  v_settings text[];
+  v_done text;
+begin
+  v_distance := format(
+    't.vec operator(%1$s.%2$s) %3$L::%1$s.%4$I', v_vectors,
+    case p_collection.metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
+    p_vector, p_collection.storage
+  );
+  -- Of the tenant, exactly; of all, as the last analyze left it.
+  select coalesce(sum(s.memories), 0) into v_tenant_rows
+  from haive_private.memory_sizes as s
+  where s.tenant_id = p_tenant and s.collection = p_collection.name;
+  if p_collection.index_type <> 'flat' and p_recall < 1 and v_tenant_rows > c_few then
+    v_few := false;
+    if p_filtered then
+      select greatest(c.reltuples, v_tenant_rows)::bigint into v_all
+      from pg_class as c where c.oid = v_relation::regclass;
+      -- Some 2,000 rows tell a broad filter; where they do not, counting goes no further than it must.
+      execute format(
+        'select avg((%s)::int) from %s as t tablesample system (%s) repeatable (1)',
+        p_condition, v_relation, least(100, greatest(0.01, 200000.0 / v_all))
+      ) into v_share;
+      if coalesce(v_share, 0) * v_all < 3 * c_few then
+        execute format(
+          'select count(*) <= %s from (select from %s as t where %s limit %1$s + 1) as p',
+          c_few, v_relation, p_condition
+        ) into v_few;
+      end if;
+    end if;
+  end if;
+
+  if not v_few then
+    v_ef := case
+      when p_recall <= 0.95 then 40 when p_recall <= 0.975 then 64 when p_recall <= 0.985 then 100
+      when p_recall <= 0.99 then 160 when p_recall <= 0.995 then 250 else 500
+    end;
+    -- By the bits is not quite by distance: more are fetched, and sorted again.
+    if p_collection.index_type = 'binary' then
+      v_wide := greatest(
+        p_limit, 20 * least(p_limit, 10), case when p_recall > 0.97 then 400 else 200 end
+      );
+      v_order := format(
+        '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
+        '%1$s.binary_quantize(%3$L::%1$s.%4$I)::bit(%2$s)',
+        v_vectors, p_collection.dimensions, p_vector, p_collection.storage
+      );
+    else
+      v_order := v_distance;
+    end if;
+    v_settings := array[
+      current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
+      current_setting('enable_sort'), current_setting('jit')
+    ];
+    v_done := set_config('enable_seqscan', 'off', true);
+    v_done := set_config('enable_bitmapscan', 'off', true);
+    v_done := set_config('enable_sort', 'off', true);
+    v_done := set_config('jit', 'off', true);
+    if p_collection.index_type = 'ivfflat' then
+      v_done := set_config('ivfflat.probes', greatest(1, v_ef / 4)::text, true);
+      v_done := set_config('ivfflat.iterative_scan', 'relaxed_order', true);
+    else
+      v_done := set_config('hnsw.ef_search', least(1000, greatest(v_ef, v_wide))::text, true);
+      v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
+      v_done := set_config('hnsw.max_scan_tuples', '40000', true);
+    end if;
+    execute format(
+      $q$
+        with wide as materialized (
+          select t.id, %1$s as distance from %2$s as t
+          where %3$s and t.vec is not null
+          order by %4$s
+          limit %5$s
+        )
+        select array_agg(n.id order by n.distance, n.id)
+        from (select w.* from wide as w order by w.distance, w.id limit %6$s) as n
+      $q$, v_distance, v_relation, p_condition, v_order, v_wide, p_limit
+    ) into v_found;
+    v_done := set_config('enable_seqscan', v_settings[1], true);
+    v_done := set_config('enable_bitmapscan', v_settings[2], true);
+    v_done := set_config('enable_sort', v_settings[3], true);
+    v_done := set_config('jit', v_settings[4], true);
+    if cardinality(v_found) >= p_limit then
+      return v_found;
+    end if;
+  end if;
+
+  -- The sum keeps any index of vectors out of it.
+  execute format(
+    $q$
+      select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
+      from (
+        select t.id, (%1$s) + 0.0 as distance from %2$s as t
+        where %3$s and t.vec is not null
+        order by 2, 1
+        limit %4$s
+      ) as n
+    $q$, v_distance, v_relation, p_condition, p_limit
+  ) into v_found;
+  return v_found;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) OWNER TO haive_writer;
+
+-- ACL FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision)
+REVOKE ALL ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) FROM PUBLIC;
+
+-- COMMENT FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision)
+COMMENT ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) IS 'The memories whose vectors are nearest, nearest first.';
+
+-- ACL FUNCTION nested(p_path text[], p_value jsonb)
+GRANT ALL ON FUNCTION haive_private.nested(p_path text[], p_value jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.nested(p_path text[], p_value jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION nested(p_path text[], p_value jsonb)
+COMMENT ON FUNCTION haive_private.nested(p_path text[], p_value jsonb) IS 'An object with a value at a path of keys.';
+
+-- FUNCTION nested(text[], jsonb)
+CREATE FUNCTION haive_private.nested(p_path text[], p_value jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  for v_place in reverse cardinality(p_path)..1 loop
+    p_value := jsonb_build_object(p_path[v_place], p_value);
+  end loop;
+  return p_value;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.nested(p_path text[], p_value jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION number_of_memories(p_tenant text, p_collection text, p_filter jsonb)
+GRANT ALL ON FUNCTION haive_private.number_of_memories(p_tenant text, p_collection text, p_filter jsonb) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.number_of_memories(p_tenant text, p_collection text, p_filter jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.number_of_memories(p_tenant text, p_collection text, p_filter jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.number_of_memories(p_tenant text, p_collection text, p_filter jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION number_of_memories(p_tenant text, p_collection text, p_filter jsonb)
+COMMENT ON FUNCTION haive_private.number_of_memories(p_tenant text, p_collection text, p_filter jsonb) IS 'What haive.count_memories does, for a caller without rights on the tables.';
+
+-- FUNCTION number_of_memories(text, text, jsonb)
+CREATE FUNCTION haive_private.number_of_memories(p_tenant text, p_collection text, p_filter jsonb) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, false);
+  v_answer bigint;
+begin
+  execute format(
+    'select count(*) from %s as t where %s and %s', v.relation, v.own,
+    haive_private.memory_condition(p_filter)
+  ) into v_answer;
+  if v.audit_reads then
+    perform haive_private.audit_read(
+      'count_memories', jsonb_build_object((v.collection).name, v_answer), v_answer
+    );
+  end if;
+  return v_answer;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.number_of_memories(p_tenant text, p_collection text, p_filter jsonb) OWNER TO haive_writer;
+
 -- ACL FUNCTION open_branch(p_tenant text, p_actor text, p_user_id text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_codec smallint, p_payload bytea, OUT outcome text, OUT thread_key uuid, OUT branch_id uuid, OUT branch text, OUT head_id uuid)
 REVOKE ALL ON FUNCTION haive_private.open_branch(p_tenant text, p_actor text, p_user_id text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_codec smallint, p_payload bytea, OUT outcome text, OUT thread_key uuid, OUT branch_id uuid, OUT branch text, OUT head_id uuid) FROM PUBLIC;
 
@@ -9495,6 +10984,239 @@ $$;
 
 ALTER FUNCTION haive_private.open_branch(p_tenant text, p_actor text, p_user_id text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_codec smallint, p_payload bytea, OUT outcome text, OUT thread_key uuid, OUT branch_id uuid, OUT branch text, OUT head_id uuid) OWNER TO haive_writer;
 
+-- ACL FUNCTION open_memory_collection(p_tenant text, p_settings jsonb)
+GRANT ALL ON FUNCTION haive_private.open_memory_collection(p_tenant text, p_settings jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.open_memory_collection(p_tenant text, p_settings jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.open_memory_collection(p_tenant text, p_settings jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION open_memory_collection(p_tenant text, p_settings jsonb)
+COMMENT ON FUNCTION haive_private.open_memory_collection(p_tenant text, p_settings jsonb) IS 'What haive.open_memory_collection does, for a caller without rights on the tables.';
+
+-- FUNCTION open_memory_collection(text, jsonb)
+CREATE FUNCTION haive_private.open_memory_collection(p_tenant text, p_settings jsonb) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_row haive_private.memory_collections;
+  v_found haive_private.memory_collections;
+  v_table text;
+  v_vectors text := haive_private.vector_schema();
+  v_type text;
+  v_bytes int;
+begin
+  if not v_caller.trusted then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services open collections',
+      hint = 'Call with a secret key, or on a direct connection.';
+  end if;
+  perform haive_private.refuse_sealed_memories();
+  v_row.name := p_settings ->> 'name';
+  v_row.model := p_settings ->> 'model';
+  v_row.dimensions := (p_settings ->> 'dimensions')::int;
+  v_row.metric := coalesce(p_settings ->> 'metric', 'cosine');
+  v_row.language := coalesce(p_settings ->> 'language', 'english');
+  v_row.index_type := coalesce(p_settings ->> 'index_type', 'hnsw');
+  v_row.m := coalesce((p_settings ->> 'm')::int, 16);
+  v_row.ef_construction := coalesce((p_settings ->> 'ef_construction')::int, 64);
+  v_row.storage := case
+    when v_row.index_type in ('hnsw', 'ivfflat') and v_row.dimensions > 2000 then 'halfvec'
+    else 'vector'
+  end;
+  -- Of those who open it at once, one makes it.
+  perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
+  select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
+  if v_found.name is not null then
+    if
+      (v_found.model, v_found.dimensions, v_found.metric, v_found.language)
+      is distinct from (v_row.model, v_row.dimensions, v_row.metric, v_row.language)
+    then
+      raise exception using
+        errcode = 'PT409',
+        message = format(
+          'the collection %s is of model %s, %s numbers, %s, in %s', v_found.name,
+          coalesce(v_found.model, 'none'), coalesce(v_found.dimensions, 0), v_found.metric,
+          v_found.language
+        ),
+        hint = 'Open it as that, choose another index_name, or migrate it with reembed.';
+    end if;
+    return haive_private.memory_collection_doc(v_found);
+  end if;
+  if (v_row.name ~ '^[a-z0-9][a-z0-9-]{0,60}$') is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the name of a collection is 1 to 61 of a-z, 0-9 and -',
+      hint = 'It begins with a letter or a digit.';
+  elsif not exists (
+    select from pg_ts_config as g
+    where g.cfgname = v_row.language and g.cfgnamespace = 'pg_catalog'::regnamespace
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = format('no language %s', left(v_row.language, 40)),
+      hint = 'Languages are the text search configurations of Postgres: english, german, simple…';
+  elsif v_row.index_type in ('hnsw', 'ivfflat') and v_row.dimensions > 4000 then
+    raise exception using
+      errcode = 'PT422',
+      message = format('no index of type %s takes %s numbers', v_row.index_type, v_row.dimensions),
+      hint = 'Up to 4,000 it does; binary and flat take 16,000.';
+  end if;
+
+  -- The usual installation has plain names; the two parts keep it from being taken for another's.
+  v_row.table_name := case
+    when 'haive' = 'hai' || 've' then v_row.name else 'haive' || ':' || v_row.name
+  end;
+  if length(v_row.table_name) > 63 then
+    v_row.table_name := left(v_row.table_name, 46) || '~' || left(md5(v_row.table_name), 16);
+  end if;
+  v_table := format('vecs.%I', v_row.table_name);
+  if to_regclass(v_table) is not null then
+    raise exception using
+      errcode = 'PT409',
+      message = format('a table %s is there, and is not ours', v_table),
+      hint = 'Choose another index_name.';
+  end if;
+  begin
+    insert into haive_private.memory_collections (
+      name, table_name, model, dimensions, storage, metric, language, index_type, m, ef_construction
+    )
+    values (
+      v_row.name, v_row.table_name, v_row.model, v_row.dimensions, v_row.storage, v_row.metric,
+      v_row.language, v_row.index_type, v_row.m, v_row.ef_construction
+    )
+    returning * into v_row;
+  exception
+    when check_violation or not_null_violation then
+      raise exception using
+        errcode = 'PT422',
+        message = 'the settings of the collection do not mean anything',
+        hint = 'With a model goes its dimensions, 1 to 16,000; m is 2 to 100, and ef_construction at '
+          'least twice that and at most 1,000.';
+  end;
+
+  v_type := format('%s.%I%s', v_vectors, v_row.storage, coalesce('(' || v_row.dimensions || ')', ''));
+  v_bytes := coalesce(
+    v_row.dimensions * case v_row.storage when 'halfvec' then 2 else 4 end, 0
+  );
+  execute format(
+    $q$
+      create table %1$s (
+        id varchar(200) collate "C" not null primary key check (id <> ''),
+        vec %2$s,
+        metadata jsonb not null default '{}' check (
+          jsonb_typeof(metadata) = 'object' and pg_column_size(metadata) <= 1048576
+        ),
+        tenant_id text collate "C" not null default coalesce(
+          nullif(current_setting('persistence.tenant', true), ''), 'default'
+        ) references haive.tenants (tenant_id) on delete cascade,
+        tokens bytea,
+        user_id text generated always as (
+          case when jsonb_typeof(metadata -> 'user_id') = 'string' then metadata ->> 'user_id' end
+        ) stored,
+        happened_at text collate "C" generated always as (
+          case when jsonb_typeof(metadata -> 'timestamp') = 'string' then metadata ->> 'timestamp' end
+        ) stored,
+        importance double precision generated always as (
+          case when jsonb_typeof(metadata -> 'importance') = 'number'
+            then (metadata -> 'importance')::double precision end
+        ) stored,
+        valid_from text collate "C" generated always as (metadata ->> 'valid_from') stored,
+        valid_to text collate "C" generated always as (metadata ->> 'valid_to') stored,
+        expires_at text collate "C" generated always as (metadata ->> 'expires_at') stored,
+        archived boolean generated always as (
+          coalesce(metadata -> 'archived' = 'true', false)
+        ) stored,
+        words tsvector generated always as (
+          setweight(
+            to_tsvector(%3$L::regconfig, left(coalesce(metadata ->> 'context', ''), 100000)), 'D'
+          ) || setweight(
+            to_tsvector(%3$L::regconfig, left(coalesce(metadata ->> 'text', ''), 100000)), 'A'
+          )
+        ) stored
+      )
+    $q$, v_table, v_type, 'pg_catalog.' || v_row.language
+  );
+  execute format('alter table %s alter column tokens set storage external', v_table);
+  execute format(
+    'comment on table %s is %L', v_table,
+    'Memories: a collection of haive.open_memory_collection. Written by the functions of haive, or by '
+    'vecs as the owner; columns that are made from the metadata are what searches read.'
+  );
+  execute format('create index on %s (tenant_id, id)', v_table);
+  execute format('create index on %s (tenant_id, happened_at)', v_table);
+  execute format(
+    'create index on %s (tenant_id, user_id) where user_id is not null', v_table
+  );
+  execute format('create index on %s using gin (words)', v_table);
+  execute format('create index on %s using gin (metadata jsonb_path_ops)', v_table);
+  -- Lists are made of what is there: an index of them comes with haive memory reindex.
+  if v_row.dimensions is not null and v_row.index_type in ('hnsw', 'binary') then
+    execute haive_private.memory_index(v_row, null, false);
+  end if;
+
+  execute format('alter table %s enable row level security', v_table);
+  execute format(
+    $q$
+      create policy "members read their own and nobody's, administrators all" on %s
+      for select to authenticated
+      using (
+        (
+          tenant_id in (select haive_private.my_tenants())
+          and (user_id is null or user_id = (select haive.current_actor()))
+        )
+        or tenant_id in (select haive_private.my_admin_tenants())
+      )
+    $q$, v_table
+  );
+  execute format(
+    'create policy "services work in the tenant they entered" on %s for all to haive_client '
+    'using (tenant_id = (select current_setting(''persistence.tenant'', true)))', v_table
+  );
+  execute format('revoke all on %s from public, anon, authenticated, service_role, haive_client', v_table);
+  execute format('grant select on %s to authenticated, service_role, haive_client', v_table);
+
+  execute format(
+    'create trigger count_added after insert on %s referencing new table as added '
+    'for each statement execute function haive_private.count_memories(%L, %L)',
+    v_table, v_row.name, v_bytes
+  );
+  execute format(
+    'create trigger count_changed after update on %s referencing old table as removed '
+    'new table as added for each statement execute function haive_private.count_memories(%L, %L)',
+    v_table, v_row.name, v_bytes
+  );
+  execute format(
+    'create trigger count_removed after delete on %s referencing old table as removed '
+    'for each statement execute function haive_private.count_memories(%L, %L)',
+    v_table, v_row.name, v_bytes
+  );
+  execute format(
+    'create trigger drop_stale_tokens before update of metadata on %s for each row when ('
+    'old.metadata ->> ''text'' is distinct from new.metadata ->> ''text'' '
+    'and old.tokens is not distinct from new.tokens) '
+    'execute function haive_private.drop_stale_tokens()', v_table
+  );
+  execute format(
+    'create trigger audit_insert after insert on %s referencing new table as changed '
+    'for each statement execute function haive_private.audit_rows()', v_table
+  );
+  execute format(
+    'create trigger audit_update after update on %s referencing new table as changed '
+    'for each statement execute function haive_private.audit_rows()', v_table
+  );
+  execute format(
+    'create trigger audit_delete after delete on %s referencing old table as changed '
+    'for each statement execute function haive_private.audit_rows()', v_table
+  );
+  return haive_private.memory_collection_doc(v_row);
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.open_memory_collection(p_tenant text, p_settings jsonb) OWNER TO haive_writer;
+
 -- ACL FUNCTION open_thread(p_tenant text, p_actor text, p_user_id text, p_thread_id text, p_namespace text)
 REVOKE ALL ON FUNCTION haive_private.open_thread(p_tenant text, p_actor text, p_user_id text, p_thread_id text, p_namespace text) FROM PUBLIC;
 
@@ -9557,6 +11279,61 @@ CREATE DOMAIN haive_private.payload AS bytea
 
 ALTER DOMAIN haive_private.payload OWNER TO postgres;
 
+-- ACL FUNCTION plan_memory_indexes(p_tenant text, p_collection text, p_own_from bigint)
+GRANT ALL ON FUNCTION haive_private.plan_memory_indexes(p_tenant text, p_collection text, p_own_from bigint) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.plan_memory_indexes(p_tenant text, p_collection text, p_own_from bigint) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.plan_memory_indexes(p_tenant text, p_collection text, p_own_from bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION plan_memory_indexes(p_tenant text, p_collection text, p_own_from bigint)
+COMMENT ON FUNCTION haive_private.plan_memory_indexes(p_tenant text, p_collection text, p_own_from bigint) IS 'What haive.plan_memory_indexes does, for a caller without rights on the tables.';
+
+-- FUNCTION plan_memory_indexes(text, text, bigint)
+CREATE FUNCTION haive_private.plan_memory_indexes(p_tenant text, p_collection text, p_own_from bigint) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, true);
+  v_memories bigint;
+  v_all bigint;
+  v_tenant text;
+begin
+  if v.actor is not null then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services build indexes',
+      hint = 'Call on a direct connection.';
+  end if;
+  if (v.collection).model is null or (v.collection).index_type = 'flat' then
+    return '[]';
+  end if;
+  select coalesce(sum(s.memories), 0) into v_memories
+  from haive_private.memory_sizes as s
+  where s.tenant_id = v.tenant and s.collection = (v.collection).name;
+  select greatest(c.reltuples, 0)::bigint into v_all
+  from pg_class as c where c.oid = v.relation::regclass;
+  -- An index of all loses the rows of a tenant that has few of them, and a tenant that has most of
+  -- them is served by it.
+  if v_memories > p_own_from and v_memories * 2 < v_all then
+    v_tenant := v.tenant;
+  end if;
+  return (
+    select json_agg(json_build_object(
+      'name', format('vecs.%I', haive_private.memory_index_name(v.collection, o.tenant)),
+      'statement', haive_private.memory_index(v.collection, o.tenant, true)
+    ))
+    from (
+      select null as tenant
+      union all
+      select v_tenant where v_tenant is not null
+    ) as o
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.plan_memory_indexes(p_tenant text, p_collection text, p_own_from bigint) OWNER TO haive_writer;
+
 -- COMMENT DOMAIN positive
 COMMENT ON DOMAIN haive_private.positive IS 'A whole number above zero.';
 
@@ -9598,6 +11375,8 @@ begin
   -- All that belongs to it goes with it, by the foreign keys.
   delete from haive.tenants as t where t.tenant_id = p_tenant_id;
   delete from haive.events as e where e.tenant_id = p_tenant_id;
+  delete from haive_private.memory_words as w where w.tenant_id = p_tenant_id;
+  delete from haive_private.memory_sizes as s where s.tenant_id = p_tenant_id;
   return v_conversations;
 end;
 $$;
@@ -9652,6 +11431,129 @@ $$;
 
 
 ALTER FUNCTION haive_private.put_checkpoint_writes(p_tenant text, p_thread_id text, p_namespace text, p_checkpoint_id uuid, p_task_id uuid, p_task_path text, p_writes jsonb, p_user_id text) OWNER TO haive_writer;
+
+-- ACL FUNCTION put_memories(p_tenant text, p_collection text, p_memories jsonb)
+GRANT ALL ON FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION put_memories(p_tenant text, p_collection text, p_memories jsonb)
+COMMENT ON FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb) IS 'What haive.put_memories does, for a caller without rights on the tables.';
+
+-- FUNCTION put_memories(text, text, jsonb)
+CREATE FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, true);
+  v_type text := format('%s.%I', haive_private.vector_schema(), (v.collection).storage);
+  -- What is nobody's is everybody's to read, and not to replace.
+  v_own text := v.own || case when v.actor is null then '' else ' and t.user_id is not null' end;
+  v_given bigint;
+  v_written bigint;
+begin
+  if jsonb_typeof(p_memories) is distinct from 'array' or jsonb_array_length(p_memories) > 10000 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'memories is no list of at most 10,000',
+      hint = 'Each is {id, metadata, vector, tokens}.';
+  end if;
+  perform from jsonb_array_elements(p_memories) as m (memory)
+  where
+    (
+      jsonb_typeof(m.memory -> 'id') = 'string' and length(m.memory ->> 'id') between 1 and 200
+      and jsonb_typeof(m.memory -> 'metadata') = 'object'
+      and coalesce(jsonb_typeof(m.memory -> 'vector'), 'null') in ('null', 'string')
+      and coalesce(jsonb_typeof(m.memory -> 'tokens'), 'null') in ('null', 'string')
+    ) is not true;
+  if found then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a memory is not {id, metadata, vector, tokens}',
+      hint = 'id is a text of 1 to 200 characters, metadata an object, vector a text such as [1,2], '
+        'tokens base64; the last two may be left out.';
+  end if;
+  perform from jsonb_array_elements(p_memories) as m (memory)
+  where
+    pg_column_size(m.memory -> 'metadata') > 1048576
+    or octet_length(m.memory ->> 'tokens') > 4194304;
+  if found then
+    raise exception using
+      errcode = 'PT413',
+      message = 'a memory is too large',
+      hint = 'Metadata, its text included, is at most 1 MiB, and tokens 3 MiB.';
+  end if;
+  if v.actor is not null then
+    perform from jsonb_array_elements(p_memories) as m (memory)
+    where m.memory -> 'metadata' ->> 'user_id' is distinct from v.actor;
+    if found then
+      raise exception using
+        errcode = 'PT403',
+        message = 'members write memories of their own',
+        hint = 'The user_id of each is the user''s; administrators and services write all.';
+    end if;
+  end if;
+  if (v.collection).model is null and jsonb_path_exists(
+    p_memories, '$[*].vector ? (@ != null)', '{}', true
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = format('the collection %s has no vectors', (v.collection).name),
+      hint = 'It was opened without a model.';
+  end if;
+
+  begin
+    execute format(
+      $q$
+        with given as (
+          select distinct on (m.memory ->> 'id')
+            m.memory ->> 'id' as id, (m.memory ->> 'vector')::%2$s as vec,
+            m.memory -> 'metadata' as metadata, decode(m.memory ->> 'tokens', 'base64') as tokens
+          from jsonb_array_elements($1) with ordinality as m (memory, place)
+          -- In one order, so that writers of the same memories do not wait in a circle.
+          order by m.memory ->> 'id', m.place desc
+        ),
+        written as (
+          insert into %1$s as t (id, vec, metadata, tenant_id, tokens)
+          select g.id, g.vec, g.metadata, $2, g.tokens from given as g
+          on conflict (id) do update
+          set
+            vec = coalesce(excluded.vec, t.vec),
+            metadata = excluded.metadata,
+            tokens = case
+              when excluded.vec is null then coalesce(excluded.tokens, t.tokens) else excluded.tokens
+            end
+          where %3$s
+          returning 1
+        )
+        select (select count(*) from given), (select count(*) from written)
+      $q$, v.relation, v_type, v_own
+    ) into v_given, v_written using p_memories, v.tenant;
+  exception
+    -- Of the values, and nothing else: what a trigger refuses has codes of ours.
+    when data_exception or invalid_text_representation or numeric_value_out_of_range then
+      raise exception using
+        errcode = 'PT422',
+        message = 'a vector or the tokens of a memory cannot be read',
+        hint = format(
+          'Vectors are of %s finite numbers, tokens base64.',
+          coalesce((v.collection).dimensions::text, 'no')
+        );
+  end;
+  if v_written < v_given then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the id of a memory is taken',
+      hint = 'It is another user''s or tenant''s. Give each memory an id of its own, a UUIDv7.';
+  end if;
+  return v_written;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb) OWNER TO haive_writer;
 
 -- ACL FUNCTION put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text)
 GRANT ALL ON FUNCTION haive_private.put_tenant_key(p_tenant text, p_key_id text, p_wrapped bytea, p_kek_id text, p_status text, p_was_status text) TO haive_client;
@@ -10574,6 +12476,31 @@ $$;
 
 ALTER FUNCTION haive_private.refuse_plain() OWNER TO postgres;
 
+-- ACL FUNCTION refuse_sealed_memories()
+GRANT ALL ON FUNCTION haive_private.refuse_sealed_memories() TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.refuse_sealed_memories() FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_sealed_memories()
+COMMENT ON FUNCTION haive_private.refuse_sealed_memories() IS 'Refuses memories in a tenant whose content the database must not see.';
+
+-- FUNCTION refuse_sealed_memories()
+CREATE FUNCTION haive_private.refuse_sealed_memories() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if current_setting('persistence.watch', true) like '%s%' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'this tenant''s content is sealed by the client',
+      hint = 'Memories are searched by their words, which the database would have to see.';
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_sealed_memories() OWNER TO postgres;
+
 -- ACL FUNCTION replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[])
 REVOKE ALL ON FUNCTION haive_private.replay_messages(p_tenant text, p_actor text, p_conversation_ids uuid[], p_ids uuid[], p_roles text[], p_contents text[], p_parts jsonb[], p_metadata jsonb[], p_input_tokens integer[], p_output_tokens integer[], p_models text[], p_costs numeric[], p_created_at timestamp with time zone[], p_sealed bytea[], p_sealed_with text[], OUT seqs bigint[], OUT times timestamp with time zone[], OUT failures text[]) FROM PUBLIC;
 
@@ -11203,6 +13130,319 @@ CREATE DOMAIN haive_private.sealed_content AS bytea
 
 ALTER DOMAIN haive_private.sealed_content OWNER TO postgres;
 
+-- ACL FUNCTION search_memories(p_tenant text, p_collection text, p_query jsonb)
+GRANT ALL ON FUNCTION haive_private.search_memories(p_tenant text, p_collection text, p_query jsonb) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.search_memories(p_tenant text, p_collection text, p_query jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.search_memories(p_tenant text, p_collection text, p_query jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.search_memories(p_tenant text, p_collection text, p_query jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION search_memories(p_tenant text, p_collection text, p_query jsonb)
+COMMENT ON FUNCTION haive_private.search_memories(p_tenant text, p_collection text, p_query jsonb) IS 'What haive.search_memories does, for a caller without rights on the tables.';
+
+-- FUNCTION search_memories(text, text, jsonb)
+CREATE FUNCTION haive_private.search_memories(p_tenant text, p_collection text, p_query jsonb) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  c_matched constant int := 4000; -- by words, before they are weighed
+  c_weighed constant int := 600;
+  v record := haive_private.enter_collection(p_tenant, p_collection, false);
+  v_language regconfig := 'pg_catalog.' || (v.collection).language;
+  v_limit int;
+  v_now timestamptz;
+  v_recall double precision;
+  v_half_life double precision;
+  v_weights double precision[]; -- words, context, vector, speaker, recency, importance
+  v_vector text := p_query ->> 'vector';
+  v_text text := left(coalesce(p_query ->> 'text', ''), 20000);
+  v_spoken text;
+  v_where text;
+  v_as_of text;
+  v_size record;
+  v_terms record;
+  v_rare text := ''; -- a tsquery of the words that candidates are found by
+  v_prescore text := '0';
+  v_near text[] := '{}';
+  v_distance text;
+  v_answer json;
+begin
+  begin
+    v_limit := (p_query ->> 'limit')::int;
+    v_now := coalesce((p_query ->> 'now')::timestamptz, now());
+    v_as_of := to_char(
+      coalesce((p_query ->> 'as_of')::timestamptz, v_now) at time zone 'UTC',
+      'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+    );
+    v_recall := coalesce((p_query ->> 'recall')::double precision, 0.97);
+    v_half_life := coalesce((p_query -> 'weights' ->> 'recency_half_life')::double precision, 30);
+    v_weights := array(
+      select coalesce((p_query -> 'weights' ->> u.name)::double precision, u.usual)
+      from unnest(
+        array['words', 'context', 'vector', 'speaker', 'recency', 'importance'],
+        array[1, 1, 1, 0.3, 0, 0]::double precision[]
+      ) with ordinality as u (name, usual, place)
+      order by u.place
+    );
+  exception
+    when data_exception or invalid_text_representation then
+      raise exception using
+        errcode = 'PT422',
+        message = 'a part of the query cannot be read',
+        hint = 'limit is a whole number, weights and recall are numbers, now and as_of times.';
+  end;
+  if
+    (v_limit between 1 and 1000 and v_recall > 0 and v_recall <= 1 and v_half_life > 0) is not true
+    or exists (select from unnest(v_weights) as w where (w between 0 and 1e6) is not true)
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a part of the query is out of bounds',
+      hint = 'limit is 1 to 1,000, recall above 0 and at most 1, weights are not negative.';
+  elsif v_vector is not null and (v.collection).model is null then
+    raise exception using
+      errcode = 'PT422',
+      message = format('the collection %s has no vectors', (v.collection).name),
+      hint = 'It was opened without a model, and is searched by words.';
+  end if;
+
+  v_where := format(
+    '%1$s and (t.valid_from is null or t.valid_from <= %2$L) and (t.valid_to is null or t.valid_to > %2$L)'
+    ' and (t.expires_at is null or t.expires_at > %3$L) and %4$s and %5$s',
+    v.own, v_as_of,
+    to_char(v_now at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    case when p_query -> 'include_archived' = 'true' then 'true' else 'not t.archived' end,
+    haive_private.memory_condition(p_query -> 'filter')
+  );
+
+  -- The words of the query, the rarest first; those that no memory has add nothing.
+  select
+    coalesce(sum(s.memories), 0)::double precision as memories,
+    greatest(coalesce(sum(s.text_words), 0)::double precision, 1) as text_words,
+    greatest(coalesce(sum(s.all_words), 0)::double precision, 1) as all_words
+  into v_size
+  from haive_private.memory_sizes as s
+  where s.tenant_id = v.tenant and s.collection = (v.collection).name;
+  select
+    coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}') as lexemes,
+    array_agg(ln(1 + greatest(v_size.memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
+      order by f.in_all, f.lexeme) as of_text,
+    array_agg(ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
+      order by f.in_all, f.lexeme) as of_all,
+    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched) as rare,
+    string_agg(
+      format(
+        '%s * (t.words @@ %L)::int',
+        ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5)),
+        quote_literal(f.lexeme)
+      ), ' + '
+    ) filter (where f.place <= 16) as prescore
+  into v_terms
+  from (
+    select
+      g.*,
+      coalesce(sum(g.in_all) over (
+        order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
+      ), 0) as before,
+      row_number() over (order by g.in_all, g.lexeme) as place
+    from (
+      select
+        w.lexeme, sum(w.in_text)::double precision as in_text,
+        sum(w.in_all)::double precision as in_all
+      from haive_private.memory_words as w
+      where
+        w.tenant_id = v.tenant and w.collection = (v.collection).name
+        and w.lexeme = any(tsvector_to_array(to_tsvector(v_language, v_text)))
+      group by w.lexeme
+      having sum(w.in_all) > 0
+      order by 3, 1
+      limit 64
+    ) as g
+  ) as f;
+  if v_weights[1] + v_weights[2] > 0 and v_terms.rare is not null then
+    v_rare := v_terms.rare;
+    v_prescore := v_terms.prescore;
+  end if;
+  v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
+
+  if v_vector is not null and v_weights[3] > 0 then
+    begin
+      v_near := haive_private.nearest_memories(
+        v.collection, v_where,
+        coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
+        -- Alone, the nearest are the answer; with other signals one that is not may be better.
+        case
+          when v_rare = '' and v_weights[4] + v_weights[5] + v_weights[6] = 0 then v_limit
+          when v_rare = '' and v_spoken = '  ' and v_weights[5] + v_weights[6] = 0 then v_limit
+          else greatest(100, 3 * v_limit)
+        end,
+        v_recall
+      );
+    exception
+      when data_exception or invalid_text_representation or numeric_value_out_of_range then
+        raise exception using
+          errcode = 'PT422',
+          message = 'the vector of the query cannot be read',
+          hint = format('It is a text such as [1,2] of %s finite numbers.', (v.collection).dimensions);
+    end;
+    v_distance := format(
+      'nullif(%1$s(t.vec operator(%2$s.%3$s) %4$L::%2$s.%5$I), ''NaN'')',
+      case when (v.collection).metric = 'cosine' then '1 - ' else '-' end,
+      haive_private.vector_schema(),
+      case (v.collection).metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
+      v_vector, (v.collection).storage
+    );
+  end if;
+
+  execute format(
+    $q$
+      with matched as materialized (
+        select t.id, t.words from %1$s as t
+        where $1 <> '' and %2$s and t.words @@ $1::tsquery
+        limit $2
+      ),
+      weighed as (
+        select t.id from matched as t order by %3$s desc, t.id limit $3
+      ),
+      found as materialized (
+        select w.id from weighed as w
+        union
+        select u.id from unnest($4) as u (id)
+      ),
+      -- A query that matches less than was asked for still gets what passes the filter.
+      rest as (
+        select t.id from %1$s as t
+        where (select count(*) from found) < $5 and %2$s
+        order by t.id desc
+        limit $5
+      ),
+      candidates as (
+        select f.id from found as f
+        union
+        select r.id from rest as r
+      ),
+      signals as materialized (
+        select
+          t.id,
+          coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+          %4$s as vector,
+          case
+            when btrim(t.metadata ->> 'speaker') <> '' and strpos(
+              $6, ' ' || btrim(regexp_replace(
+                lower(t.metadata ->> 'speaker'), '[^[:alnum:]]+', ' ', 'g'
+              )) || ' '
+            ) > 0 then 1 else 0
+          end as speaker,
+          case
+            when t.happened_at is not null and pg_input_is_valid(t.happened_at, 'timestamptz')
+              then power(
+                0.5, least(1000, greatest(
+                  0, extract(epoch from ($7 - t.happened_at::timestamptz)) / 86400 / $8
+                ))::double precision
+              )
+            else 0
+          end as recency,
+          least(1, greatest(0, coalesce(t.importance, 0))) as importance
+        from candidates as c
+        join %1$s as t on t.id = c.id
+        cross join lateral (
+          -- BM25 with k1 = 1.2 and b = 0.75, as Robertson and Zaragoza have it, of both texts at once.
+          select
+            sum(
+              $10[x.term] * x.tf * 2.2
+              / (x.tf + 1.2 * (0.25 + 0.75 * x.text_words * $14 / $12))
+            ) as words,
+            sum(
+              $11[x.term] * x.tf_all * 2.2
+              / (x.tf_all + 1.2 * (0.25 + 0.75 * x.all_words * $14 / $13))
+            ) as context
+          from (
+            select
+              array_position($9, u.lexeme) as term,
+              cardinality(array_positions(u.weights, 'A'))::double precision as tf,
+              cardinality(u.positions)::double precision as tf_all,
+              sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
+              sum(cardinality(u.positions)) over () as all_words
+            from unnest(t.words) as u
+            where cardinality($9) > 0
+          ) as x
+          where x.term is not null
+        ) as b
+      ),
+      scaled as (
+        select
+          s.id,
+          $15[1] * coalesce(
+            (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
+            (s.words > 0)::int
+          ) as words,
+          $15[2] * coalesce(
+            (s.context - min(s.context) over ())
+            / nullif(max(s.context) over () - min(s.context) over (), 0),
+            (s.context > 0)::int
+          ) as context,
+          $15[3] * coalesce(
+            (s.vector - min(s.vector) over ())
+            / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+            (s.vector is not null)::int
+          ) as vector,
+          $15[4] * coalesce(
+            (s.speaker - min(s.speaker) over ())::double precision
+            / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
+          ) as speaker,
+          $15[5] * coalesce(
+            (s.recency - min(s.recency) over ())
+            / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
+          ) as recency,
+          $15[6] * coalesce(
+            (s.importance - min(s.importance) over ())
+            / nullif(max(s.importance) over () - min(s.importance) over (), 0),
+            (s.importance > 0)::int
+          ) as importance
+        from signals as s
+      ),
+      best as (
+        select
+          s.*, s.words + s.context + s.vector + s.speaker + s.recency + s.importance as score
+        from scaled as s
+        order by score desc, s.id
+        limit $5
+      )
+      select coalesce(
+        json_agg(
+          case
+            when $16 then json_build_object(
+              'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
+                'words', b.words, 'context', b.context, 'vector', b.vector, 'speaker', b.speaker,
+                'recency', b.recency, 'importance', b.importance
+              )
+            )
+            else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
+          end
+          order by b.score desc, b.id
+        ),
+        '[]'
+      )
+      from best as b
+      join %1$s as t on t.id = b.id
+    $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+  ) into v_answer using
+    v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
+    v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
+    v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false);
+  if v.audit_reads then
+    perform haive_private.audit_read(
+      'search_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),
+      json_array_length(v_answer)
+    );
+  end if;
+  return v_answer;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.search_memories(p_tenant text, p_collection text, p_query jsonb) OWNER TO haive_writer;
+
 -- COMMENT DOMAIN segment_number
 COMMENT ON DOMAIN haive_private.segment_number IS 'Counts what happens to a session as a whole: its merges, and who was removed from it.';
 
@@ -11813,6 +14053,41 @@ CREATE DOMAIN haive_private.state_size AS integer
 
 
 ALTER DOMAIN haive_private.state_size OWNER TO postgres;
+
+-- ACL FUNCTION stored_memory_bytes(p_tenant text)
+REVOKE ALL ON FUNCTION haive_private.stored_memory_bytes(p_tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION stored_memory_bytes(p_tenant text)
+COMMENT ON FUNCTION haive_private.stored_memory_bytes(p_tenant text) IS 'What the memories of a tenant weigh, counted from their rows.';
+
+-- FUNCTION stored_memory_bytes(text)
+CREATE FUNCTION haive_private.stored_memory_bytes(p_tenant text) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v haive_private.memory_collections;
+  v_bytes bigint;
+  v_sum bigint := 0;
+begin
+  for v in select c.* from haive_private.memory_collections as c loop
+    execute format(
+      $q$
+        select coalesce(sum(haive_private.memory_bytes(
+          t.metadata, case when t.vec is null then 0 else $2 end, t.tokens
+        )), 0)
+        from vecs.%I as t where t.tenant_id = $1
+      $q$, v.table_name
+    ) into v_bytes using
+      p_tenant, coalesce(v.dimensions * case v.storage when 'halfvec' then 2 else 4 end, 0);
+    v_sum := v_sum + v_bytes;
+  end loop;
+  return v_sum;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.stored_memory_bytes(p_tenant text) OWNER TO haive_writer;
 
 -- FUNCTION sum_counts(jsonb, jsonb)
 CREATE FUNCTION haive_private.sum_counts(p_one jsonb, p_other jsonb) RETURNS jsonb
@@ -12796,6 +15071,39 @@ REVOKE ALL ON FUNCTION haive_private.usage_doc(p_used bigint, p_limit bigint, p_
 
 -- COMMENT FUNCTION usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone)
 COMMENT ON FUNCTION haive_private.usage_doc(p_used bigint, p_limit bigint, p_resets_at timestamp with time zone) IS 'The use of one resource as the functions of the API return it.';
+
+-- ACL FUNCTION vector_schema()
+GRANT ALL ON FUNCTION haive_private.vector_schema() TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.vector_schema() FROM PUBLIC;
+
+-- COMMENT FUNCTION vector_schema()
+COMMENT ON FUNCTION haive_private.vector_schema() IS 'Where pgvector is installed, quoted.';
+
+-- FUNCTION vector_schema()
+CREATE FUNCTION haive_private.vector_schema() RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_schema text;
+begin
+  select n.nspname into v_schema
+  from pg_extension as e
+  join pg_namespace as n on n.oid = e.extnamespace
+  where e.extname = 'vector';
+  if v_schema is null or not has_schema_privilege('haive_writer', v_schema, 'usage') then
+    raise exception using
+      errcode = 'PT422',
+      message = 'this database has no vectors',
+      hint = 'As the superuser: create extension vector with schema extensions; grant usage on schema '
+        'extensions to haive_writer;';
+  end if;
+  return quote_ident(v_schema);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.vector_schema() OWNER TO postgres;
 
 -- ACL FUNCTION verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer)
 GRANT ALL ON FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) TO authenticated;

@@ -136,6 +136,20 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
             """,
             *(tenant, target, f"thread {name}", user_id),
         )
+    await connection.execute(
+        "select haive.open_memory_collection($1)",
+        json.dumps({"name": "notes", "model": "m", "dimensions": 2}),
+    )
+    for tenant, target, user_id, _ in rows:
+        memory = {
+            "id": str(target),
+            "metadata": {"text": "a note", "user_id": user_id, "target": str(target)},
+            "vector": "[1,0]",
+            "tokens": "AAAA",
+        }
+        await connection.execute(
+            "select haive.put_memories('notes', $1, $2)", json.dumps([memory]), tenant
+        )
     # What a transaction has written itself, nobody reads before its end: be it of an earlier one.
     await connection.execute("update haive.events set xid = '3'")
     # The record is written at the commit, and this may be undone.

@@ -92,6 +92,16 @@ _EXPECTED = """
 | copy_thread | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | delete_thread | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | get_checkpoint_schema | call | no | none | none | tenant | tenant | tenant | tenant | tenant | tenant | none |
+| put_memories | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| get_memories | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| find_memories | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| count_memories | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| search_memories | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| memory_tokens | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| delete_memories | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| memory_stats | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
+| open_memory_collection | call | no | no | no | no | no | no | no | all | all | all |
+| plan_memory_indexes | call | no | no | no | no | no | no | no | all | all | all |
 | create_tenant | call | no | no | no | no | no | no | no | all | all | all |
 | get_tenant | call | no | no | no | no | no | no | no | all | all | all |
 | list_tenants | call | no | no | no | no | no | no | no | all | all | all |
@@ -128,6 +138,7 @@ _SCOPES = {
     frozenset({"foreign"}): "theirs",
 }
 _READING = '"members read what they take part in, administrators all"'
+_EVERYTHING = '{"op": "and", "parts": []}'
 _OWN = '"members read their own, administrators all"'
 
 
@@ -514,6 +525,71 @@ class Probe:
     async def _tenant_analytics(self, target):
         answer = await self._as_persona("fetchval", "select haive.tenant_analytics()")
         return _tenant_of(target) in {row["tenant_id"] for row in json.loads(answer)}
+
+    # -- memories: each target has one, of its id -------------------------------------------------
+
+    async def _put_memories(self, target):
+        mine = self._persona.sub or "anyone"
+        memory = {
+            "own": {"metadata": {"user_id": mine}},
+            "shared": {"metadata": {"user_id": "somebody", "writer": mine}},
+            "other": {"metadata": {"user_id": "somebody"}},
+            "foreign": {"metadata": {"user_id": mine}, "tenant_id": "blue"},
+        }[target]
+        memories = json.dumps([{"id": str(uuid4()), **memory}])
+        return await self._as_persona(
+            *("fetchval", "select haive.put_memories('notes', $1)", memories),
+            look=f"select id from vecs.notes where tenant_id = '{_tenant_of(target)}' order by id",
+        )
+
+    async def _get_memories(self, target):
+        return await self._listed("get_memories('notes', array[$1])", target)
+
+    async def _find_memories(self, target):
+        memories = f"find_memories('notes', '{_EVERYTHING}'::jsonb)"
+        return await self._listed(f"{memories} where $1::text is not null", target)
+
+    async def _listed(self, call, target):
+        key = str(self._targets[target])
+        answer = await self._as_persona("fetchval", f"select haive.{call}", key)
+        return key in {memory["id"] for memory in json.loads(answer)}
+
+    async def _search_memories(self, target):
+        query = json.dumps({"text": "note", "vector": "[1,0]", "limit": 10, "filter": None})
+        answer = await self._as_persona(
+            "fetchval", "select haive.search_memories('notes', $1)", query
+        )
+        key = str(self._targets[target])
+        return key in {memory["id"] for memory in json.loads(answer)}
+
+    async def _count_memories(self, target):
+        same = {"op": "eq", "path": ["target"], "value": str(self._targets[target])}
+        query = "select haive.count_memories('notes', $1)"
+        return await self._as_persona("fetchval", query, json.dumps(same))
+
+    async def _memory_tokens(self, target):
+        key = str(self._targets[target])
+        query = "select haive.memory_tokens('notes', array[$1])"
+        return json.loads(await self._as_persona("fetchval", query, key))
+
+    async def _delete_memories(self, target):
+        key = str(self._targets[target])
+        query = "select haive.delete_memories('notes', array[$1])"
+        return json.loads(await self._as_persona("fetchval", query, key))
+
+    async def _memory_stats(self, target):
+        answer = await self._as_persona("fetchval", "select haive.memory_stats('notes')")
+        memories = json.loads(answer)["memories"]
+        assert memories in {0, 1, 3}  # of no tenant, of blue, of red
+        return memories == (1 if target == "foreign" else 3)
+
+    async def _open_memory_collection(self, target):
+        settings = json.dumps({"name": "notes", "model": "m", "dimensions": 2})
+        query = "select haive.open_memory_collection($1)"
+        return await self._as_persona("fetchval", query, settings)
+
+    async def _plan_memory_indexes(self, target):
+        return await self._as_persona("fetchval", "select haive.plan_memory_indexes('notes')")
 
     # -- threads: each with one checkpoint, of the target's id -------------------------------------
 

@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.errors import PersistenceError
+from haive.core.persistence.multitenancy._memories import move_memories
 from haive.core.persistence.schema import check_schema_name
 
 if TYPE_CHECKING:
@@ -15,10 +16,11 @@ if TYPE_CHECKING:
 # What stays where it is. What was put on record is never removed, and a chain cannot be joined to
 # another one: each place has the log of what was done in it, and the registry's tells of the move.
 # Requests that were made are forgotten: they were of the last minute; and what is watched is told
-# anew. Keys are in the registry, for whoever opens a tenant asks for them there, wherever its rows
-# are.
+# anew. The words of memories are counted as these arrive. Keys are in the registry, for whoever opens
+# a tenant asks for them there, wherever its rows are.
 _STAYING = (
-    "audit_heads", "audit_log", "audit_queue", "request_buckets", "tenant_keys", "watches",
+    "audit_heads", "audit_log", "audit_queue", "memory_sizes", "memory_words", "request_buckets",
+    "tenant_keys", "watches",
 )  # fmt: skip
 
 # Of both schemas of an installation, what has rows of tenants; not the registry, whose rows stay.
@@ -132,7 +134,10 @@ async def move_rows(
     await connection.execute("select pg_catalog.set_config('row_security', 'on', true)")
     for table in tables:
         await _continue_sequence(connection, sources[table.of("")].sequence, table.sequence)
-    return {table.name: copied[table.of("")] for table in tables}
+    memories = await move_memories(connection, source, target, tenant_id)
+    return {table.name: copied[table.of("")] for table in tables} | {
+        f"memories in {name}": count for name, count in memories.items()
+    }
 
 
 async def _continue_sequence(

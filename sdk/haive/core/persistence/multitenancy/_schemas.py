@@ -9,6 +9,7 @@ import asyncpg
 
 from haive.core.persistence._postgres_errors import translated
 from haive.core.persistence.errors import ConfigurationError, ConflictError, NotFoundError
+from haive.core.persistence.multitenancy._memories import drop_collections
 from haive.core.persistence.multitenancy._names import tenant_schema
 from haive.core.persistence.schema import check_schema_name, install, installed_versions
 
@@ -89,6 +90,7 @@ async def drop(dsn: str, base: str, tenant_id: str) -> bool:
         logged = f"select exists (select from {schema}.audit_log)"  # noqa: S608 # nosec B608 - checked
         if await connection.fetchval(logged):
             return False
+        await drop_collections(connection, schema)
         # Both names were checked: no other text reaches the statement.
         await connection.execute(f"drop schema if exists {schema}, {schema}_private cascade")
     return True

@@ -31,7 +31,9 @@ _PAGE_SIZE = 1_000
 _THREADS = 100
 _BATCH = 10_000
 #: What has no reader of its own, and the file that it is in.
-_KINDS = ("memberships", "invitations", "participations", "authorships", "events", "audit")
+_KINDS = (
+    "memberships", "invitations", "participations", "authorships", "memories", "events", "audit",
+)  # fmt: skip
 
 
 class _Rows(BaseModel):

@@ -6,7 +6,8 @@ import hashlib
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: Of what has no time.
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def derived_id(when: datetime, *parts: str) -> str:
@@ -19,7 +20,7 @@ def derived_id(when: datetime, *parts: str) -> str:
         parts: What tells it from all others: what it is, and the ids that it is made of.
     """
     digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
-    milliseconds = max((when - _EPOCH) // timedelta(milliseconds=1), 0) & (1 << 48) - 1
+    milliseconds = max((when - EPOCH) // timedelta(milliseconds=1), 0) & (1 << 48) - 1
     bits = int.from_bytes(digest[:10], "big")
     value = milliseconds << 80 | bits
     # The version and the variant, as RFC 9562 places them.

@@ -238,18 +238,20 @@ class ConsolidationPlan:
 
     strategy: str
     considered: int
-    """Memories that are in the window and are not consolidated yet."""
+    """Memories that are in the window."""
     groups: tuple[ConsolidationGroup, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consolidation:
-    """What a consolidation did, or with ``dry_run`` would do."""
+    """What a consolidation did."""
 
     plan: ConsolidationPlan
+    """What there is to do; with ``dry_run`` nothing else."""
     dry_run: bool
     created: tuple[str, ...] = ()
-    """Memories that were made, those of an interrupted run before included."""
+    """Memories that are made of others, whether an earlier run wrote them or this one."""
     archived: tuple[str, ...] = ()
+    """Memories that searches pass over since then."""
     removed: tuple[str, ...] = ()
-    """Older summaries of what new ones are made of."""
+    """What earlier runs had made of them, where it is made otherwise now."""

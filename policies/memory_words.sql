@@ -1,0 +1,5 @@
+alter table haive_private.memory_words enable row level security;
+
+create policy "functions work in the tenant they entered" on haive_private.memory_words
+for all to haive_writer
+using (tenant_id = (select current_setting('persistence.tenant', true)));

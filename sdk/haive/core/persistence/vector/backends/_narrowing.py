@@ -1,0 +1,255 @@
+"""What a service can tell of a filter: a set that has all rows which pass, or exactly them.
+
+Services compare differently, and differently from `matches`: 1 and 1.0, null and missing, text and
+time. So beside a record's metadata stand `terms`, digests of its paths and values, and `numbers`,
+its numbers and times as floats. Looking a term up and comparing two floats means the same
+everywhere, and a filter becomes those two. Where that is wider than the filter, what is found is
+checked with `matches`; `Narrowed.doubts` are the terms of the rows that this concerns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from haive.core.persistence.vector._values import is_number, seconds_of
+from haive.core.persistence.vector.filters import All, AnyOf, Comparison, Filter, Not, Operator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+#: Has no record: what nothing passes.
+NOWHERE = "-"
+# Names of ours that a record says of to be missing, for services that cannot negate.
+_OWN = ("archived", "conversation_id", "expires_at", "superseded_by", "user_id", "valid_from",
+        "valid_to")  # fmt: skip
+_EXACT = 2**53
+# Up to here, the year 2242, floats of seconds are less than a microsecond apart.
+_SECONDS = 2.0**33
+_DIGITS = Context(prec=1000)
+_ORDER = {Operator.GT, Operator.GTE, Operator.LT, Operator.LTE}
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    """One of the terms, or more."""
+
+    terms: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Between:
+    """A number, compared with ``gt``, ``gte``, ``lt`` or ``lte``."""
+
+    key: str
+    operator: Operator
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """All of several."""
+
+    parts: tuple[Narrow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Either:
+    """One of several, or more."""
+
+    parts: tuple[Narrow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Neither:
+    """Not this term or comparison; nothing else is negated."""
+
+    part: Has | Between
+
+
+Narrow: TypeAlias = Has | Between | Both | Either | Neither
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Narrowed:
+    """``where`` is passed by all rows that pass the filter; None by every row.
+
+    Rows that pass ``where`` and none of ``doubts`` pass the filter; None if any may not.
+    """
+
+    where: Narrow | None
+    doubts: frozenset[str] | None = field(default_factory=frozenset)
+
+
+def terms(metadata: Mapping[str, Any]) -> list[str]:
+    """What is looked up of a record, sorted."""
+    found = {_term("absent", (name,)) for name in _OWN if name not in metadata}
+    for path, value in _paths(metadata, ()):
+        found |= {_term("exists", path), _term("is", path, value)}
+        for inner in value if isinstance(value, list) else ():
+            found |= {_term("is", path, inner), _term("has", path, inner)}
+        if isinstance(value, str):
+            found.add(_term("text", path))
+            if _time(value) is None:
+                found.add(_term("untimely", path))
+        elif is_number(value) and _number(value) is None:
+            found.add(_term("inexact", path))
+    return sorted(found)
+
+
+def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:
+    """What is compared of a record: numbers, and times as seconds since 1970."""
+    found: dict[str, float] = {}
+    for path, value in _paths(metadata, ()):
+        if is_number(value) and (number := _number(value)) is not None:
+            found[_term("number", path)] = number
+        elif isinstance(value, str) and (seconds := _time(value)) is not None:
+            found[_term("time", path)] = seconds
+    return found
+
+
+def narrow(where: Filter | None, *, negations: bool = True) -> Narrowed:
+    """What a service can tell of a filter.
+
+    Args:
+        where: The filter.
+        negations: Whether the service can be asked for rows without a term.
+    """
+    if where is None:
+        return Narrowed(where=None)
+    return _narrow(where, turned=False, negations=negations)
+
+
+def both(*parts: Narrow | None) -> Narrow | None:
+    """All of several, of which None is every row."""
+    given = tuple(part for part in parts if part is not None)
+    return Both(given) if len(given) > 1 else (given[0] if given else None)
+
+
+def _narrow(where: Filter, *, turned: bool, negations: bool) -> Narrowed:
+    match where:
+        case Not(part):
+            return _narrow(part, turned=not turned, negations=negations)
+        case All(parts) | AnyOf(parts):
+            every = isinstance(where, All) is not turned
+            found = [_narrow(part, turned=turned, negations=negations) for part in parts]
+            return _all(found) if every else _any(found)
+        case Comparison(path, Operator.NE, value):
+            where, turned = Comparison(path, Operator.EQ, value), not turned
+        case Comparison(path, Operator.NIN, value):
+            where, turned = Comparison(path, Operator.IN, value), not turned
+        case Comparison(path, Operator.EXISTS, value) if not value:
+            where, turned = Comparison(path, Operator.EXISTS, value=True), not turned
+    if not turned:
+        return _positive(where)
+    if where.operator is Operator.EXISTS and where.path[1:] == () and where.path[0] in _OWN:
+        return Narrowed(where=Has((_term("absent", where.path),)))
+    return _negative(where) if negations else Narrowed(where=None, doubts=None)
+
+
+def _positive(where: Comparison) -> Narrowed:  # noqa: PLR0911 - a table
+    path, operator, value = where.path, where.operator, where.value
+    if operator is Operator.EXISTS:
+        return Narrowed(where=Has((_term("exists", path),)))
+    if operator is Operator.EQ:
+        return Narrowed(where=Has((_term("is", path, value),)))
+    if operator is Operator.IN:
+        wanted = sorted({_term("is", path, each) for each in value})
+        return Narrowed(where=Has(tuple(wanted) or (NOWHERE,)))
+    if operator is Operator.CONTAINS:
+        has = _term("has", path, value)
+        if not isinstance(value, str):
+            return Narrowed(where=Has((has,)))
+        text = _term("text", path)
+        return Narrowed(where=Has((has, text)), doubts=frozenset({text}))
+    between, other = _comparable(where)
+    if between is None:
+        return Narrowed(where=Has((other,)), doubts=frozenset({other}))
+    return Narrowed(where=Either((between, Has((other,)))), doubts=frozenset({other}))
+
+
+def _negative(where: Comparison) -> Narrowed:
+    if where.operator is Operator.CONTAINS:
+        has = _term("has", where.path, where.value)
+        text = {_term("text", where.path)} if isinstance(where.value, str) else set()
+        return Narrowed(where=Neither(Has((has,))), doubts=frozenset(text))
+    if where.operator in _ORDER:
+        between, other = _comparable(where)
+        narrowed = Neither(between) if between is not None else None
+        return Narrowed(where=narrowed, doubts=frozenset({other}))
+    positive = _positive(where).where
+    assert isinstance(positive, Has)  # noqa: S101 - the other operators are above
+    return Narrowed(where=Neither(positive))
+
+
+def _comparable(where: Comparison) -> tuple[Between | None, str]:
+    """The comparison of floats, and the term of the rows that it does not decide."""
+    value, path = where.value, where.path
+    if isinstance(value, str):
+        seconds = _time(value)
+        if seconds is None:
+            return None, _term("text", path)
+        return Between(_term("time", path), where.operator, seconds), _term("untimely", path)
+    number = _number(value)
+    if number is None:
+        # Beyond 2^53 either way: every number of a float is on one side, but which says `matches`.
+        return None, _term("exists", path)
+    return Between(_term("number", path), where.operator, number), _term("inexact", path)
+
+
+def _all(parts: Sequence[Narrowed]) -> Narrowed:
+    return Narrowed(where=both(*(part.where for part in parts)), doubts=_doubts(parts))
+
+
+def _any(parts: Sequence[Narrowed]) -> Narrowed:
+    given = tuple(part.where for part in parts if part.where is not None)
+    whole = len(given) < len(parts)
+    return Narrowed(where=None if whole else Either(given), doubts=_doubts(parts))
+
+
+def _doubts(parts: Sequence[Narrowed]) -> frozenset[str] | None:
+    found: frozenset[str] = frozenset()
+    for part in parts:
+        if part.doubts is None:
+            return None
+        found |= part.doubts
+    return found
+
+
+def _paths(
+    value: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, inner in value.items():
+        yield (*path, key), inner
+        if isinstance(inner, dict):
+            yield from _paths(inner, (*path, key))
+
+
+def _number(value: float) -> float | None:
+    return float(value) if abs(value) <= _EXACT else None
+
+
+def _time(value: str) -> float | None:
+    seconds = seconds_of(value)
+    return seconds if seconds is not None and abs(seconds) < _SECONDS else None
+
+
+def _term(sort: str, path: tuple[str, ...], *values: Any) -> str:
+    """A digest: as long for a whole text as for a word, and no service reads it as something."""
+    text = json.dumps([sort, path, [_form(value) for value in values]], sort_keys=True)
+    return "t" + hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _form(value: Any) -> Any:
+    """A value as JSON that is the same text for the same value, numbers by their digits."""
+    if is_number(value):
+        digits = _DIGITS.normalize(Decimal(repr(value)))
+        return {"number": str(digits or 0)}
+    if isinstance(value, dict):
+        return {"object": {key: _form(inner) for key, inner in value.items()}}
+    if isinstance(value, list):
+        return [_form(inner) for inner in value]
+    return value

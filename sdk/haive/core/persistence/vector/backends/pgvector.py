@@ -1,0 +1,313 @@
+"""Memories in Postgres with pgvector, by the functions of a store: over either transport."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import numpy as np
+from pydantic import BaseModel, TypeAdapter
+
+from haive.core.persistence._encoding import to_json
+from haive.core.persistence.errors import (
+    CollectionMismatchError,
+    ConfigurationError,
+    ConflictError,
+    InvalidInputError,
+)
+from haive.core.persistence.vector._values import time_text, to_json_value
+from haive.core.persistence.vector.config import IndexType  # noqa: TC001 - pydantic reads it
+from haive.core.persistence.vector.filters import Filter, to_document
+from haive.core.persistence.vector.records import Collection, Hit, Query, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from haive.core.persistence.store import Store
+
+T = TypeVar("T")
+
+# A call is a statement and a request: 8 MiB of text go in one, and no more rows than this.
+_ROWS = 1_000
+_BYTES = 8 * 1024 * 1024
+_LIMIT = 64 * 1024 * 1024
+
+
+class _Row(BaseModel):
+    id: str
+    metadata: dict[str, Any]
+    vector: str | None = None
+
+    def record(self) -> Record:
+        return Record(id=self.id, metadata=self.metadata, vector=_vector(self.vector))
+
+
+class _Found(_Row):
+    score: float
+    parts: dict[str, float] = {}
+
+
+class _Opened(BaseModel):
+    name: str
+    model: str | None
+    dimensions: int | None
+    metric: str
+    language: str
+    index_type: IndexType
+    m: int
+    ef_construction: int
+
+
+_OPENED = TypeAdapter(_Opened)
+_ROW_LIST = TypeAdapter(list[_Row])
+_FOUND = TypeAdapter(list[_Found])
+_COUNT = TypeAdapter(int)
+_IDS = TypeAdapter(list[str])
+_TOKENS = TypeAdapter(dict[str, str])
+_STATS = TypeAdapter(dict[str, Any])
+
+
+class PgvectorBackend:
+    """Keeps memories where the store keeps conversations: in its database, for its tenant.
+
+    Args:
+        store: Any store with a schema of this version. It stays open when the backend is closed.
+    """
+
+    name = "pgvector"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._opened: Collection | None = None
+
+    @property
+    def collection(self) -> Collection:
+        """The collection that is open.
+
+        Raises:
+            ConfigurationError: None is.
+        """
+        if self._opened is None:
+            raise ConfigurationError("The backend is not open.", hint="Await open() first.")
+        return self._opened
+
+    async def open(self, collection: Collection) -> Collection:
+        """Make the collection where there is none, and return what it is.
+
+        Raises:
+            CollectionMismatchError: It has another model, width or metric.
+            InvalidInputError: No index takes vectors of that width, or the language is unknown.
+        """
+        settings = {
+            "name": collection.name,
+            "model": collection.model,
+            "dimensions": collection.dimensions,
+            "metric": collection.metric,
+            "language": collection.language,
+            "index_type": collection.index_type.value,
+            "m": collection.m,
+            "ef_construction": collection.ef_construction,
+        }
+        try:
+            found = await self._call(
+                "open_memory_collection",
+                {"settings": to_json(settings, "settings")},
+                _OPENED,
+                named=False,
+            )
+        except ConflictError as error:
+            raise CollectionMismatchError(error.message, hint=error.hint) from None
+        self._opened = Collection(**found.model_dump())
+        return self._opened
+
+    async def put(self, records: Sequence[Record]) -> None:
+        """Write records, replacing those of the same id; up to 1,000 of them all or none.
+
+        Raises:
+            InvalidInputError: A vector is not the collection's, or metadata no JSON.
+            ConflictError: An id is another user's or tenant's.
+        """
+        documents = [self._document(record) for record in records]
+        for chunk in _chunks(documents):
+            await self._call(
+                "put_memories",
+                {"memories": to_json(chunk, "memories", _LIMIT)},
+                _COUNT,
+            )
+
+    async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
+        """Records by id, in the order asked for, without those that are not there."""
+        found: list[Record] = []
+        for some in _slices(ids):
+            rows = await self._call("get_memories", {"ids": some, "vectors": vectors}, _ROW_LIST)
+            found += [row.record() for row in rows]
+        return found
+
+    async def tokens(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Packed token vectors by id, without those that have none."""
+        found: dict[str, bytes] = {}
+        for some in _slices(ids):
+            packed = await self._call("memory_tokens", {"ids": some}, _TOKENS)
+            found |= {memory: b64decode(text) for memory, text in packed.items()}
+        return found
+
+    async def search(self, query: Query) -> list[Hit]:
+        """The best memories for a query, best first, equal ones by id: in one round trip."""
+        if query.limit < 1:
+            return []
+        self._check(query.vector)
+        document = {
+            "text": query.text,
+            "vector": _text(query.vector),
+            "limit": query.limit,
+            "filter": _filter(query.filter),
+            "weights": query.weights.model_dump(),
+            "now": time_text(query.now),
+            "as_of": None if query.as_of is None else time_text(query.as_of),
+            "include_archived": query.include_archived,
+            "recall": query.recall,
+            "parts": query.parts,
+        }
+        found = await self._call(
+            "search_memories", {"query": to_json(document, "query", _LIMIT)}, _FOUND
+        )
+        weights = query.weights.model_dump()
+        return [
+            Hit(
+                record=row.record(),
+                score=row.score,
+                parts={name: part for name, part in row.parts.items() if weights[name]},
+            )
+            for row in found
+        ]
+
+    async def find(
+        self, where: Filter | None, *, limit: int, after: str | None = None, vectors: bool = False
+    ) -> list[Record]:
+        """Records that pass a filter, by id, from ``after`` on."""
+        found: list[Record] = []
+        while len(found) < limit:
+            size = min(limit - len(found), _ROWS)
+            rows = await self._call(
+                "find_memories",
+                {
+                    "filter": to_json(_filter(where), "filter", _LIMIT),
+                    "page_size": size,
+                    "page_after": after,
+                    "vectors": vectors,
+                },
+                _ROW_LIST,
+            )
+            found += [row.record() for row in rows]
+            if len(rows) < size:
+                break
+            after = rows[-1].id
+        return found
+
+    async def count(self, where: Filter | None) -> int:
+        """How many pass a filter, exactly."""
+        document = to_json(_filter(where), "filter", _LIMIT)
+        return await self._call("count_memories", {"filter": document}, _COUNT)
+
+    async def delete(self, ids: Sequence[str]) -> list[str]:
+        """Remove records and return the ids of those that were there."""
+        gone: list[str] = []
+        for some in _slices(ids):
+            gone += await self._call("delete_memories", {"ids": some}, _IDS, safe=False)
+        return gone
+
+    async def stats(self) -> dict[str, Any]:
+        """How much the tenant has in the collection, with the sizes of its indexes in bytes."""
+        return await self._call("memory_stats", {}, _STATS)
+
+    async def aclose(self) -> None:
+        """Nothing: the store was given, and is closed by whoever opened it."""
+
+    async def _call(
+        self,
+        function: str,
+        arguments: Mapping[str, object],
+        returns: TypeAdapter[T],
+        *,
+        safe: bool = True,
+        named: bool = True,
+    ) -> T:
+        if named:
+            arguments = {"collection": self.collection.name, **arguments}
+        return await self._store._transport.call(function, arguments, returns, safe=safe)
+
+    def _document(self, record: Record) -> dict[str, Any]:
+        self._check(record.vector)
+        if not _is_uuid(record.id):
+            raise InvalidInputError(f"{record.id[:40]!r} is no UUID in lower case.")
+        return {
+            "id": record.id,
+            "metadata": to_json_value(record.metadata, "metadata"),
+            "vector": _text(record.vector),
+            "tokens": None if record.tokens is None else b64encode(record.tokens).decode(),
+        }
+
+    def _check(self, vector: NDArray[np.float32] | None) -> None:
+        if vector is None:
+            return
+        width = self.collection.dimensions
+        if width is None:
+            raise InvalidInputError(f"{self.collection.name} has no model, and so no vectors.")
+        if np.shape(vector) != (width,):
+            raise InvalidInputError(
+                f"A vector of {self.collection.name} has {width} numbers, not"
+                f" {'x'.join(map(str, np.shape(vector))) or 'one'}."
+            )
+        if not np.isfinite(vector).all():
+            raise InvalidInputError("A vector has a number that is NaN or an infinity.")
+        if self.collection.metric == "cosine" and not np.any(vector):
+            raise InvalidInputError("A vector has no direction: all of its numbers are 0.")
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _filter(where: Filter | None) -> dict[str, Any] | None:
+    return None if where is None else to_document(where)
+
+
+def _text(vector: NDArray[np.float32] | None) -> str | None:
+    """A vector as pgvector reads it: the shortest digits that make the same float32."""
+    if vector is None:
+        return None
+    values: Callable[[Any], str] = str
+    return f"[{','.join(map(values, np.asarray(vector, np.float32)))}]"
+
+
+def _vector(text: str | None) -> NDArray[np.float32] | None:
+    if text is None:
+        return None
+    return np.array(text[1:-1].split(","), dtype=np.float32)
+
+
+def _slices(ids: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), _ROWS):
+        yield list(ids[start : start + _ROWS])
+
+
+def _chunks(documents: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """As many at once as fit: of the size of vectors and tokens, for the rest is small."""
+    chunk: list[dict[str, Any]] = []
+    size = 0
+    for document in documents:
+        weight = sum(len(document[name] or "") for name in ("vector", "tokens"))
+        weight += sum(len(str(value)) for value in document["metadata"].values())
+        if chunk and (size + weight > _BYTES or len(chunk) == _ROWS):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(document)
+        size += weight
+    if chunk:
+        yield chunk

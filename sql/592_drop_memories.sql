@@ -1,0 +1,140 @@
+-- Of all collections, a batch: of a user who is erased, or older than a tenant keeps. What is left of
+-- their words in rows of writers is gathered in the end, and so removed.
+create or replace function haive_private.drop_memories(
+  p_tenant text, p_user_id text, p_before text, p_batch int
+)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v haive_private.memory_collections;
+  v_rows bigint;
+  v_count bigint := 0;
+begin
+  for v in select c.* from haive_private.memory_collections as c order by c.name loop
+    execute format(
+      $q$
+        with doomed as (
+          select t.id from vecs.%1$I as t
+          where t.tenant_id = $1 and %2$s
+          order by t.id
+          limit $4
+          for update
+        )
+        delete from vecs.%1$I as t using doomed as d where t.id = d.id
+      $q$, v.table_name,
+      case
+        when p_user_id is null then '(t.metadata ->> ''created_at'') collate "C" < $3'
+        else 't.user_id = $2'
+      end
+    ) using p_tenant, p_user_id, p_before, p_batch - v_count;
+    get diagnostics v_rows = row_count;
+    v_count := v_count + v_rows;
+    if v_rows > 0 then
+      perform pg_advisory_xact_lock(
+        hashtextextended('haive/memory words/' || p_tenant || '/' || v.name, 0)
+      );
+      perform haive_private.gather_memory_words(p_tenant, v.name, null);
+    end if;
+    exit when v_count >= p_batch;
+  end loop;
+  return v_count;
+end;
+$$;
+
+alter function haive_private.drop_memories(text, text, text, int) owner to haive_writer;
+
+comment on function haive_private.drop_memories(text, text, text, int) is
+'Deletes memories of a user, or from before a time, in every collection; returns how many.';
+
+create or replace function haive_private.memories_of_user(
+  p_tenant text, p_user_id text, p_page_size int, p_page_after text
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v haive_private.memory_collections;
+  v_page json;
+  v_rows jsonb := '[]';
+begin
+  for v in
+    select c.* from haive_private.memory_collections as c
+    where p_page_after is null or c.name >= split_part(p_page_after, '/', 1)
+    order by c.name
+  loop
+    execute format(
+      $q$
+        select json_agg(
+          json_build_object('collection', $1, 'id', p.id, 'metadata', p.metadata) order by p.id
+        )
+        from (
+          select t.id, t.metadata from vecs.%I as t
+          where t.tenant_id = $2 and t.user_id = $3 and ($4 is null or t.id > $4)
+          order by t.id
+          limit $5
+        ) as p
+      $q$, v.table_name
+    ) into v_page using
+      v.name, p_tenant, p_user_id,
+      case
+        when v.name = split_part(p_page_after, '/', 1)
+          then substr(p_page_after, length(v.name) + 2)
+      end,
+      p_page_size - jsonb_array_length(v_rows);
+    v_rows := v_rows || coalesce(v_page::jsonb, '[]');
+    exit when jsonb_array_length(v_rows) >= p_page_size;
+  end loop;
+  return json_build_object(
+    'rows', v_rows,
+    'next', case
+      when jsonb_array_length(v_rows) = p_page_size
+        then (v_rows -> -1 ->> 'collection') || '/' || (v_rows -> -1 ->> 'id')
+    end
+  );
+end;
+$$;
+
+alter function haive_private.memories_of_user(text, text, int, text) owner to haive_writer;
+
+comment on function haive_private.memories_of_user(text, text, int, text) is
+'A page of the memories of a user, in every collection.';
+
+create or replace function haive_private.stored_memory_bytes(p_tenant text)
+returns bigint
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+declare
+  v haive_private.memory_collections;
+  v_bytes bigint;
+  v_sum bigint := 0;
+begin
+  for v in select c.* from haive_private.memory_collections as c loop
+    execute format(
+      $q$
+        select coalesce(sum(haive_private.memory_bytes(
+          t.metadata, case when t.vec is null then 0 else $2 end, t.tokens
+        )), 0)
+        from vecs.%I as t where t.tenant_id = $1
+      $q$, v.table_name
+    ) into v_bytes using
+      p_tenant, coalesce(v.dimensions * case v.storage when 'halfvec' then 2 else 4 end, 0);
+    v_sum := v_sum + v_bytes;
+  end loop;
+  return v_sum;
+end;
+$$;
+
+alter function haive_private.stored_memory_bytes(text) owner to haive_writer;
+
+comment on function haive_private.stored_memory_bytes(text) is
+'What the memories of a tenant weigh, counted from their rows.';

@@ -1,0 +1,141 @@
+-- Definer: haive_writer owns the tables in schema vecs.
+create or replace function haive_private.put_memories(
+  p_tenant text, p_collection text, p_memories jsonb
+)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, true);
+  v_type text := format('%s.%I', haive_private.vector_schema(), (v.collection).storage);
+  -- What is nobody's is everybody's to read, and not to replace.
+  v_own text := v.own || case when v.actor is null then '' else ' and t.user_id is not null' end;
+  v_given bigint;
+  v_written bigint;
+begin
+  if jsonb_typeof(p_memories) is distinct from 'array' or jsonb_array_length(p_memories) > 10000 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'memories is no list of at most 10,000',
+      hint = 'Each is {id, metadata, vector, tokens}.';
+  end if;
+  perform from jsonb_array_elements(p_memories) as m (memory)
+  where
+    (
+      jsonb_typeof(m.memory -> 'id') = 'string' and length(m.memory ->> 'id') between 1 and 200
+      and jsonb_typeof(m.memory -> 'metadata') = 'object'
+      and coalesce(jsonb_typeof(m.memory -> 'vector'), 'null') in ('null', 'string')
+      and coalesce(jsonb_typeof(m.memory -> 'tokens'), 'null') in ('null', 'string')
+    ) is not true;
+  if found then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a memory is not {id, metadata, vector, tokens}',
+      hint = 'id is a text of 1 to 200 characters, metadata an object, vector a text such as [1,2], '
+        'tokens base64; the last two may be left out.';
+  end if;
+  perform from jsonb_array_elements(p_memories) as m (memory)
+  where
+    pg_column_size(m.memory -> 'metadata') > 1048576
+    or octet_length(m.memory ->> 'tokens') > 4194304;
+  if found then
+    raise exception using
+      errcode = 'PT413',
+      message = 'a memory is too large',
+      hint = 'Metadata, its text included, is at most 1 MiB, and tokens 3 MiB.';
+  end if;
+  if v.actor is not null then
+    perform from jsonb_array_elements(p_memories) as m (memory)
+    where m.memory -> 'metadata' ->> 'user_id' is distinct from v.actor;
+    if found then
+      raise exception using
+        errcode = 'PT403',
+        message = 'members write memories of their own',
+        hint = 'The user_id of each is the user''s; administrators and services write all.';
+    end if;
+  end if;
+  if (v.collection).model is null and jsonb_path_exists(
+    p_memories, '$[*].vector ? (@ != null)', '{}', true
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = format('the collection %s has no vectors', (v.collection).name),
+      hint = 'It was opened without a model.';
+  end if;
+
+  perform set_config('persistence.putting', 'on', true);
+  begin
+    execute format(
+      $q$
+        with given as (
+          select distinct on (m.memory ->> 'id')
+            m.memory ->> 'id' as id, (m.memory ->> 'vector')::%2$s as vec,
+            m.memory -> 'metadata' as metadata, decode(m.memory ->> 'tokens', 'base64') as tokens
+          from jsonb_array_elements($1) with ordinality as m (memory, place)
+          -- In one order, so that writers of the same memories do not wait in a circle.
+          order by m.memory ->> 'id', m.place desc
+        ),
+        written as (
+          insert into %1$s as t (id, vec, metadata, tenant_id, tokens)
+          select g.id, g.vec, g.metadata, $2, g.tokens from given as g
+          on conflict (id) do update
+          set
+            vec = coalesce(excluded.vec, t.vec),
+            metadata = excluded.metadata,
+            tokens = case
+              when excluded.vec is null then coalesce(excluded.tokens, t.tokens) else excluded.tokens
+            end
+          where %3$s
+          returning 1
+        )
+        select (select count(*) from given), (select count(*) from written)
+      $q$, v.relation, v_type, v_own
+    ) into v_given, v_written using p_memories, v.tenant;
+  exception
+    -- Of the values, and nothing else: what a trigger refuses has codes of ours.
+    when data_exception or invalid_text_representation or numeric_value_out_of_range then
+      raise exception using
+        errcode = 'PT422',
+        message = 'a vector or the tokens of a memory cannot be read',
+        hint = format(
+          'Vectors are of %s finite numbers, tokens base64.',
+          coalesce((v.collection).dimensions::text, 'no')
+        );
+  end;
+  perform set_config('persistence.putting', '', true);
+  if v_written < v_given then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the id of a memory is taken',
+      hint = 'It is another user''s or tenant''s. Give each memory an id of its own, a UUIDv7.';
+  end if;
+  return v_written;
+end;
+$$;
+
+alter function haive_private.put_memories(text, text, jsonb) owner to haive_writer;
+
+comment on function haive_private.put_memories(text, text, jsonb) is
+'What haive.put_memories does, for a caller without rights on the tables.';
+
+create or replace function haive.put_memories(
+  collection text, memories jsonb, tenant text default null
+)
+returns bigint
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.put_memories(
+    put_memories.tenant, put_memories.collection, put_memories.memories
+  )
+$$;
+
+comment on function haive.put_memories(text, jsonb, text) is
+'Writes memories, all or none, replacing those of the same id, and returns how many. Each is {id, '
+'metadata, vector, tokens}: vector as text, [1,2,3]; tokens as base64. Without a vector the one that is '
+'there stays, and without either the tokens too.';

@@ -1,0 +1,331 @@
+-- One round trip: candidates by words and by vectors, every signal for each of them, one order.
+-- Definer: haive_writer owns the tables in schema vecs.
+create or replace function haive_private.search_memories(
+  p_tenant text, p_collection text, p_query jsonb
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  c_matched constant int := 4000; -- by words, before they are weighed
+  c_weighed constant int := 600;
+  v record := haive_private.enter_collection(p_tenant, p_collection, false);
+  v_language regconfig := 'pg_catalog.' || (v.collection).language;
+  v_limit int;
+  v_now timestamptz;
+  v_recall double precision;
+  v_half_life double precision;
+  v_weights double precision[]; -- words, context, vector, speaker, recency, importance
+  v_vector text := p_query ->> 'vector';
+  v_text text := left(coalesce(p_query ->> 'text', ''), 20000);
+  v_spoken text;
+  v_where text;
+  v_as_of text;
+  v_size record;
+  v_terms record;
+  v_rare text := ''; -- a tsquery of the words that candidates are found by
+  v_prescore text := '0 + 0';
+  v_near text[] := '{}';
+  v_distance text;
+  v_answer json;
+begin
+  begin
+    v_limit := (p_query ->> 'limit')::int;
+    v_now := coalesce((p_query ->> 'now')::timestamptz, now());
+    v_as_of := to_char(
+      coalesce((p_query ->> 'as_of')::timestamptz, v_now) at time zone 'UTC',
+      'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+    );
+    v_recall := coalesce((p_query ->> 'recall')::double precision, 0.97);
+    v_half_life := coalesce((p_query -> 'weights' ->> 'recency_half_life')::double precision, 30);
+    v_weights := array(
+      select coalesce((p_query -> 'weights' ->> u.name)::double precision, u.usual)
+      from unnest(
+        array['words', 'context', 'vector', 'speaker', 'recency', 'importance'],
+        array[1, 1, 1, 0.3, 0, 0]::double precision[]
+      ) with ordinality as u (name, usual, place)
+      order by u.place
+    );
+  exception
+    when data_exception or invalid_text_representation then
+      raise exception using
+        errcode = 'PT422',
+        message = 'a part of the query cannot be read',
+        hint = 'limit is a whole number, weights and recall are numbers, now and as_of times.';
+  end;
+  if
+    (v_limit between 1 and 1000 and v_recall > 0 and v_recall <= 1 and v_half_life > 0) is not true
+    or exists (select from unnest(v_weights) as w where (w between 0 and 1e6) is not true)
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a part of the query is out of bounds',
+      hint = 'limit is 1 to 1,000, recall above 0 and at most 1, weights are not negative.';
+  elsif v_vector is not null and (v.collection).model is null then
+    raise exception using
+      errcode = 'PT422',
+      message = format('the collection %s has no vectors', (v.collection).name),
+      hint = 'It was opened without a model, and is searched by words.';
+  end if;
+
+  v_where := format(
+    '%1$s and (t.valid_from is null or t.valid_from <= %2$L) and (t.valid_to is null or t.valid_to > %2$L)'
+    ' and (t.expires_at is null or t.expires_at > %3$L) and %4$s and %5$s',
+    v.own, v_as_of,
+    to_char(v_now at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    case when p_query -> 'include_archived' = 'true' then 'true' else 'not t.archived' end,
+    haive_private.memory_condition(p_query -> 'filter')
+  );
+
+  -- The words of the query, the rarest first; those that no memory has add nothing.
+  select
+    coalesce(sum(s.memories), 0)::double precision as memories,
+    greatest(coalesce(sum(s.text_words), 0)::double precision, 1) as text_words,
+    greatest(coalesce(sum(s.all_words), 0)::double precision, 1) as all_words
+  into v_size
+  from haive_private.memory_sizes as s
+  where s.tenant_id = v.tenant and s.collection = (v.collection).name;
+  select
+    coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}') as lexemes,
+    array_agg(ln(1 + greatest(v_size.memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
+      order by f.in_all, f.lexeme) as of_text,
+    array_agg(ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
+      order by f.in_all, f.lexeme) as of_all,
+    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched) as rare,
+    string_agg(
+      format(
+        '%s * (t.words @@ %L)::int',
+        ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5)),
+        quote_literal(f.lexeme)
+      ), ' + '
+    ) filter (where f.place <= 16) as prescore
+  into v_terms
+  from (
+    select
+      g.*,
+      coalesce(sum(g.in_all) over (
+        order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
+      ), 0) as before,
+      row_number() over (order by g.in_all, g.lexeme) as place
+    from (
+      select
+        w.lexeme, sum(w.in_text)::double precision as in_text,
+        sum(w.in_all)::double precision as in_all
+      from haive_private.memory_words as w
+      where
+        w.tenant_id = v.tenant and w.collection = (v.collection).name
+        and w.lexeme = any(tsvector_to_array(to_tsvector(v_language, v_text)))
+      group by w.lexeme
+      having sum(w.in_all) > 0
+      order by 3, 1
+      limit 64
+    ) as g
+  ) as f;
+  if v_weights[1] + v_weights[2] > 0 and v_terms.rare is not null then
+    v_rare := v_terms.rare;
+    v_prescore := v_terms.prescore;
+  end if;
+  v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
+
+  if v_vector is not null and v_weights[3] > 0 then
+    begin
+      v_near := haive_private.nearest_memories(
+        v.collection, v_where,
+        coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
+        -- Alone, the nearest are the answer; with other signals one that is not may be better.
+        case
+          when v_rare = '' and v_weights[4] + v_weights[5] + v_weights[6] = 0 then v_limit
+          when v_rare = '' and v_spoken = '  ' and v_weights[5] + v_weights[6] = 0 then v_limit
+          else greatest(100, 3 * v_limit)
+        end,
+        v_recall
+      );
+    exception
+      when data_exception or invalid_text_representation or numeric_value_out_of_range then
+        raise exception using
+          errcode = 'PT422',
+          message = 'the vector of the query cannot be read',
+          hint = format('It is a text such as [1,2] of %s finite numbers.', (v.collection).dimensions);
+    end;
+    v_distance := format(
+      'nullif(%1$s(t.vec operator(%2$s.%3$s) %4$L::%2$s.%5$I), ''NaN'')',
+      case when (v.collection).metric = 'cosine' then '1 - ' else '-' end,
+      haive_private.vector_schema(),
+      case (v.collection).metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
+      v_vector, (v.collection).storage
+    );
+  end if;
+
+  execute format(
+    $q$
+      with matched as materialized (
+        select t.id, t.words from %1$s as t
+        where $1 <> '' and %2$s and t.words @@ $1::tsquery
+        limit $2
+      ),
+      weighed as (
+        select t.id from matched as t order by %3$s desc, t.id limit $3
+      ),
+      found as materialized (
+        select w.id from weighed as w
+        union
+        select u.id from unnest($4) as u (id)
+      ),
+      -- A query that matches less than was asked for still gets what passes the filter.
+      rest as (
+        select t.id from %1$s as t
+        where (select count(*) from found) < $5 and %2$s
+        order by t.id desc
+        limit $5
+      ),
+      candidates as (
+        select f.id from found as f
+        union
+        select r.id from rest as r
+      ),
+      signals as materialized (
+        select
+          t.id,
+          coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+          %4$s as vector,
+          case
+            when btrim(t.metadata ->> 'speaker') <> '' and strpos(
+              $6, ' ' || btrim(regexp_replace(
+                lower(t.metadata ->> 'speaker'), '[^[:alnum:]]+', ' ', 'g'
+              )) || ' '
+            ) > 0 then 1 else 0
+          end as speaker,
+          case
+            when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
+              then power(
+                0.5, least(1000, greatest(0, extract(epoch from (
+                  $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                )) / 86400 / $8))::double precision
+              )
+            else 0
+          end as recency,
+          coalesce(t.importance, 0) as importance
+        from candidates as c
+        join %1$s as t on t.id = c.id
+        cross join lateral (
+          -- BM25 with k1 = 1.2 and b = 0.75, as Robertson and Zaragoza have it, of both texts at once.
+          select
+            sum(
+              $10[x.term] * x.tf * 2.2
+              / (x.tf + 1.2 * (0.25 + 0.75 * x.text_words * $14 / $12))
+            ) as words,
+            sum(
+              $11[x.term] * x.tf_all * 2.2
+              / (x.tf_all + 1.2 * (0.25 + 0.75 * x.all_words * $14 / $13))
+            ) as context
+          from (
+            select
+              array_position($9, u.lexeme) as term,
+              cardinality(array_positions(u.weights, 'A'))::double precision as tf,
+              cardinality(u.positions)::double precision as tf_all,
+              sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
+              sum(cardinality(u.positions)) over () as all_words
+            from unnest(t.words) as u
+            where cardinality($9) > 0
+          ) as x
+          where x.term is not null
+        ) as b
+      ),
+      scaled as (
+        select
+          s.id,
+          $15[1] * coalesce(
+            (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
+            (s.words > 0)::int
+          ) as words,
+          $15[2] * coalesce(
+            (s.context - min(s.context) over ())
+            / nullif(max(s.context) over () - min(s.context) over (), 0),
+            (s.context > 0)::int
+          ) as context,
+          $15[3] * coalesce(
+            (s.vector - min(s.vector) over ())
+            / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+            (s.vector is not null)::int
+          ) as vector,
+          $15[4] * coalesce(
+            (s.speaker - min(s.speaker) over ())::double precision
+            / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
+          ) as speaker,
+          $15[5] * coalesce(
+            (s.recency - min(s.recency) over ())
+            / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
+          ) as recency,
+          $15[6] * coalesce(
+            (s.importance - min(s.importance) over ())
+            / nullif(max(s.importance) over () - min(s.importance) over (), 0),
+            (s.importance > 0)::int
+          ) as importance
+        from signals as s
+      ),
+      best as (
+        select
+          s.*, s.words + s.context + s.vector + s.speaker + s.recency + s.importance as score
+        from scaled as s
+        order by score desc, s.id
+        limit $5
+      )
+      select coalesce(
+        json_agg(
+          case
+            when $16 then json_build_object(
+              'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
+                'words', b.words, 'context', b.context, 'vector', b.vector, 'speaker', b.speaker,
+                'recency', b.recency, 'importance', b.importance
+              )
+            )
+            else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
+          end
+          order by b.score desc, b.id
+        ),
+        '[]'
+      )
+      from best as b
+      join %1$s as t on t.id = b.id
+    $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+  ) into v_answer using
+    v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
+    v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
+    v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false);
+  if v.audit_reads then
+    perform haive_private.audit_read(
+      'search_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),
+      json_array_length(v_answer)
+    );
+  end if;
+  return v_answer;
+end;
+$$;
+
+alter function haive_private.search_memories(text, text, jsonb) owner to haive_writer;
+
+comment on function haive_private.search_memories(text, text, jsonb) is
+'What haive.search_memories does, for a caller without rights on the tables.';
+
+create or replace function haive.search_memories(
+  collection text, query jsonb, tenant text default null
+)
+returns json
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.search_memories(
+    search_memories.tenant, search_memories.collection, search_memories.query
+  )
+$$;
+
+comment on function haive.search_memories(text, jsonb, text) is
+'The best memories for {text, vector, limit, filter, weights, now, as_of, include_archived, recall, '
+'parts}, of which limit is needed: a list of {id, metadata, score} and, where wanted, parts, best '
+'first. weights has words, context, vector, speaker, recency and importance, each scaled to 0…1 over '
+'the candidates, and recency_half_life in days.';

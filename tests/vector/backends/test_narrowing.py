@@ -1,0 +1,67 @@
+"""What is asked of a service has all rows that pass, and is them where it says so."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from filtering import filters, metadata
+from hypothesis import given, settings
+
+from haive.core.persistence.vector.backends._narrowing import (
+    Between,
+    Both,
+    Either,
+    Has,
+    Narrow,
+    narrow,
+    numbers,
+    terms,
+)
+from haive.core.persistence.vector.filters import matches, parse
+
+
+def found(where: Narrow | None, record: dict[str, Any]) -> bool:
+    match where:
+        case None:
+            return True
+        case Has(wanted):
+            return not set(wanted).isdisjoint(terms(record))
+        case Between(key, compared, bound):
+            has = numbers(record)
+            return key in has and bool(getattr(operator, _names(compared))(has[key], bound))
+        case Both(parts):
+            return all(found(part, record) for part in parts)
+        case Either(parts):
+            return any(found(part, record) for part in parts)
+        case _:
+            return not found(where.part, record)
+
+
+def _names(compared: str) -> str:
+    return {"gte": "ge", "lte": "le"}.get(compared, compared)
+
+
+@settings(max_examples=600, deadline=None)
+@given(filters(), metadata())
+def test_no_row_is_lost_and_doubts_are_named(where: dict[str, Any], record: Any) -> None:
+    parsed = parse(where)
+    passes = matches(parsed, record)
+    for negations in (True, False):
+        narrowed = narrow(parsed, negations=negations)
+        asked = found(narrowed.where, record)
+        assert asked or not passes
+        sure = narrowed.doubts is not None and narrowed.doubts.isdisjoint(terms(record))
+        if sure:
+            assert asked is passes
+
+
+def test_what_is_looked_up_is_exact_without_reading() -> None:
+    for where in (
+        {"user_id": "u"}, {"kind": {"$in": ["turn", "note"]}}, {"n": {"$ne": 1}},
+        {"topic": {"$exists": False}}, {"tags": {"$contains": 3}},
+    ):  # fmt: skip
+        assert narrow(parse(where)).doubts == frozenset()
+    without = narrow(parse({"valid_to": {"$exists": False}}), negations=False)
+    assert without.doubts == frozenset()
+    assert narrow(parse({"topic": {"$exists": False}}), negations=False).doubts is None

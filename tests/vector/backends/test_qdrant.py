@@ -1,0 +1,155 @@
+"""What is Qdrant's own: where it is, what it has not, and what it refuses."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from making import collection, record
+from qdrant_client import AsyncQdrantClient
+
+from haive.core.persistence.errors import (
+    AccessDeniedError,
+    CollectionMismatchError,
+    ConfigurationError,
+    DatabaseError,
+    UnavailableError,
+)
+from haive.core.persistence.vector.backends import qdrant
+from haive.core.persistence.vector.backends.qdrant import QdrantBackend
+from haive.core.persistence.vector.config import IndexType
+
+
+async def test_a_folder_keeps_memories(tmp_path: Path) -> None:
+    kept = record("kept")
+    for _ in range(2):
+        backend = QdrantBackend(path=str(tmp_path))
+        await backend.open(collection())
+        await backend.put([kept])
+        await backend.aclose()
+    backend = QdrantBackend(path=str(tmp_path))
+    await backend.open(collection())
+    assert await backend.count(None) == 1
+    await backend.aclose()
+
+
+async def test_a_client_that_was_given_is_not_closed() -> None:
+    client = AsyncQdrantClient(":memory:")
+    backend = QdrantBackend(client=client)
+    await backend.open(collection())
+    await backend.aclose()
+    with pytest.raises(ConfigurationError, match="not open"):
+        await backend.count(None)
+    assert await client.collection_exists("memories")
+    await client.close()
+
+
+def test_without_a_url_the_setting_and_its_variable_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("QDRANT_URL", raising=False)
+    with pytest.raises(ConfigurationError, match=r"Pass url, or set QDRANT_URL\."):
+        QdrantBackend()
+
+
+@pytest.mark.parametrize("missing", ["qdrant_client", "snowballstemmer"])
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'haive-persistence\[qdrant\]'"):
+        QdrantBackend(location=":memory:")
+
+
+async def test_an_index_that_qdrant_has_not_is_refused() -> None:
+    backend = QdrantBackend(location=":memory:")
+    with pytest.raises(ConfigurationError, match="hnsw, flat or binary"):
+        await backend.open(collection(index_type=IndexType.IVFFLAT))
+
+
+async def test_a_collection_of_somebody_else_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(qdrant, "_TRIES", 2)
+    client = AsyncQdrantClient(":memory:")
+    await client.create_collection("memories", {})
+    with pytest.raises(CollectionMismatchError, match="not one of ours"):
+        await QdrantBackend(client=client).open(collection())
+    await client.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, AccessDeniedError), (403, AccessDeniedError), (429, UnavailableError),
+     (503, UnavailableError), (400, DatabaseError)],
+)  # fmt: skip
+async def test_errors_of_the_server_are_told_apart(status: int, error: type[Exception]) -> None:
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"status": {"error": "quotes a secret"}}, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", refuse)
+    async with TestServer(app) as server:
+        backend = QdrantBackend(url=str(server.make_url("/")))
+        with pytest.raises(error) as caught:
+            await backend.open(collection())
+        assert "secret" not in str(caught.value)
+        await backend.aclose()
+
+
+async def test_a_server_that_is_not_there_may_be_tried_again(unused_tcp_port: int) -> None:
+    backend = QdrantBackend(url=f"http://127.0.0.1:{unused_tcp_port}")
+    with pytest.raises(UnavailableError):
+        await backend.open(collection())
+    await backend.aclose()
+
+
+async def test_what_a_server_is_asked_for_a_binary_collection() -> None:
+    """The requests themselves: the local mode has neither indexes nor their parameters."""
+    asked: list[tuple[str, str, Any]] = []
+    facts: dict[str, Any] = {}
+
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else None
+        asked.append((request.method, request.path, body))
+        result: Any = True
+        if request.path.endswith("/exists"):
+            result = {"exists": False}
+        elif request.path.endswith("/points/count"):
+            result = {"count": 5_000}
+        elif request.path.endswith("/points/query"):
+            result = {"points": []}
+        elif request.path.endswith("/points/scroll"):
+            result = {"points": [], "next_page_offset": None}
+        elif request.path.endswith("/points") and request.method == "PUT":
+            facts.update(body["points"][0]["payload"])
+            result = {"operation_id": 1, "status": "completed"}
+        elif request.path.endswith("/points"):
+            result = [{"id": body["ids"][0], "payload": facts}]
+        elif request.path.endswith("/index"):
+            result = {"operation_id": 1, "status": "completed"}
+        return web.json_response({"result": result, "status": "ok", "time": 0.001})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        backend = QdrantBackend(url=str(server.make_url("/")), tenant="acme")
+        wanted = collection(index_type=IndexType.BINARY, m=24, ef_construction=99)
+        assert await backend.open(wanted) == wanted
+        (made,) = (
+            body
+            for method, path, body in asked
+            if (method, path) == ("PUT", "/collections/memories")
+        )
+        vectors = made["vectors"]["memory"]
+        assert (vectors["size"], vectors["distance"]) == (8, "Cosine")
+        assert vectors["hnsw_config"] == {"m": 24, "ef_construct": 99}
+        assert vectors["quantization_config"] == {"binary": {"always_ram": True}}
+        indexed = {body["field_name"] for _, path, body in asked if path.endswith("/index")}
+        assert indexed == {"tenant", "terms"}
+        assert await backend.count(None) == 5_000
+        must = asked[-1][2]["filter"]["must"]
+        assert must == [{"key": "tenant", "match": {"value": "acme"}}]
+        await backend.aclose()

@@ -1,0 +1,57 @@
+"""Backends to run the suite over. To add one, write what makes it and name it in FACTORIES."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import uuid_utils
+from qdrant_client import AsyncQdrantClient
+
+from haive.core.persistence.vector.backends.protocol import MemoryBackend
+from haive.core.persistence.vector.backends.qdrant import QdrantBackend
+from haive.core.persistence.vector.config import IndexType
+from haive.core.persistence.vector.records import Collection, Record
+
+#: Makes a tenant's backend, not open yet, over a service that a test has for itself.
+Make = Callable[[str], Awaitable[MemoryBackend]]
+Factory = Callable[[], AbstractAsyncContextManager[Make]]
+WIDTH = 8
+
+
+@asynccontextmanager
+async def qdrant() -> AsyncIterator[Make]:
+    client = AsyncQdrantClient(":memory:")
+
+    async def make(tenant: str) -> MemoryBackend:
+        return QdrantBackend(tenant=tenant, client=client)
+
+    yield make
+    await client.close()
+
+
+FACTORIES: dict[str, Factory] = {"qdrant": qdrant}
+
+
+def collection(**changes: Any) -> Collection:
+    facts: dict[str, Any] = {
+        "name": "memories", "model": "model-a", "dimensions": WIDTH, "metric": "cosine",
+        "language": "english", "index_type": IndexType.HNSW, "m": 16, "ef_construction": 64,
+    }  # fmt: skip
+    return Collection(**{**facts, **changes})
+
+
+def unit(seed: int, width: int = WIDTH) -> Any:
+    vector = np.random.default_rng(seed).standard_normal(width)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+def record(text: str = "", *, seed: int | None = 0, **metadata: Any) -> Record:
+    return Record(
+        id=str(UUID(bytes=uuid_utils.uuid7().bytes)),
+        metadata={"text": text, **metadata},
+        vector=None if seed is None else unit(seed),
+    )
