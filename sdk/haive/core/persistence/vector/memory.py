@@ -7,7 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from haive.core.persistence.embedding import HashingEmbedder, OpenAIEmbedder
+from haive.core.persistence.embedding import (
+    HashingEmbedder,
+    MiniLMEmbedder,
+    OpenAIEmbedder,
+)
 from haive.core.persistence.errors import InvalidInputError, NotFoundError
 from haive.core.persistence.models import aware
 from haive.core.persistence.vector._adding import Note, add_notes
@@ -32,6 +36,7 @@ from haive.core.persistence.vector._values import time_text
 from haive.core.persistence.vector.config import MemoryConfig
 from haive.core.persistence.vector.filters import Comparison, Operator, parse
 from haive.core.persistence.vector.models import MemoryKind, MemoryStats
+from haive.core.persistence.vector.reranking.late_interaction import LateInteraction
 from haive.core.persistence.vector.reranking.sentences import SentenceReranker
 
 if TYPE_CHECKING:
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from uuid import UUID
 
+    from haive.core.persistence.embedding import Embedder
     from haive.core.persistence.models import Conversation, Message
     from haive.core.persistence.store import Store
     from haive.core.persistence.vector.backends.protocol import MemoryBackend
@@ -67,7 +73,8 @@ class VectorMemory:
             environment if not given, ``DATABASE_URL`` or ``SUPABASE_URL`` and a key.
         backend: What keeps the memories, in place of ``vector_store``.
         tenant: Whose memories, where the vector database is not the store's.
-        reranker: What ``rerank=True`` asks; the sentences of each memory are compared if not given.
+        reranker: What ``rerank=True`` asks. If not given, the tokens of each memory are compared
+            where MiniLM makes the vectors, and its sentences where not.
         clock: What time it is.
 
     Raises:
@@ -347,7 +354,7 @@ class VectorMemory:
         if include_metadata:
             return hits
         plain: dict[str, Any] = {
-            "metadata": {}, "keywords": (), "sources": (), "context": None, "context_id": None,
+            "metadata": {}, "keywords": (), "sources": (), "context": None, "context_ids": (),
         }  # fmt: skip
         return [replace(hit, memory=replace(hit.memory, **plain)) for hit in hits]
 
@@ -528,13 +535,12 @@ class VectorMemory:
                     )
                     self._own_backend = True
                 wanted = collection_of(self.config, self._embedder)
-                meaning = self._embedder or HashingEmbedder()
                 self._shelf = Shelf(
                     backend=self._backend,
                     collection=await self._backend.open(wanted),
                     config=self.config,
                     embedder=self._embedder,
-                    reranker=self._reranker or SentenceReranker(meaning),
+                    reranker=self._reranker or _reranker_of(self._embedder),
                     clock=self._clock,
                 )
         return self._shelf
@@ -543,3 +549,9 @@ class VectorMemory:
         if self._store is None:
             self._store, self._own_store = await store_from_environment(), True
         return self._store
+
+
+def _reranker_of(embedder: Embedder | None) -> Reranker:
+    if isinstance(embedder, MiniLMEmbedder):
+        return LateInteraction(embedder)
+    return SentenceReranker(embedder or HashingEmbedder())
