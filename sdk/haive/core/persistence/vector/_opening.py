@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from haive.core.persistence.config import PersistenceConfig
 from haive.core.persistence.embedding import MiniLMEmbedder, OpenAIEmbedder
-from haive.core.persistence.errors import ConfigurationError, UnsupportedOperationError
+from haive.core.persistence.errors import ConfigurationError
 from haive.core.persistence.postgres import PostgresStore
 from haive.core.persistence.supabase import SupabaseStore
 from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
@@ -110,17 +110,31 @@ async def backend_of(
 
     Raises:
         ConfigurationError: Its extra is not installed, or its address or key is missing.
-        UnsupportedOperationError: This version has no such backend.
     """
     if vector_store == "pgvector":
+        if config.url is not None:
+            raise ConfigurationError(
+                "url is the address of another vector database.",
+                hint="Pass store=, or set DATABASE_URL, for pgvector.",
+            )
         return PgvectorBackend(await open_store())
+    # Each of these needs an extra, so it is imported where it is asked for.
     if vector_store == "qdrant":
-        from haive.core.persistence.vector.backends.qdrant import (  # noqa: PLC0415
-            QdrantBackend,  # each of these needs an extra
+        from haive.core.persistence.vector.backends.qdrant import QdrantBackend  # noqa: PLC0415
+
+        url = config.url or os.environ.get("QDRANT_URL")
+        if url == ":memory:":
+            return QdrantBackend(tenant=tenant, location=url)
+        return QdrantBackend(tenant=tenant, url=url, api_key=config.api_key)
+    if vector_store == "pinecone":
+        from haive.core.persistence.vector.backends.pinecone import (  # noqa: PLC0415
+            PineconeBackend,
         )
 
-        return QdrantBackend(tenant=tenant, url=config.url, api_key=config.api_key)
-    raise UnsupportedOperationError(f"There is no backend for {vector_store}.")
+        return PineconeBackend(tenant=tenant, url=config.url, api_key=config.api_key)
+    from haive.core.persistence.vector.backends.weaviate import WeaviateBackend  # noqa: PLC0415
+
+    return WeaviateBackend(tenant=tenant, url=config.url, api_key=config.api_key)
 
 
 async def store_from_environment() -> Store:
