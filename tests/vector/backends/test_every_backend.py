@@ -232,7 +232,7 @@ async def test_words_and_vectors_are_fused_and_parts_add_up(backend: MemoryBacke
 async def test_context_speaker_recency_and_importance_count_as_weighted(
     backend: MemoryBackend,
 ) -> None:
-    zero = {"words": 0, "context": 0, "vector": 0, "speaker": 0}
+    zero = {"words": 0, "context": 0, "vector": 0, "neighbours": 0, "speaker": 0}
     best = {
         "context": record("Yes.", context="Do you like jazz?"),
         "speaker": record("I swim.", speaker="Ana Lima"),
