@@ -36,15 +36,15 @@ def check_sizes(chunk_size: int, chunk_overlap: int) -> None:
     """Refuse sizes that no text can be cut by.
 
     Raises:
-        InvalidInputError: ``chunk_size`` is under 8, or ``chunk_overlap`` not under half of it.
+        InvalidInputError: ``chunk_size`` is under 8, or ``chunk_overlap`` under 0.
     """
     for name, value in (("chunk_size", chunk_size), ("chunk_overlap", chunk_overlap)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise InvalidInputError(f"{name} is a number of tokens.")
     if chunk_size < 8:
         raise InvalidInputError("chunk_size is 8 tokens or more.")
-    if not 0 <= chunk_overlap <= chunk_size // 2:
-        raise InvalidInputError("chunk_overlap is from 0 to half of chunk_size.")
+    if chunk_overlap < 0:
+        raise InvalidInputError("chunk_overlap is 0 tokens or more.")
 
 
 def chunks(text: str, *, chunk_size: int = 512, chunk_overlap: int = 50) -> list[str]:
@@ -52,7 +52,7 @@ def chunks(text: str, *, chunk_size: int = 512, chunk_overlap: int = 50) -> list
 
     Pieces end where sentences or lines end, and within one only where it is too long itself, then
     between words. Each piece begins again with the last sentences of the one before, as far as
-    they have ``chunk_overlap`` tokens.
+    they have ``chunk_overlap`` tokens, and at most half of a piece.
     """
     if estimate_tokens(text) <= chunk_size:
         return [text] if text.strip() else []
@@ -63,7 +63,7 @@ def chunks(text: str, *, chunk_size: int = 512, chunk_overlap: int = 50) -> list
         if held and sum(each for _, each in held) + size > chunk_size:
             if fresh:
                 pieces.append("".join(kept for kept, _ in held).strip())
-            held = _end(held, min(chunk_overlap, chunk_size - size))
+            held = _end(held, min(chunk_overlap, chunk_size // 2, chunk_size - size))
             fresh = False
         held.append((part, size))
         fresh = fresh or bool(part.strip())

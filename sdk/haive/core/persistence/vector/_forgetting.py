@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.vector._chunks import context_of
-from haive.core.persistence.vector._keywords import keywords
+from haive.core.persistence.vector._keywords import has_keyword, keywords
 from haive.core.persistence.vector._shelf import PAGE, batches
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.models import DERIVED, ForgetResult, Memory, MemoryKind
@@ -41,6 +41,8 @@ async def forget(shelf: Shelf, ids: Iterable[str]) -> ForgetResult:
 
 async def change(shelf: Shelf, memory: Memory) -> tuple[str, ...]:
     """Write a memory whose text has changed, and what was made of it anew; the ids of that."""
+    left = tuple(word for word in memory.keywords if has_keyword(memory.text, word))
+    memory = replace(memory, keywords=left)
     rebuilt = await _cascade(shelf, {}, {memory.id: memory})
     await shelf.write([memory])
     return tuple(sorted(rebuilt))

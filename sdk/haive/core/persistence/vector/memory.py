@@ -7,7 +7,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
-from haive.core.persistence.embedding import HashingEmbedder, MiniLMEmbedder
+from haive.core.persistence.embedding import (
+    HashingEmbedder,
+    MiniLMEmbedder,
+    OpenAIEmbedder,
+)
 from haive.core.persistence.errors import InvalidInputError, NotFoundError
 from haive.core.persistence.models import aware
 from haive.core.persistence.vector._adding import Note, add_notes
@@ -122,6 +126,8 @@ class VectorMemory:
         if self._own_store and self._store is not None:
             store, self._store, self._own_store = self._store, None, False
             await store.aclose()
+        if self.config.embedder is None and isinstance(self._embedder, OpenAIEmbedder):
+            await self._embedder.aclose()
 
     # -- remembering -----------------------------------------------------------------------------
 
@@ -148,7 +154,7 @@ class VectorMemory:
                 ``timestamp``, ``user_id``, ``trust`` and ``writer`` mean ours; ``timestamp`` is
                 that of messages which have none. ``conversation_id`` names messages without one.
             chunk_size: Tokens of a memory; a longer message is cut where sentences end.
-            chunk_overlap: Tokens that the pieces of one message share.
+            chunk_overlap: Tokens that the pieces of one message share, at most half of one.
             extract_keywords: Whether its telling words are kept with the turns and by themselves.
             generate_summary: Whether the memory of the whole is a summary that searches find.
 
@@ -199,7 +205,7 @@ class VectorMemory:
         Raises:
             InvalidInputError: Something cannot be stored.
             NotFoundError: There is no memory to supersede.
-            ConflictError: That one is superseded already.
+            ConflictError: That one is superseded already, or the id is taken by another text.
             ModelError: There is no vector; nothing was stored.
         """
         note = Note(
@@ -521,7 +527,12 @@ class VectorMemory:
         async with self._opening:
             if self._shelf is None:
                 if self._backend is None:
-                    self._backend = backend_of(self._name, self.config, tenant=self._tenant)
+                    self._backend = await backend_of(
+                        self._name,
+                        self.config,
+                        tenant=self._tenant,
+                        open_store=self._open_store,
+                    )
                     self._own_backend = True
                 wanted = collection_of(self.config, self._embedder)
                 self._shelf = Shelf(
