@@ -2268,27 +2268,6 @@ REVOKE ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_siz
 -- COMMENT FUNCTION list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text)
 COMMENT ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) IS 'The threads of the tenant by their names, with how many checkpoints they have and of what size.';
 
--- ACL FUNCTION measure_memory_recall(collection text, samples integer, tenant text)
-GRANT ALL ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) FROM PUBLIC;
-
--- COMMENT FUNCTION measure_memory_recall(collection text, samples integer, tenant text)
-COMMENT ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) IS 'Measures, for services, which share of the nearest the index of a collection finds of a tenant''s memories when it looks at 40 to 1,000 candidates, and keeps it: searches take as many as the wanted recall needs. Returns {candidates: recall}; nothing where there are so few that all are compared.';
-
--- FUNCTION measure_memory_recall(text, integer, text)
-CREATE FUNCTION haive.measure_memory_recall(collection text, samples integer DEFAULT 30, tenant text DEFAULT NULL::text) RETURNS json
-    LANGUAGE sql
-    SET search_path TO ''
-    AS $$
-  select haive_private.measure_memory_recall(
-    measure_memory_recall.tenant, measure_memory_recall.collection, measure_memory_recall.samples
-  )
-$$;
-
-
-ALTER FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) OWNER TO postgres;
-
 -- ACL TABLE members
 GRANT SELECT ON TABLE haive.members TO authenticated;
 GRANT SELECT ON TABLE haive.members TO haive_client;
@@ -2944,7 +2923,7 @@ GRANT ALL ON FUNCTION haive.search_memories(collection text, query jsonb, tenant
 REVOKE ALL ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION search_memories(collection text, query jsonb, tenant text)
-COMMENT ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) IS 'The best memories for {text, vector, limit, filter, weights, now, as_of, include_archived, recall, parts}, of which limit is needed: a list of {id, metadata, score} and, where wanted, parts, best first. weights has words, context, vector, speaker, recency and importance, each scaled to 0…1 over the candidates, and recency_half_life in days.';
+COMMENT ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) IS 'The best memories for {text, vector, limit, filter, weights, now, as_of, include_archived, recall, parts}, of which limit is needed: a list of {id, metadata, score} and, where wanted, parts, best first. weights has words, context, vector, speaker, recency and importance, each scaled to 0…1 over the candidates; neighbours, the share of the first three that a turn has of those beside it; and recency_half_life in days.';
 
 -- FUNCTION search_memories(text, jsonb, text)
 CREATE FUNCTION haive.search_memories(collection text, query jsonb, tenant text DEFAULT NULL::text) RETURNS json
@@ -8971,91 +8950,6 @@ $_$;
 
 ALTER FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) OWNER TO haive_writer;
 
--- ACL FUNCTION measure_memory_recall(p_tenant text, p_collection text, p_samples integer)
-GRANT ALL ON FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) FROM PUBLIC;
-
--- COMMENT FUNCTION measure_memory_recall(p_tenant text, p_collection text, p_samples integer)
-COMMENT ON FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) IS 'What haive.measure_memory_recall does, for a caller without rights on the tables.';
-
--- FUNCTION measure_memory_recall(text, text, integer)
-CREATE FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) RETURNS json
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO ''
-    AS $_$
-declare
-  v record := haive_private.enter_collection(p_tenant, p_collection, true);
-  v_memories bigint;
-  v_all bigint;
-  v_vectors text[];
-  v_vector text;
-  v_candidates int;
-  v_exact text[];
-  v_near text[];
-  v_recalls jsonb := '{}';
-begin
-  if v.actor is not null then
-    raise exception using
-      errcode = 'PT403',
-      message = 'only services measure a collection',
-      hint = 'Call with a secret key, or on a direct connection.';
-  elsif (p_samples between 1 and 1000) is not true then
-    raise exception using
-      errcode = 'PT422',
-      message = 'samples is not between 1 and 1000',
-      hint = 'Each is compared with all memories of the tenant once.';
-  end if;
-  select coalesce(sum(s.memories), 0) into v_memories
-  from haive_private.memory_sizes as s
-  where s.tenant_id = v.tenant and s.collection = (v.collection).name;
-  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= 10000 then
-    return '{}'; -- all are compared anyway
-  end if;
-  select greatest(c.reltuples, v_memories)::bigint into v_all
-  from pg_class as c where c.oid = v.relation::regclass;
-  execute format(
-    $q$
-      select array_agg((s.vec operator(%1$s.+) s.vec operator(%1$s.+) s.other)::text)
-      from (
-        select t.vec, lag(t.vec, 1, t.vec) over (order by t.id desc) as other
-        from %2$s as t tablesample bernoulli (%3$s) repeatable (1)
-        where %4$s and t.vec is not null
-        limit %5$s
-      ) as s
-    $q$, haive_private.vector_schema(), v.relation, least(100, 300.0 * p_samples / v_memories), v.own,
-    p_samples
-  ) into v_vectors;
-  foreach v_vector in array coalesce(v_vectors, '{}') loop
-    v_exact := haive_private.nearest_memories(
-      v.collection, v.own, false, v.tenant, v_vector, 10, 1
-    );
-    foreach v_candidates in array array[40, 64, 100, 160, 250, 400, 640, 1000] loop
-      v_near := haive_private.nearest_memories(
-        v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, v_candidates
-      );
-      v_recalls := v_recalls || jsonb_build_object(
-        v_candidates::text,
-        coalesce((v_recalls ->> v_candidates::text)::double precision, 0) + (
-          select count(*) from unnest(v_exact) as e where e = any(v_near)
-        )::double precision / greatest(cardinality(v_exact), 1) / cardinality(v_vectors)
-      );
-    end loop;
-  end loop;
-  perform pg_advisory_xact_lock(
-    hashtextextended('haive/memory words/' || v.tenant || '/' || (v.collection).name, 0)
-  );
-  perform haive_private.gather_memory_words(v.tenant, (v.collection).name, 0);
-  update haive_private.memory_sizes as s
-  set recalls = v_recalls
-  where s.tenant_id = v.tenant and s.collection = (v.collection).name and s.part = 0;
-  return v_recalls;
-end;
-$_$;
-
-
-ALTER FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) OWNER TO haive_writer;
-
 -- ACL FUNCTION memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text)
 REVOKE ALL ON FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) FROM PUBLIC;
 
@@ -9491,8 +9385,7 @@ CREATE TABLE haive_private.memory_sizes (
     part bigint NOT NULL,
     memories bigint NOT NULL,
     text_words bigint NOT NULL,
-    all_words bigint NOT NULL,
-    recalls jsonb
+    all_words bigint NOT NULL
 );
 
 
@@ -9504,9 +9397,6 @@ CREATE POLICY "functions work in the tenant they entered" ON haive_private.memor
 -- CONSTRAINT memory_sizes memory_sizes_pkey
 ALTER TABLE ONLY haive_private.memory_sizes
     ADD CONSTRAINT memory_sizes_pkey PRIMARY KEY (tenant_id, collection, part);
-
--- COMMENT COLUMN memory_sizes.recalls
-COMMENT ON COLUMN haive_private.memory_sizes.recalls IS 'Which share of the nearest an index finds when it looks at so many candidates, measured on the tenant''s own memories: {"64": 0.96}; in part 0, and null until it was measured.';
 
 -- ACL FUNCTION memory_stats(p_tenant text, p_collection text)
 GRANT ALL ON FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) TO authenticated;
@@ -10816,8 +10706,8 @@ CREATE DOMAIN haive_private.namespace AS text COLLATE pg_catalog."C"
 
 ALTER DOMAIN haive_private.namespace OWNER TO postgres;
 
--- FUNCTION nearest_memories(haive_private.memory_collections, text, boolean, text, text, integer, double precision, integer)
-CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer DEFAULT NULL::integer) RETURNS text[]
+-- FUNCTION nearest_memories(haive_private.memory_collections, text, boolean, text, text, integer, double precision)
+CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
@@ -10832,7 +10722,6 @@ declare
   v_all bigint;
   v_share double precision;
   v_few boolean := true;
-  v_recalls jsonb;
   v_ef int;
   v_wide int := p_limit;
   v_settings text[];
@@ -10844,7 +10733,7 @@ begin
     p_vector, p_collection.storage
   );
   -- Of the tenant, exactly; of all, as the last analyze left it.
-  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_tenant_rows, v_recalls
+  select coalesce(sum(s.memories), 0) into v_tenant_rows
   from haive_private.memory_sizes as s
   where s.tenant_id = p_tenant and s.collection = p_collection.name;
   if p_collection.index_type <> 'flat' and p_recall < 1 and v_tenant_rows > c_few then
@@ -10867,26 +10756,14 @@ begin
   end if;
 
   if not v_few then
-    -- As it was measured, on a sample, so with something in hand; else as it usually is.
-    select min(m.candidates::int) into v_ef
-    from jsonb_each_text(v_recalls) as m (candidates, recall)
-    where m.recall::double precision >= (1 + 2 * p_recall) / 3;
     v_ef := case
-      when p_candidates is not null then p_candidates
-      when v_ef is not null then v_ef
-      when v_recalls is not null then 1000
       when p_recall <= 0.95 then 40 when p_recall <= 0.975 then 64 when p_recall <= 0.985 then 100
       when p_recall <= 0.99 then 160 when p_recall <= 0.995 then 250 else 500
     end;
     -- By the bits is not quite by distance: more are fetched, and sorted again.
     if p_collection.index_type = 'binary' then
       v_wide := greatest(
-        p_limit,
-        case
-          when p_candidates is not null or v_recalls is not null then v_ef
-          when p_recall > 0.97 then 400
-          else 200
-        end
+        p_limit, 20 * least(p_limit, 10), case when p_recall > 0.97 then 400 else 200 end
       );
       v_order := format(
         '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
@@ -10910,7 +10787,7 @@ begin
     else
       v_done := set_config('hnsw.ef_search', least(1000, greatest(v_ef, v_wide))::text, true);
       v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
-      v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
+      v_done := set_config('hnsw.max_scan_tuples', '40000', true);
     end if;
     execute format(
       $q$
@@ -10950,13 +10827,13 @@ end;
 $_$;
 
 
-ALTER FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) OWNER TO haive_writer;
 
--- ACL FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer)
-REVOKE ALL ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) FROM PUBLIC;
+-- ACL FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision)
+REVOKE ALL ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) FROM PUBLIC;
 
--- COMMENT FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer)
-COMMENT ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) IS 'The memories whose vectors are nearest, nearest first.';
+-- COMMENT FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision)
+COMMENT ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) IS 'The memories whose vectors are nearest, nearest first.';
 
 -- ACL FUNCTION nested(p_path text[], p_value jsonb)
 GRANT ALL ON FUNCTION haive_private.nested(p_path text[], p_value jsonb) TO haive_writer;
@@ -11272,11 +11149,6 @@ begin
     $q$, v_table, v_type, 'pg_catalog.' || v_row.language
   );
   execute format('alter table %s alter column tokens set storage external', v_table);
-  if v_bytes between 1 and 3000 then
-    -- Beside the row, each vector that is compared would be one more look into an index.
-    execute format('alter table %s alter column vec set storage plain', v_table);
-    execute format('alter table %s set (toast_tuple_target = 4080)', v_table);
-  end if;
   execute format(
     'comment on table %s is %L', v_table,
     'Memories: a collection of haive.open_memory_collection. Written by the functions of haive, or by '
@@ -13294,7 +13166,7 @@ declare
   v_now timestamptz;
   v_recall double precision;
   v_half_life double precision;
-  v_weights double precision[]; -- words, context, vector, speaker, recency, importance
+  v_weights double precision[]; -- words, context, vector, speaker, recency, importance, neighbours
   v_vector text := p_query ->> 'vector';
   v_text text := left(coalesce(p_query ->> 'text', ''), 20000);
   v_spoken text;
@@ -13305,7 +13177,6 @@ declare
   v_rare text := ''; -- a tsquery of the words that candidates are found by
   v_prescore text := '0 + 0';
   v_near text[] := '{}';
-  v_alone boolean; -- whether nearness is all that there is to go by
   v_distance text;
   v_answer json;
 begin
@@ -13321,8 +13192,8 @@ begin
     v_weights := array(
       select coalesce((p_query -> 'weights' ->> u.name)::double precision, u.usual)
       from unnest(
-        array['words', 'context', 'vector', 'speaker', 'recency', 'importance'],
-        array[1, 1, 1, 0.3, 0, 0]::double precision[]
+        array['words', 'context', 'vector', 'speaker', 'recency', 'importance', 'neighbours'],
+        array[0.7, 1, 1, 1, 0, 0, 0.25]::double precision[]
       ) with ordinality as u (name, usual, place)
       order by u.place
     );
@@ -13407,14 +13278,19 @@ begin
   end if;
   v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
 
-  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ') and v_weights[5] + v_weights[6] = 0;
   if v_vector is not null and v_weights[3] > 0 then
     begin
       v_near := haive_private.nearest_memories(
         v.collection, v_where,
         coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
         -- Alone, the nearest are the answer; with other signals one that is not may be better.
-        case when v_alone then v_limit else greatest(100, 3 * v_limit) end,
+        case
+          when v_rare = '' and v_weights[4] + v_weights[5] + v_weights[6] + v_weights[7] = 0
+            then v_limit
+          when v_rare = '' and v_spoken = '  ' and v_weights[5] + v_weights[6] + v_weights[7] = 0
+            then v_limit
+          else greatest(100, 3 * v_limit)
+        end,
         v_recall
       );
     exception
@@ -13433,177 +13309,181 @@ begin
     );
   end if;
 
-  if v_alone and cardinality(v_near) = v_limit then
-    -- What follows, without what is zero: half of the time would be its planning.
-    execute format(
-      $q$
-        select coalesce(
-          json_agg(
-            case
-              when $3 then json_build_object(
-                'id', b.id, 'metadata', b.metadata, 'score', b.score, 'parts', json_build_object(
-                  'words', 0, 'context', 0, 'vector', b.score, 'speaker', 0, 'recency', 0,
-                  'importance', 0
+  execute format(
+    $q$
+      with matched as materialized (
+        select t.id, t.words from %1$s as t
+        where $1 <> '' and %2$s and t.words @@ $1::tsquery
+        limit $2
+      ),
+      weighed as (
+        select t.id from matched as t order by %3$s desc, t.id limit $3
+      ),
+      found as materialized (
+        select w.id from weighed as w
+        union
+        select u.id from unnest($4) as u (id)
+      ),
+      -- A query that matches less than was asked for still gets what passes the filter.
+      rest as (
+        select t.id from %1$s as t
+        where (select count(*) from found) < $5 and %2$s
+        order by t.id desc
+        limit $5
+      ),
+      candidates as (
+        select f.id from found as f
+        union
+        select r.id from rest as r
+      ),
+      signals as materialized (
+        select
+          t.id,
+          coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+          %4$s as vector,
+          -- A name or its first word, and no role.
+          case
+            when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
+              and (
+                strpos($6, ' ' || p.name || ' ') > 0
+                or (
+                  length(split_part(p.name, ' ', 1)) > 2
+                  and strpos($6, ' ' || split_part(p.name, ' ', 1) || ' ') > 0
                 )
               )
-              else json_build_object('id', b.id, 'metadata', b.metadata, 'score', b.score)
-            end
-            order by b.score desc, b.id
-          ),
-          '[]'
-        )
-        from (
+              then 1
+            else 0
+          end as speaker,
+          case
+            when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
+              then power(
+                0.5, least(1000, greatest(0, extract(epoch from (
+                  $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                )) / 86400 / $8))::double precision
+              )
+            else 0
+          end as recency,
+          coalesce(t.importance, 0) as importance,
+          case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
+          case
+            when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
+              then (t.metadata ->> 'seq')::bigint
+          end as seq
+        from candidates as c
+        join %1$s as t on t.id = c.id
+        cross join lateral (
           select
-            s.id, s.metadata,
-            $2 * coalesce(
-              (s.vector - min(s.vector) over ())
-              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
-              (s.vector is not null)::int
-            ) as score
-          from (
-            select t.id, t.metadata, %2$s as vector from %1$s as t where t.id = any($1)
-          ) as s
-        ) as b
-      $q$, v.relation, v_distance
-    ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
-  else
-    execute format(
-      $q$
-        with matched as materialized (
-          select t.id, t.words from %1$s as t
-          where $1 <> '' and %2$s and t.words @@ $1::tsquery
-          limit $2
-        ),
-        weighed as (
-          select t.id from matched as t order by %3$s desc, t.id limit $3
-        ),
-        found as materialized (
-          select w.id from weighed as w
-          union
-          select u.id from unnest($4) as u (id)
-        ),
-        -- A query that matches less than was asked for still gets what passes the filter.
-        rest as (
-          select t.id from %1$s as t
-          where (select count(*) from found) < $5 and %2$s
-          order by t.id desc
-          limit $5
-        ),
-        candidates as (
-          select f.id from found as f
-          union
-          select r.id from rest as r
-        ),
-        signals as materialized (
+            btrim(regexp_replace(
+              lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
+            )) as name
+        ) as p
+        cross join lateral (
+          -- BM25 with k1 = 0.9 and b = 0.4, which suit short texts (Trotman 2014), of both at once.
           select
-            t.id,
-            coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
-            %4$s as vector,
-            case
-              when btrim(t.metadata ->> 'speaker') <> '' and strpos(
-                $6, ' ' || btrim(regexp_replace(
-                  lower(t.metadata ->> 'speaker'), '[^[:alnum:]]+', ' ', 'g'
-                )) || ' '
-              ) > 0 then 1 else 0
-            end as speaker,
-            case
-              when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
-                then power(
-                  0.5, least(1000, greatest(0, extract(epoch from (
-                    $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
-                  )) / 86400 / $8))::double precision
-                )
-              else 0
-            end as recency,
-            coalesce(t.importance, 0) as importance
-          from candidates as c
-          join %1$s as t on t.id = c.id
-          cross join lateral (
-            -- BM25 with k1 = 1.2 and b = 0.75, as Robertson and Zaragoza have it, of both texts at once.
-            select
-              sum(
-                $10[x.term] * x.tf * 2.2
-                / (x.tf + 1.2 * (0.25 + 0.75 * x.text_words * $14 / $12))
-              ) as words,
-              sum(
-                $11[x.term] * x.tf_all * 2.2
-                / (x.tf_all + 1.2 * (0.25 + 0.75 * x.all_words * $14 / $13))
-              ) as context
-            from (
-              select
-                array_position($9, u.lexeme) as term,
-                cardinality(array_positions(u.weights, 'A'))::double precision as tf,
-                cardinality(u.positions)::double precision as tf_all,
-                sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
-                sum(cardinality(u.positions)) over () as all_words
-              from unnest(t.words) as u
-              where cardinality($9) > 0
-            ) as x
-            where x.term is not null
-          ) as b
-        ),
-        scaled as (
-          select
-            s.id,
-            $15[1] * coalesce(
-              (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
-              (s.words > 0)::int
+            sum(
+              $10[x.term] * x.tf * 1.9
+              / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
             ) as words,
-            $15[2] * coalesce(
-              (s.context - min(s.context) over ())
-              / nullif(max(s.context) over () - min(s.context) over (), 0),
-              (s.context > 0)::int
-            ) as context,
-            $15[3] * coalesce(
-              (s.vector - min(s.vector) over ())
-              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
-              (s.vector is not null)::int
-            ) as vector,
-            $15[4] * coalesce(
-              (s.speaker - min(s.speaker) over ())::double precision
-              / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
-            ) as speaker,
-            $15[5] * coalesce(
-              (s.recency - min(s.recency) over ())
-              / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
-            ) as recency,
-            $15[6] * coalesce(
-              (s.importance - min(s.importance) over ())
-              / nullif(max(s.importance) over () - min(s.importance) over (), 0),
-              (s.importance > 0)::int
-            ) as importance
-          from signals as s
-        ),
-        best as (
-          select
-            s.*, s.words + s.context + s.vector + s.speaker + s.recency + s.importance as score
-          from scaled as s
-          order by score desc, s.id
-          limit $5
-        )
-        select coalesce(
-          json_agg(
+            sum(
+              $11[x.term] * x.tf_all * 1.9
+              / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
+            ) as context
+          from (
+            select
+              array_position($9, u.lexeme) as term,
+              cardinality(array_positions(u.weights, 'A'))::double precision as tf,
+              cardinality(u.positions)::double precision as tf_all,
+              sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
+              sum(cardinality(u.positions)) over () as all_words
+            from unnest(t.words) as u
+            where cardinality($9) > 0
+          ) as x
+          where x.term is not null
+        ) as b
+      ),
+      scaled as (
+        select
+          s.id, s.talk, s.seq,
+          $15[1] * coalesce(
+            (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
+            (s.words > 0)::int
+          ) as words,
+          $15[2] * coalesce(
+            (s.context - min(s.context) over ())
+            / nullif(max(s.context) over () - min(s.context) over (), 0),
+            (s.context > 0)::int
+          ) as context,
+          $15[3] * coalesce(
+            (s.vector - min(s.vector) over ())
+            / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+            (s.vector is not null)::int
+          ) as vector,
+          $15[4] * coalesce(
+            (s.speaker - min(s.speaker) over ())::double precision
+            / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
+          ) as speaker,
+          $15[5] * coalesce(
+            (s.recency - min(s.recency) over ())
+            / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
+          ) as recency,
+          $15[6] * coalesce(
+            (s.importance - min(s.importance) over ())
+            / nullif(max(s.importance) over () - min(s.importance) over (), 0),
+            (s.importance > 0)::int
+          ) as importance
+        from signals as s
+      ),
+      -- A turn between others that fit is likely to be of the same matter.
+      beside as (
+        select
+          s.*,
+          $15[7] * (
             case
-              when $16 then json_build_object(
-                'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
-                  'words', b.words, 'context', b.context, 'vector', b.vector, 'speaker', b.speaker,
-                  'recency', b.recency, 'importance', b.importance
-                )
-              )
-              else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
+              when lag(s.seq) over talk = s.seq - 1
+                then lag(s.words + s.context + coalesce(s.vector, 0)) over talk
+              else 0
             end
-            order by b.score desc, b.id
-          ),
-          '[]'
-        )
-        from best as b
-        join %1$s as t on t.id = b.id
-      $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
-    ) into v_answer using
-      v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
-      v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false);
-  end if;
+            + case
+              when lead(s.seq) over talk = s.seq + 1
+                then lead(s.words + s.context + coalesce(s.vector, 0)) over talk
+              else 0
+            end
+          ) * (s.talk is not null)::int as neighbours
+        from scaled as s
+        window talk as (partition by s.talk order by s.seq, s.id)
+      ),
+      best as (
+        select
+          s.*,
+          s.words + s.context + s.vector + s.neighbours + s.speaker + s.recency + s.importance
+            as score
+        from beside as s
+        order by score desc, s.id
+        limit $5
+      )
+      select coalesce(
+        json_agg(
+          case
+            when $16 then json_build_object(
+              'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
+                'words', b.words, 'context', b.context, 'vector', b.vector,
+                'neighbours', b.neighbours, 'speaker', b.speaker, 'recency', b.recency,
+                'importance', b.importance
+              )
+            )
+            else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
+          end
+          order by b.score desc, b.id
+        ),
+        '[]'
+      )
+      from best as b
+      join %1$s as t on t.id = b.id
+    $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+  ) into v_answer using
+    v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
+    v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
+    v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false);
   if v.audit_reads then
     perform haive_private.audit_read(
       'search_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),

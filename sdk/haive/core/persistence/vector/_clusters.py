@@ -1,0 +1,73 @@
+"""Memories that are alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haive.core.persistence.vector._shelf import PAGE, batches, spoken
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from haive.core.persistence.vector._shelf import Shelf
+    from haive.core.persistence.vector.models import Memory
+
+# More at once would take memory, and time by their square: what is far apart in time is compared
+# with its neighbours in time alone.
+_AT_ONCE = 20_000
+
+
+async def clusters(
+    memories: Sequence[Memory], threshold: float, shelf: Shelf, *, most: int | None = None
+) -> list[list[Memory]]:
+    """Groups of memories that have a cosine of ``threshold`` or more to the first of the group.
+
+    The first one that is in no group yet begins one and takes what is near to it, the nearest
+    first. So the result depends on the memories and their order alone, and every member is alike
+    to one that is there: a chain of small steps does not make one group of everything.
+
+    Args:
+        memories: In order.
+        threshold: 0 to 1.
+        shelf: Where their vectors are.
+        most: Members of a group.
+    """
+    found: list[list[Memory]] = []
+    for start in range(0, len(memories), _AT_ONCE):
+        part = memories[start : start + _AT_ONCE]
+        vectors = await _vectors(part, shelf)
+        free = np.ones(len(part), dtype=bool)
+        for place, memory in enumerate(part):
+            if not free[place]:
+                continue
+            free[place] = False
+            rest = np.flatnonzero(free)
+            # Rounded, so that the last bits of a sum decide nothing.
+            cosines = np.round(vectors[rest] @ vectors[place], 4)
+            near = rest[cosines >= round(threshold, 4)]
+            ranked = near[np.lexsort((near, -cosines[cosines >= round(threshold, 4)]))]
+            taken = ranked if most is None else ranked[: most - 1]
+            free[taken] = False
+            found.append([memory, *(part[other] for other in sorted(taken.tolist()))])
+    return found
+
+
+async def _vectors(memories: Sequence[Memory], shelf: Shelf) -> NDArray[np.float32]:
+    """The vectors of memories: those that are stored, and of the others new ones."""
+    if shelf.embedder is None:
+        return await shelf.meaning.embed([memory.text for memory in memories])
+    stored: dict[str, NDArray[np.float32]] = {}
+    for batch in batches((memory.id for memory in memories), PAGE):
+        for record in await shelf.backend.get(batch, vectors=True):
+            if record.vector is not None:
+                stored[record.id] = record.vector
+    missing = [memory for memory in memories if memory.id not in stored]
+    if missing:
+        made = await shelf.vectors([spoken(memory) for memory in missing])
+        if made is not None:
+            stored.update((memory.id, made[place]) for place, memory in enumerate(missing))
+    return np.array([stored[memory.id] for memory in memories], dtype=np.float32)

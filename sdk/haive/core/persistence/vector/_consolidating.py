@@ -1,0 +1,292 @@
+"""Makes one memory of several that belong together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence  # noqa: TC003 - an annotation of a frozen value
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.vector._clusters import clusters
+from haive.core.persistence.vector._forgetting import forget, rebuilt_from
+from haive.core.persistence.vector._ids import EPOCH, derived_id
+from haive.core.persistence.vector._importance import IMPORTANT
+from haive.core.persistence.vector._shelf import both
+from haive.core.persistence.vector._values import time_text
+from haive.core.persistence.vector.filters import Comparison, Operator
+from haive.core.persistence.vector.models import (
+    Consolidation,
+    ConsolidationGroup,
+    ConsolidationPlan,
+    Memory,
+    MemoryKind,
+)
+
+if TYPE_CHECKING:
+    from haive.core.persistence.vector._shelf import Shelf
+    from haive.core.persistence.vector.filters import Filter
+
+STRATEGIES = ("hierarchical", "dedupe", "summarize")
+_ORIGINALS = (MemoryKind.TURN.value, MemoryKind.CHUNK.value, MemoryKind.NOTE.value)
+# Above so many levels everything of a user is one cluster, or nothing is alike.
+_LEVELS = 4
+# A summary is made of no more than this: of more, several are made.
+_MOST = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consolidating:
+    """What is to be consolidated, and how."""
+
+    strategy: str
+    threshold: float
+    window: timedelta | None
+    until: datetime | None
+    preserve_important: bool
+    archive: bool
+    where: Filter | None
+
+
+async def consolidate(how: Consolidating, shelf: Shelf, *, dry_run: bool) -> Consolidation:
+    """Consolidate, or say what it would do.
+
+    The plan depends on the originals in the window alone, archived by an earlier run or not, and
+    each group has the id of its sources. So a run that was stopped anywhere is gone on with by
+    another one: what is written is not written again, and the rest is.
+    """
+    if how.strategy not in STRATEGIES:
+        raise InvalidInputError(
+            f"There is no strategy {str(how.strategy)[:40]!r}.",
+            hint=f"There are {', '.join(STRATEGIES)}.",
+        )
+    originals = await _originals(how, shelf)
+    above = await _above(originals, how, shelf)
+    return await _Planner(how, shelf, above).run(originals, dry_run=dry_run)
+
+
+async def _originals(how: Consolidating, shelf: Shelf) -> list[Memory]:
+    """What is in the window: what holds, and is archived at most for a group of ours."""
+    until = how.until or shelf.clock()
+    window = None
+    if how.window is not None:
+        if how.window <= timedelta(0):
+            raise InvalidInputError("time_window is more than nothing.")
+        window = Comparison(("timestamp",), Operator.GTE, time_text(until - how.window))
+    found = await shelf.find(
+        both(
+            Comparison(("kind",), Operator.IN, list(_ORIGINALS)),
+            Comparison(("timestamp",), Operator.LTE, time_text(until)),
+            window,
+            how.where,
+        )
+    )
+    return [
+        memory
+        for memory in found
+        if memory.valid_to is None
+        and (not memory.archived or memory.archived_for is not None)
+        and (memory.expires_at is None or memory.expires_at > until)
+    ]
+
+
+async def _above(
+    originals: Sequence[Memory], how: Consolidating, shelf: Shelf
+) -> dict[str, Memory]:
+    """What earlier runs of this strategy made of them, and of that."""
+    found: dict[str, Memory] = {}
+    frontier = [memory.id for memory in originals]
+    while frontier:
+        made = [
+            memory
+            for memory in await shelf.pointing_at("sources", frontier)
+            if memory.metadata.get("consolidation") == how.strategy and memory.id not in found
+        ]
+        found.update((memory.id, memory) for memory in made)
+        frontier = [memory.id for memory in made]
+    return found
+
+
+class _Planner:
+    """Plans level by level, as each level's summaries are what the next one is made of."""
+
+    def __init__(self, how: Consolidating, shelf: Shelf, above: dict[str, Memory]) -> None:
+        self._how = how
+        self._shelf = shelf
+        self._above = above
+        self._leaves: dict[str, frozenset[str]] = {}
+        self._considered: frozenset[str] = frozenset()
+        self._groups: list[ConsolidationGroup] = []
+
+    async def run(self, originals: list[Memory], *, dry_run: bool) -> Consolidation:
+        """Do it, or only plan it."""
+        self._considered = frozenset(memory.id for memory in originals)
+        members = originals
+        if self._how.strategy == "dedupe" and self._how.preserve_important:
+            members = [memory for memory in originals if memory.importance < IMPORTANT]
+        for level in range(1, _LEVELS + 1 if self._how.strategy == "hierarchical" else 2):
+            groups = await self._grouped(members, level)
+            members = [await self._made(group, level, dry_run=dry_run) for group in groups]
+            if len(members) < 2:
+                break
+        plan = ConsolidationPlan(
+            strategy=self._how.strategy, considered=len(originals), groups=tuple(self._groups)
+        )
+        if dry_run:
+            return Consolidation(plan=plan, dry_run=True)
+        return Consolidation(
+            plan=plan,
+            dry_run=False,
+            created=tuple(group.id for group in self._groups),
+            archived=tuple(each for group in self._groups for each in group.archives),
+            removed=await self._replace(),
+        )
+
+    async def _grouped(self, members: Sequence[Memory], level: int) -> list[list[Memory]]:
+        """The groups, of one user each, in an order that depends on the members alone."""
+        parts: defaultdict[tuple[str, ...], list[Memory]] = defaultdict(list)
+        for memory in sorted(members, key=_place):
+            parts[self._part(memory)].append(memory)
+        groups: list[list[Memory]] = []
+        for part in sorted(parts):
+            inside = parts[part]
+            if self._how.strategy == "summarize":
+                groups += [inside[at : at + _MOST] for at in range(0, len(inside), _MOST)]
+                continue
+            most = None if self._how.strategy == "dedupe" else _MOST
+            # Summaries are longer, and less alike than what they are made of.
+            threshold = self._how.threshold * 0.9 ** (level - 1)
+            groups += await clusters(inside, threshold, self._shelf, most=most)
+        return [group for group in groups if len(group) > 1]
+
+    def _part(self, memory: Memory) -> tuple[str, ...]:
+        user = memory.user_id or ""
+        if self._how.strategy == "summarize":
+            day = "" if memory.timestamp is None else memory.timestamp.date().isoformat()
+            return (user, memory.conversation_id or "", day)
+        return (user,)
+
+    async def _made(self, group: list[Memory], level: int, *, dry_run: bool) -> Memory:
+        """The memory of a group: the one that is there, or a new one."""
+        sources = frozenset(memory.id for memory in group)
+        covering = self._covering(sources)
+        if covering is not None:
+            return covering
+        kind = MemoryKind.MERGED if self._how.strategy == "dedupe" else MemoryKind.SUMMARY
+        ordered = _best_first(group) if kind is MemoryKind.MERGED else group
+        when = max(memory.timestamp or EPOCH for memory in group)
+        memory_id = derived_id(when, self._how.strategy, *sorted(sources))
+        self._leaves[memory_id] = self._under(sources)
+        archives = tuple(memory.id for memory in group if self._archives(memory))
+        self._groups.append(
+            ConsolidationGroup(
+                id=memory_id,
+                kind=kind,
+                sources=tuple(memory.id for memory in ordered),
+                archives=archives,
+                level=level,
+            )
+        )
+        made = self._above.get(memory_id)
+        if made is None:
+            empty = _unwritten(memory_id, kind, ordered, self._how.strategy, self._shelf.clock())
+            made = await rebuilt_from(empty, {each.id: each for each in group}, self._shelf)
+            if not dry_run:
+                await self._shelf.write([made])
+        if not dry_run:
+            fresh = [m for m in group if m.id in archives and m.archived_for != memory_id]
+            await self._shelf.rewrite(
+                [replace(memory, archived=True, archived_for=memory_id) for memory in fresh]
+            )
+        return made
+
+    def _archives(self, memory: Memory) -> bool:
+        preserved = self._how.preserve_important and memory.importance >= IMPORTANT
+        return self._how.archive and not preserved
+
+    def _covering(self, sources: frozenset[str]) -> Memory | None:
+        """What an earlier run made of them and of others, which the window has left behind."""
+        return next(
+            (
+                memory
+                for memory in self._above.values()
+                if sources < frozenset(memory.sources) and not self._is_within(memory)
+            ),
+            None,
+        )
+
+    async def _replace(self) -> tuple[str, ...]:
+        """Remove what earlier runs made of these memories, where it is made otherwise now."""
+        old = [
+            memory.id
+            for memory in self._above.values()
+            if memory.id not in self._leaves and self._is_within(memory)
+        ]
+        # They go, and not what they stand for.
+        await self._shelf.rewrite(
+            [
+                replace(memory, archived=False, archived_for=None)
+                for memory in await self._shelf.pointing_at("archived_for", old)
+            ]
+        )
+        return (await forget(self._shelf, old)).forgotten
+
+    def _is_within(self, memory: Memory) -> bool:
+        """Whether all that it was made of in the end is considered."""
+        return self._under(frozenset(memory.sources)) <= self._considered
+
+    def _under(self, sources: frozenset[str]) -> frozenset[str]:
+        """The originals under sources."""
+        found: set[str] = set()
+        for each in sources:
+            if each not in self._leaves and each in self._above:
+                found |= self._under(frozenset(self._above[each].sources))
+            else:
+                found |= self._leaves.get(each, {each})
+        return frozenset(found)
+
+
+def _place(memory: Memory) -> tuple[datetime, str, int, str]:
+    """Where a memory stands among others: by time, and within a conversation as it was said."""
+    return (
+        memory.timestamp or EPOCH, memory.conversation_id or "", memory.seq or 0, memory.id,
+    )  # fmt: skip
+
+
+def _best_first(group: Sequence[Memory]) -> list[Memory]:
+    """The members, the one whose words are kept first: the most important, then the latest."""
+    return sorted(
+        group,
+        key=lambda m: (m.importance, m.timestamp or EPOCH, m.id),
+        reverse=True,
+    )
+
+
+def _unwritten(
+    memory_id: str, kind: MemoryKind, group: Sequence[Memory], strategy: str, now: datetime
+) -> Memory:
+    """The memory of a group without its text."""
+    talks = {memory.conversation_id for memory in group}
+    trusts = {memory.trust for memory in group}
+    times = [memory.timestamp for memory in group if memory.timestamp is not None]
+    seqs = [memory.seq for memory in group if memory.seq is not None]
+    one_talk = len(talks) == 1 and None not in talks
+    return Memory(
+        id=memory_id,
+        text="",
+        kind=kind,
+        user_id=group[0].user_id,
+        conversation_id=talks.pop() if one_talk else None,
+        seq=min(seqs) if one_talk and seqs else None,
+        until_seq=max(seqs) if one_talk and seqs else None,
+        timestamp=max(times, default=None),
+        valid_from=min(times, default=None),
+        importance=max(memory.importance for memory in group),
+        sources=tuple(memory.id for memory in group),
+        # Of several labels none holds for the whole.
+        trust=trusts.pop() if len(trusts) == 1 else "mixed",
+        writer=group[0].writer if kind is MemoryKind.MERGED else None,
+        created_at=now,
+        metadata={"consolidation": strategy},
+    )

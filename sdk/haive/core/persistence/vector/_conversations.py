@@ -1,0 +1,229 @@
+"""Stores conversations as memories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from haive.core.persistence._encoding import MAX_CONTENT_BYTES, check_text
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.models import MessageRole
+from haive.core.persistence.vector._chunks import CONTEXT, chunks, context_of
+from haive.core.persistence.vector._forgetting import forget
+from haive.core.persistence.vector._ids import EPOCH, derived_id
+from haive.core.persistence.vector._importance import importance_of
+from haive.core.persistence.vector._keywords import has_keyword, keywords
+from haive.core.persistence.vector._shelf import both, equals
+from haive.core.persistence.vector._summaries import opening, summarize
+from haive.core.persistence.vector.filters import Comparison, Operator
+from haive.core.persistence.vector.models import Memory, MemoryKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from haive.core.persistence.vector._recalled import Recalled
+    from haive.core.persistence.vector._shelf import Shelf
+
+_LEFT = (
+    "valid_to", "superseded_by", "archived", "archived_for", "created_at", "expires_at",
+    "importance",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """A message as it is remembered."""
+
+    seq: int
+    text: str
+    role: str | None = None
+    speaker: str | None = None
+    at: datetime | None = None
+    message_id: str | None = None
+    importance: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """A conversation to be remembered."""
+
+    id: str
+    user_id: str | None
+    began: datetime | None
+    turns: Sequence[Turn]
+    fields: Mapping[str, Any]
+    """What all its memories have of the caller's metadata that is ours: `importance`, `trust`."""
+    metadata: Mapping[str, Any]
+    """What is left of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processing:
+    """How a conversation is stored."""
+
+    chunk_size: int
+    chunk_overlap: int
+    extract_keywords: bool
+    generate_summary: bool
+
+
+async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled) -> str:
+    """Store a conversation, and return the id of the memory of the whole.
+
+    Turns that are there already are left as they are; the whole is written anew.
+    """
+    pieces = _pieces(talk, how, shelf.clock(), recalled)
+    if not pieces:
+        raise InvalidInputError("The conversation has nothing to remember: its messages are empty.")
+    telling: list[str] = []
+    if how.extract_keywords:
+        telling = keywords([(p.speaker or p.role, p.text) for p in pieces])
+    if telling:
+        pieces = [
+            replace(p, keywords=tuple(word for word in telling if has_keyword(p.text, word)))
+            for p in pieces
+        ]
+    of_talk = both(
+        equals(conversation_id=talk.id),
+        Comparison(("kind",), Operator.IN, [MemoryKind.TURN.value, MemoryKind.CHUNK.value]),
+    )
+    there = {memory.id: memory for memory in await shelf.find(of_talk)}
+    whole = await _whole(talk, how, pieces, shelf)
+    new = [piece for piece in pieces if piece.id not in there]
+    known = [_with_what_is_known(p, there[p.id], talk) for p in pieces if p.id in there]
+    above = [whole, *_of_keywords(talk, telling, pieces, shelf.clock())]
+    await shelf.write([*new, *above])
+    await shelf.rewrite([memory for memory in known if memory != there[memory.id]])
+    # A message that is cut otherwise than the last time leaves its old pieces behind.
+    ours, counted = {piece.id for piece in pieces}, {turn.seq for turn in talk.turns}
+    old = [m.id for m in there.values() if m.id not in ours and m.seq in counted]
+    if old:
+        await forget(shelf, old)
+    return whole.id
+
+
+def whole_id(conversation_id: str, began: datetime | None) -> str:
+    """The id of the memory of a whole conversation."""
+    return derived_id(began or EPOCH, "whole", conversation_id)
+
+
+def _pieces(talk: Talk, how: Processing, now: datetime, recalled: Recalled) -> list[Memory]:
+    found: list[Memory] = []
+    before: list[Memory] = []
+    for turn in talk.turns:
+        # A message may be longer than one memory, and no longer than a message that is stored.
+        check_text(turn.text, f"Message {turn.seq}", MAX_CONTENT_BYTES)
+        parts = chunks(turn.text, chunk_size=how.chunk_size, chunk_overlap=how.chunk_overlap)
+        kind = MemoryKind.TURN if len(parts) == 1 else MemoryKind.CHUNK
+        made: list[Memory] = []
+        for number, text in enumerate(parts):
+            source = turn.message_id or f"{talk.id}:{turn.seq}"
+            memory_id = derived_id(turn.at or EPOCH, kind.value, source, str(number), text)
+            fields: dict[str, Any] = {
+                "timestamp": turn.at,
+                "importance": importance_of(text) if turn.importance is None else turn.importance,
+                "writer": turn.speaker or turn.role,
+                "trust": turn.role,
+                **{name: value for name, value in talk.fields.items() if value is not None},
+            }
+            if turn.at is not None:
+                fields["timestamp"] = turn.at
+            previous = [*before, *made][-CONTEXT:]
+            memory = Memory(
+                id=memory_id,
+                text=text,
+                kind=kind,
+                user_id=talk.user_id,
+                conversation_id=talk.id,
+                seq=turn.seq,
+                until_seq=turn.seq,
+                speaker=turn.speaker,
+                role=turn.role,
+                context=context_of([each.text for each in previous]),
+                context_ids=tuple(each.id for each in previous),
+                valid_from=fields["timestamp"] or now,
+                created_at=now,
+                metadata=dict(talk.metadata),
+                **fields,
+            )
+            made.append(memory)
+        own = [memory.id for memory in made]
+        if turn.role != MessageRole.USER and recalled.recited(turn.text, own=own) is not None:
+            continue
+        found += made
+        before = [*before, *made][-CONTEXT:]
+    return found
+
+
+def _with_what_is_known(piece: Memory, there: Memory, talk: Talk) -> Memory:
+    """A piece that is there already: what happened to it since stays."""
+    kept = {name: getattr(there, name) for name in _LEFT if talk.fields.get(name) is None}
+    return replace(
+        piece,
+        **kept,
+        valid_from=there.valid_from,
+        keywords=piece.keywords or there.keywords,
+        metadata={**there.metadata, **piece.metadata},
+    )
+
+
+async def _whole(talk: Talk, how: Processing, pieces: Sequence[Memory], shelf: Shelf) -> Memory:
+    memory_id = whole_id(talk.id, talk.began)
+    earlier = (await shelf.get([memory_id])).get(memory_id)
+    texts = [piece.text for piece in pieces]
+    last = pieces[-1]
+    if how.generate_summary or (earlier is not None and earlier.kind is MemoryKind.SUMMARY):
+        text, writer = await summarize(texts, shelf)
+        kind, archived = MemoryKind.SUMMARY, False
+    else:
+        text, writer, kind, archived = opening(texts), None, MemoryKind.CONVERSATION, True
+    fields: dict[str, Any] = {
+        "timestamp": last.timestamp,
+        "importance": max(piece.importance for piece in pieces),
+        **{name: value for name, value in talk.fields.items() if value is not None},
+        "writer": writer,
+        "archived": archived,
+    }
+    now = shelf.clock()
+    return Memory(
+        id=memory_id,
+        text=text,
+        kind=kind,
+        user_id=talk.user_id,
+        conversation_id=talk.id,
+        seq=pieces[0].seq,
+        until_seq=last.until_seq,
+        valid_from=fields["timestamp"] or now,
+        sources=tuple(piece.id for piece in pieces),
+        created_at=earlier.created_at if earlier else now,
+        metadata=dict(talk.metadata),
+        **fields,
+    )
+
+
+def _of_keywords(
+    talk: Talk, telling: Sequence[str], pieces: Sequence[Memory], now: datetime
+) -> list[Memory]:
+    sources = [piece for piece in pieces if piece.keywords]
+    if not telling or not sources:
+        return []
+    last = pieces[-1]
+    given = {name: value for name, value in talk.fields.items() if value is not None}
+    return [
+        Memory(
+            id=derived_id(talk.began or EPOCH, "keywords", talk.id),
+            text=", ".join(telling),
+            kind=MemoryKind.KEYWORD,
+            user_id=talk.user_id,
+            conversation_id=talk.id,
+            seq=pieces[0].seq,
+            until_seq=last.until_seq,
+            valid_from=given.get("timestamp") or last.timestamp or now,
+            sources=tuple(piece.id for piece in sources),
+            keywords=tuple(telling),
+            created_at=now,
+            metadata=dict(talk.metadata),
+            **{"timestamp": last.timestamp, **given, "writer": "keywords"},
+        )
+    ]

@@ -1,0 +1,177 @@
+"""The collection that memories are written to and read from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from haive.core.persistence._encoding import check_text
+from haive.core.persistence.embedding import HashingEmbedder
+from haive.core.persistence.errors import InvalidInputError, ModelAnswerError
+from haive.core.persistence.vector.filters import All, Comparison, Operator
+from haive.core.persistence.vector.models import Memory
+from haive.core.persistence.vector.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from haive.core.persistence.embedding import Embedder
+    from haive.core.persistence.vector.backends.protocol import MemoryBackend
+    from haive.core.persistence.vector.config import MemoryConfig
+    from haive.core.persistence.vector.filters import Filter
+    from haive.core.persistence.vector.records import Collection
+    from haive.core.persistence.vector.reranking.protocol import Reranker
+
+PAGE = 500
+#: Of one memory; a message that is longer is stored in pieces.
+MAX_TEXT_BYTES = 256 * 1024
+# Values in a $in: a filter takes 1,000.
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shelf:
+    """A backend, what makes vectors for it, and how memories go in and out."""
+
+    backend: MemoryBackend
+    collection: Collection
+    config: MemoryConfig
+    embedder: Embedder | None
+    reranker: Reranker
+    clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+
+    @property
+    def meaning(self) -> Embedder:
+        """What texts are compared by: by their letters where the collection has no vectors."""
+        return self.embedder or HashingEmbedder()
+
+    async def write(self, memories: Sequence[Memory]) -> None:
+        """Write memories with their vectors, replacing those of the same id.
+
+        Everything is computed and checked before the first one is written.
+
+        Raises:
+            InvalidInputError: A text or something of the metadata cannot be stored.
+            ModelError: There are no vectors.
+        """
+        if not memories:
+            return
+        for memory in memories:
+            checked_text(memory.text)
+        texts = [spoken(memory) for memory in memories]
+        metadata = [memory.to_metadata() for memory in memories]
+        vectors = await self.vectors(texts)
+        prepared = await self.reranker.prepare(texts)
+        await self.backend.put(
+            [
+                Record(
+                    id=memory.id,
+                    metadata=plain,
+                    vector=None if vectors is None else vectors[place],
+                    tokens=None if prepared is None else prepared[place],
+                )
+                for place, (memory, plain) in enumerate(zip(memories, metadata, strict=True))
+            ]
+        )
+
+    async def rewrite(self, memories: Sequence[Memory]) -> None:
+        """Write what is known of memories anew; their texts have not changed."""
+        if memories:
+            await self.backend.put([Record(id=m.id, metadata=m.to_metadata()) for m in memories])
+
+    async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
+        """The vectors of texts, None in a collection without.
+
+        Raises:
+            ModelError: There are none, or they are not what they should be.
+        """
+        if self.embedder is None:
+            return None
+        vectors = np.asarray(await self.embedder.embed(texts), dtype=np.float32)
+        wanted = (len(texts), self.collection.dimensions)
+        if vectors.shape != wanted:
+            raise ModelAnswerError(
+                f"{self.embedder.name} gave vectors of the shape {vectors.shape} and not {wanted}."
+            )
+        if not np.isfinite(vectors).all():
+            raise ModelAnswerError(f"{self.embedder.name} gave a vector with NaN or an infinity.")
+        return vectors
+
+    async def get(self, ids: Iterable[str]) -> dict[str, Memory]:
+        """Memories by id, without those that are not there."""
+        found: dict[str, Memory] = {}
+        for batch in batches(dict.fromkeys(ids), PAGE):
+            for record in await self.backend.get(batch):
+                found[record.id] = Memory.from_metadata(record.id, record.metadata)
+        return found
+
+    async def records(
+        self, where: Filter | None, *, vectors: bool = False
+    ) -> AsyncIterator[Record]:
+        """All records that pass a filter, by id."""
+        after: str | None = None
+        while True:
+            page = await self.backend.find(where, limit=PAGE, after=after, vectors=vectors)
+            for record in page:
+                yield record
+            if len(page) < PAGE:
+                return
+            after = page[-1].id
+
+    async def find(self, where: Filter | None) -> list[Memory]:
+        """All memories that pass a filter, by id."""
+        return [Memory.from_metadata(r.id, r.metadata) async for r in self.records(where)]
+
+    async def pointing_at(self, name: str, ids: Iterable[str]) -> list[Memory]:
+        """All memories that name one of these ids under a name."""
+        found: dict[str, Memory] = {}
+        for batch in batches(ids, _AT_ONCE):
+            for memory in await self.find(Comparison((name,), Operator.IN, batch)):
+                found[memory.id] = memory
+        return list(found.values())
+
+
+def spoken(memory: Memory) -> str:
+    """What a model reads of a memory: who said it as well, as questions name people.
+
+    Vectors alone find .51 of LoCoMo's evidence among the first ten so, and .29 without the name.
+    """
+    return f"{memory.speaker}: {memory.text}" if memory.speaker else memory.text
+
+
+def checked_text(text: object) -> str:
+    """The text itself, if a memory can have it.
+
+    Raises:
+        InvalidInputError: It is none, says nothing, or cannot be stored.
+        ContentTooLargeError: It is over 256 KiB.
+    """
+    if not isinstance(text, str):
+        raise InvalidInputError(f"A memory's text is a {type(text).__name__}, not a text.")
+    if not text.strip():
+        raise InvalidInputError("A memory has a text; this one is empty.")
+    return check_text(text, "A memory's text", MAX_TEXT_BYTES)
+
+
+def equals(**values: object) -> Filter:
+    """The filter that these names have these values."""
+    parts = tuple(Comparison((name,), Operator.EQ, value) for name, value in values.items())
+    return parts[0] if len(parts) == 1 else All(parts)
+
+
+def both(*parts: Filter | None) -> Filter | None:
+    """What passes all filters that there are."""
+    given = tuple(part for part in parts if part is not None)
+    return All(given) if len(given) > 1 else (given[0] if given else None)
+
+
+def batches(values: Iterable[str], size: int) -> Iterator[list[str]]:
+    """The values in lists of at most ``size``."""
+    every = list(values)
+    for start in range(0, len(every), size):
+        yield every[start : start + size]

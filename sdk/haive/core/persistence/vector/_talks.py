@@ -1,0 +1,176 @@
+"""What a caller calls a conversation, as one that is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from haive.core.persistence._encoding import as_uuid
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.models import Conversation, Message, aware
+from haive.core.persistence.vector._conversations import Talk, Turn
+from haive.core.persistence.vector._ids import EPOCH, derived_id
+from haive.core.persistence.vector.models import FIELDS
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from haive.core.persistence.store import Store
+
+#: What of a memory a caller says by its name in the metadata; everything else of ours is found out.
+GIVEN = frozenset(
+    {"user_id", "conversation_id", "speaker", "role", "timestamp", "importance", "trust", "writer",
+     "valid_from", "valid_to", "expires_at"}
+)  # fmt: skip
+# A conversation gives these itself.
+_OF_TURNS = frozenset({"speaker", "role", "valid_from", "valid_to"})
+
+
+async def talk_of(
+    conversation: object, metadata: Mapping[str, Any], store: Callable[[], Awaitable[Store]]
+) -> Talk:
+    """The conversation to remember.
+
+    Args:
+        conversation: A `Conversation`, its id, or its messages: `Message`, or mappings with
+            ``role`` and ``content`` and, where known, ``speaker`` (or ``name``), ``timestamp`` (or
+            ``created_at``), ``id`` and ``importance``.
+        metadata: The caller's.
+        store: Opens the store that messages are read from.
+
+    Raises:
+        InvalidInputError: It is nothing of these.
+        NotFoundError: There is no such conversation.
+    """
+    fields, rest = split(metadata)
+    if isinstance(conversation, str | UUID):
+        opened = await store()
+        conversation = await opened.get_conversation(as_uuid(conversation, "conversation"))
+    if isinstance(conversation, Conversation):
+        messages = conversation.messages
+        if messages is None or len(messages) < conversation.message_count:
+            opened = await store()
+            messages = [each async for each in opened.iter_messages(conversation.id)]
+        identity = str(conversation.id)
+        user_id, began = conversation.user_id, conversation.created_at
+    elif isinstance(conversation, Sequence) and not isinstance(conversation, bytes):
+        messages = list(conversation)
+        identity, user_id, began = "", None, None
+    else:
+        raise InvalidInputError(
+            f"conversation is a {type(conversation).__name__}.",
+            hint="Give a Conversation, its id, or a list of messages.",
+        )
+    turns = [turn_of(message, number) for number, message in enumerate(messages, 1)]
+    if not identity:
+        identity = str(fields.get("conversation_id") or _named_by(messages, turns))
+        began = next((turn.at for turn in turns if turn.at is not None), None)
+    return Talk(
+        id=identity,
+        user_id=fields.pop("user_id", None) or user_id,
+        began=began,
+        turns=turns,
+        fields={
+            name: value
+            for name, value in fields.items()
+            if name not in _OF_TURNS and name != "conversation_id"
+        },
+        metadata=rest,
+    )
+
+
+def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a caller's metadata is ours, checked, and the rest.
+
+    Raises:
+        InvalidInputError: It names what only this package writes, or has a value that is none.
+    """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise InvalidInputError(f"metadata is a {type(metadata).__name__}, not a mapping.")
+    given = dict(metadata or {})
+    if refused := sorted(set(given) & set(FIELDS) - GIVEN):
+        raise InvalidInputError(
+            f"metadata has {', '.join(refused)}, which is not the caller's to say."
+        )
+    fields = {name: given.pop(name) for name in sorted(GIVEN & set(given))}
+    for name in ("timestamp", "valid_from", "valid_to", "expires_at"):
+        if fields.get(name) is not None:
+            fields[name] = _time(fields[name], name)
+    if fields.get("importance") is not None:
+        fields["importance"] = checked_importance(fields["importance"])
+    for name in ("user_id", "speaker", "role", "trust", "writer"):
+        if not isinstance(fields.get(name), str | None):
+            raise InvalidInputError(f"{name} is a text.")
+    return fields, given
+
+
+def checked_importance(value: object) -> float:
+    """An importance.
+
+    Raises:
+        InvalidInputError: It is no number from 0 to 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise InvalidInputError("importance is a number from 0 to 1.")
+    return float(value)
+
+
+def turn_of(message: object, number: int) -> Turn:
+    """One message as a turn."""
+    if isinstance(message, Message):
+        return Turn(
+            seq=message.seq,
+            text=message.text,
+            role=message.role.value,
+            speaker=_speaker(message.metadata),
+            at=message.created_at,
+            message_id=str(message.id),
+        )
+    if isinstance(message, str):
+        return Turn(seq=number, text=message)
+    if not isinstance(message, Mapping):
+        raise InvalidInputError(f"Message {number} is a {type(message).__name__}.")
+    text = message.get("content", message.get("text"))
+    if not isinstance(text, str):
+        raise InvalidInputError(f"Message {number} has no text as its content.")
+    at = message.get("timestamp", message.get("created_at"))
+    role, seq = message.get("role"), message.get("seq", number)
+    if not isinstance(seq, int) or not isinstance(role, str | None):
+        raise InvalidInputError(f"Message {number} has a seq that is no number, or a role no text.")
+    importance = message.get("importance")
+    return Turn(
+        seq=seq,
+        text=text,
+        role=None if role is None else str(role),
+        speaker=_speaker(message),
+        at=None if at is None else _time(at, f"The time of message {number}"),
+        message_id=None if message.get("id") is None else str(message["id"]),
+        importance=None if importance is None else checked_importance(importance),
+    )
+
+
+def _speaker(known: Mapping[str, Any]) -> str | None:
+    found = known.get("speaker", known.get("name"))
+    return found if isinstance(found, str) and found.strip() else None
+
+
+def _time(value: object, name: str) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            raise InvalidInputError(f"{name} is no time.") from None
+    if not isinstance(value, datetime):
+        raise InvalidInputError(f"{name} is a {type(value).__name__}, not a time.")
+    return aware(value)
+
+
+def _named_by(messages: Sequence[object], turns: Sequence[Turn]) -> str:
+    """A name for a conversation that has none: the same for the same messages."""
+    first = next((str(m.conversation_id) for m in messages if isinstance(m, Message)), None)
+    if first is not None:
+        return first
+    said = [f"{turn.role}\x1e{turn.speaker}\x1e{turn.text}" for turn in turns]
+    return derived_id(turns[0].at or EPOCH if turns else EPOCH, "talk", *said)
