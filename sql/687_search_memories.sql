@@ -219,11 +219,9 @@ begin
           union
           select r.id from rest as r
         ),
-        signals as materialized (
+        told as materialized (
           select
-            t.id,
-            coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
-            %4$s as vector,
+            c.id, p.name,
             -- A name or its first word, and no role.
             case
               when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
@@ -236,7 +234,34 @@ begin
                 )
                 then 1
               else 0
-            end as speaker,
+            end as speaker
+          from candidates as c
+          join %1$s as t on t.id = c.id
+          cross join lateral (
+            select
+              btrim(regexp_replace(
+                lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
+              )) as name
+          ) as p
+        ),
+        -- Whom the query names the speaker's signal finds already, and others call them by that name:
+        -- as a word it counts a quarter. It is rare among all users of a tenant, and not with one.
+        names as (
+          select
+            case
+              when $15[4] > 0
+                then tsvector_to_array(to_tsvector($17, coalesce(string_agg(distinct d.name, ' '), '')))
+              else '{}'
+            end as lexemes
+          from told as d
+          where d.speaker = 1
+        ),
+        signals as materialized (
+          select
+            t.id,
+            coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+            %4$s as vector,
+            c.speaker,
             case
               when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
                 then power(
@@ -252,28 +277,24 @@ begin
               when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
                 then (t.metadata ->> 'seq')::bigint
             end as seq
-          from candidates as c
+          from told as c
           join %1$s as t on t.id = c.id
+          cross join names as n
           cross join lateral (
-            select
-              btrim(regexp_replace(
-                lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
-              )) as name
-          ) as p
-          cross join lateral (
-            -- BM25 with k1 = 0.9 and b = 0.4, which suit short texts (Trotman 2014), of both at once.
+            -- BM25 of both at once, with the k1 and b of Trotman et al. 2014, Improvements to BM25.
             select
               sum(
-                $10[x.term] * x.tf * 1.9
+                $10[x.term] * x.share * x.tf * 1.9
                 / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
               ) as words,
               sum(
-                $11[x.term] * x.tf_all * 1.9
+                $11[x.term] * x.share * x.tf_all * 1.9
                 / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
               ) as context
             from (
               select
                 array_position($9, u.lexeme) as term,
+                case when u.lexeme = any(n.lexemes) then 0.25 else 1 end as share,
                 cardinality(array_positions(u.weights, 'A'))::double precision as tf,
                 cardinality(u.positions)::double precision as tf_all,
                 sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
@@ -366,7 +387,7 @@ begin
     ) into v_answer using
       v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
       v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false);
+      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language;
   end if;
   if v.audit_reads then
     perform haive_private.audit_read(

@@ -2268,6 +2268,27 @@ REVOKE ALL ON FUNCTION haive.list_threads(user_id text, thread_id text, page_siz
 -- COMMENT FUNCTION list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text)
 COMMENT ON FUNCTION haive.list_threads(user_id text, thread_id text, page_size integer, page_after text, tenant text) IS 'The threads of the tenant by their names, with how many checkpoints they have and of what size.';
 
+-- ACL FUNCTION measure_memory_recall(collection text, samples integer, tenant text)
+GRANT ALL ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION measure_memory_recall(collection text, samples integer, tenant text)
+COMMENT ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) IS 'Measures, for services, which share of the nearest the index of a collection finds of a tenant''s memories when it looks at 40 to 1,000 candidates, and keeps it: searches take as many as the wanted recall needs. Returns {candidates: recall}; nothing where there are so few that all are compared.';
+
+-- FUNCTION measure_memory_recall(text, integer, text)
+CREATE FUNCTION haive.measure_memory_recall(collection text, samples integer DEFAULT 30, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.measure_memory_recall(
+    measure_memory_recall.tenant, measure_memory_recall.collection, measure_memory_recall.samples
+  )
+$$;
+
+
+ALTER FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) OWNER TO postgres;
+
 -- ACL TABLE members
 GRANT SELECT ON TABLE haive.members TO authenticated;
 GRANT SELECT ON TABLE haive.members TO haive_client;
@@ -8950,6 +8971,91 @@ $_$;
 
 ALTER FUNCTION haive_private.may_watch(p_tenant text, p_actor text, p_channel text, p_write boolean) OWNER TO haive_writer;
 
+-- ACL FUNCTION measure_memory_recall(p_tenant text, p_collection text, p_samples integer)
+GRANT ALL ON FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) FROM PUBLIC;
+
+-- COMMENT FUNCTION measure_memory_recall(p_tenant text, p_collection text, p_samples integer)
+COMMENT ON FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) IS 'What haive.measure_memory_recall does, for a caller without rights on the tables.';
+
+-- FUNCTION measure_memory_recall(text, text, integer)
+CREATE FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) RETURNS json
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, true);
+  v_memories bigint;
+  v_all bigint;
+  v_vectors text[];
+  v_vector text;
+  v_candidates int;
+  v_exact text[];
+  v_near text[];
+  v_recalls jsonb := '{}';
+begin
+  if v.actor is not null then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services measure a collection',
+      hint = 'Call with a secret key, or on a direct connection.';
+  elsif (p_samples between 1 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'samples is not between 1 and 1000',
+      hint = 'Each is compared with all memories of the tenant once.';
+  end if;
+  select coalesce(sum(s.memories), 0) into v_memories
+  from haive_private.memory_sizes as s
+  where s.tenant_id = v.tenant and s.collection = (v.collection).name;
+  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= 10000 then
+    return '{}'; -- all are compared anyway
+  end if;
+  select greatest(c.reltuples, v_memories)::bigint into v_all
+  from pg_class as c where c.oid = v.relation::regclass;
+  execute format(
+    $q$
+      select array_agg((s.vec operator(%1$s.+) s.vec operator(%1$s.+) s.other)::text)
+      from (
+        select t.vec, lag(t.vec, 1, t.vec) over (order by t.id desc) as other
+        from %2$s as t tablesample bernoulli (%3$s) repeatable (1)
+        where %4$s and t.vec is not null
+        limit %5$s
+      ) as s
+    $q$, haive_private.vector_schema(), v.relation, least(100, 300.0 * p_samples / v_memories), v.own,
+    p_samples
+  ) into v_vectors;
+  foreach v_vector in array coalesce(v_vectors, '{}') loop
+    v_exact := haive_private.nearest_memories(
+      v.collection, v.own, false, v.tenant, v_vector, 10, 1
+    );
+    foreach v_candidates in array array[40, 64, 100, 160, 250, 400, 640, 1000] loop
+      v_near := haive_private.nearest_memories(
+        v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, v_candidates
+      );
+      v_recalls := v_recalls || jsonb_build_object(
+        v_candidates::text,
+        coalesce((v_recalls ->> v_candidates::text)::double precision, 0) + (
+          select count(*) from unnest(v_exact) as e where e = any(v_near)
+        )::double precision / greatest(cardinality(v_exact), 1) / cardinality(v_vectors)
+      );
+    end loop;
+  end loop;
+  perform pg_advisory_xact_lock(
+    hashtextextended('haive/memory words/' || v.tenant || '/' || (v.collection).name, 0)
+  );
+  perform haive_private.gather_memory_words(v.tenant, (v.collection).name, 0);
+  update haive_private.memory_sizes as s
+  set recalls = v_recalls
+  where s.tenant_id = v.tenant and s.collection = (v.collection).name and s.part = 0;
+  return v_recalls;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection text, p_samples integer) OWNER TO haive_writer;
+
 -- ACL FUNCTION memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text)
 REVOKE ALL ON FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) FROM PUBLIC;
 
@@ -9385,7 +9491,8 @@ CREATE TABLE haive_private.memory_sizes (
     part bigint NOT NULL,
     memories bigint NOT NULL,
     text_words bigint NOT NULL,
-    all_words bigint NOT NULL
+    all_words bigint NOT NULL,
+    recalls jsonb
 );
 
 
@@ -9397,6 +9504,9 @@ CREATE POLICY "functions work in the tenant they entered" ON haive_private.memor
 -- CONSTRAINT memory_sizes memory_sizes_pkey
 ALTER TABLE ONLY haive_private.memory_sizes
     ADD CONSTRAINT memory_sizes_pkey PRIMARY KEY (tenant_id, collection, part);
+
+-- COMMENT COLUMN memory_sizes.recalls
+COMMENT ON COLUMN haive_private.memory_sizes.recalls IS 'Which share of the nearest an index finds when it looks at so many candidates, measured on the tenant''s own memories: {"64": 0.96}; in part 0, and null until it was measured.';
 
 -- ACL FUNCTION memory_stats(p_tenant text, p_collection text)
 GRANT ALL ON FUNCTION haive_private.memory_stats(p_tenant text, p_collection text) TO authenticated;
@@ -10706,8 +10816,8 @@ CREATE DOMAIN haive_private.namespace AS text COLLATE pg_catalog."C"
 
 ALTER DOMAIN haive_private.namespace OWNER TO postgres;
 
--- FUNCTION nearest_memories(haive_private.memory_collections, text, boolean, text, text, integer, double precision)
-CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) RETURNS text[]
+-- FUNCTION nearest_memories(haive_private.memory_collections, text, boolean, text, text, integer, double precision, integer)
+CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer DEFAULT NULL::integer) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
@@ -10722,6 +10832,7 @@ declare
   v_all bigint;
   v_share double precision;
   v_few boolean := true;
+  v_recalls jsonb;
   v_ef int;
   v_wide int := p_limit;
   v_settings text[];
@@ -10733,7 +10844,7 @@ begin
     p_vector, p_collection.storage
   );
   -- Of the tenant, exactly; of all, as the last analyze left it.
-  select coalesce(sum(s.memories), 0) into v_tenant_rows
+  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_tenant_rows, v_recalls
   from haive_private.memory_sizes as s
   where s.tenant_id = p_tenant and s.collection = p_collection.name;
   if p_collection.index_type <> 'flat' and p_recall < 1 and v_tenant_rows > c_few then
@@ -10756,14 +10867,26 @@ begin
   end if;
 
   if not v_few then
+    -- As it was measured, on a sample, so with something in hand; else as it usually is.
+    select min(m.candidates::int) into v_ef
+    from jsonb_each_text(v_recalls) as m (candidates, recall)
+    where m.recall::double precision >= (1 + 2 * p_recall) / 3;
     v_ef := case
+      when p_candidates is not null then p_candidates
+      when v_ef is not null then v_ef
+      when v_recalls is not null then 1000
       when p_recall <= 0.95 then 40 when p_recall <= 0.975 then 64 when p_recall <= 0.985 then 100
       when p_recall <= 0.99 then 160 when p_recall <= 0.995 then 250 else 500
     end;
     -- By the bits is not quite by distance: more are fetched, and sorted again.
     if p_collection.index_type = 'binary' then
       v_wide := greatest(
-        p_limit, 20 * least(p_limit, 10), case when p_recall > 0.97 then 400 else 200 end
+        p_limit,
+        case
+          when p_candidates is not null or v_recalls is not null then v_ef
+          when p_recall > 0.97 then 400
+          else 200
+        end
       );
       v_order := format(
         '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
@@ -10827,13 +10950,13 @@ end;
 $_$;
 
 
-ALTER FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) OWNER TO haive_writer;
 
--- ACL FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision)
-REVOKE ALL ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) FROM PUBLIC;
+-- ACL FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer)
+REVOKE ALL ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) FROM PUBLIC;
 
--- COMMENT FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision)
-COMMENT ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision) IS 'The memories whose vectors are nearest, nearest first.';
+-- COMMENT FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer)
+COMMENT ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) IS 'The memories whose vectors are nearest, nearest first.';
 
 -- ACL FUNCTION nested(p_path text[], p_value jsonb)
 GRANT ALL ON FUNCTION haive_private.nested(p_path text[], p_value jsonb) TO haive_writer;
@@ -11149,6 +11272,11 @@ begin
     $q$, v_table, v_type, 'pg_catalog.' || v_row.language
   );
   execute format('alter table %s alter column tokens set storage external', v_table);
+  if v_bytes between 1 and 3000 then
+    -- Beside the row, each vector that is compared would be one more look into an index.
+    execute format('alter table %s alter column vec set storage plain', v_table);
+    execute format('alter table %s set (toast_tuple_target = 4080)', v_table);
+  end if;
   execute format(
     'comment on table %s is %L', v_table,
     'Memories: a collection of haive.open_memory_collection. Written by the functions of haive, or by '
@@ -13336,11 +13464,9 @@ begin
         union
         select r.id from rest as r
       ),
-      signals as materialized (
+      told as materialized (
         select
-          t.id,
-          coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
-          %4$s as vector,
+          c.id, p.name,
           -- A name or its first word, and no role.
           case
             when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
@@ -13353,7 +13479,34 @@ begin
               )
               then 1
             else 0
-          end as speaker,
+          end as speaker
+        from candidates as c
+        join %1$s as t on t.id = c.id
+        cross join lateral (
+          select
+            btrim(regexp_replace(
+              lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
+            )) as name
+        ) as p
+      ),
+      -- Whom the query names the speaker's signal finds already, and others call them by that name:
+      -- as a word it counts a quarter. It is rare among all users of a tenant, and not with one.
+      names as (
+        select
+          case
+            when $15[4] > 0
+              then tsvector_to_array(to_tsvector($17, coalesce(string_agg(distinct d.name, ' '), '')))
+            else '{}'
+          end as lexemes
+        from told as d
+        where d.speaker = 1
+      ),
+      signals as materialized (
+        select
+          t.id,
+          coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+          %4$s as vector,
+          c.speaker,
           case
             when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
               then power(
@@ -13369,28 +13522,24 @@ begin
             when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
               then (t.metadata ->> 'seq')::bigint
           end as seq
-        from candidates as c
+        from told as c
         join %1$s as t on t.id = c.id
+        cross join names as n
         cross join lateral (
-          select
-            btrim(regexp_replace(
-              lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
-            )) as name
-        ) as p
-        cross join lateral (
-          -- BM25 with k1 = 0.9 and b = 0.4, which suit short texts (Trotman 2014), of both at once.
+          -- BM25 of both at once, with the k1 and b of Trotman et al. 2014, Improvements to BM25.
           select
             sum(
-              $10[x.term] * x.tf * 1.9
+              $10[x.term] * x.share * x.tf * 1.9
               / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
             ) as words,
             sum(
-              $11[x.term] * x.tf_all * 1.9
+              $11[x.term] * x.share * x.tf_all * 1.9
               / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
             ) as context
           from (
             select
               array_position($9, u.lexeme) as term,
+              case when u.lexeme = any(n.lexemes) then 0.25 else 1 end as share,
               cardinality(array_positions(u.weights, 'A'))::double precision as tf,
               cardinality(u.positions)::double precision as tf_all,
               sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
@@ -13483,7 +13632,7 @@ begin
   ) into v_answer using
     v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
     v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-    v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false);
+    v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language;
   if v.audit_reads then
     perform haive_private.audit_read(
       'search_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from haive.core.persistence.vector.records import Query, Record
 
-# For short texts, as in the SQL of this package.
+# As in the SQL of this package.
 _K1, _B = 0.9, 0.4
 _DAY = 86_400
 _OF_TEXT = ("words", "context", "vector")
