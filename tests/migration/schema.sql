@@ -2125,29 +2125,30 @@ $$;
 
 ALTER FUNCTION haive.list_merges(session_id uuid, acting_user text, tenant text) OWNER TO postgres;
 
--- FUNCTION list_sessions(text, text, text, text[], uuid, integer, text, text, text)
-CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
+-- FUNCTION list_sessions(text, text, text, text[], uuid, integer, text, text, boolean, text)
+CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, own boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
   select haive_private.list_sessions(
     list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
     list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
-    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user
+    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
+    list_sessions.own
   )
 $$;
 
 
-ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) OWNER TO postgres;
 
--- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text)
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text)
-COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one: {sessions, next_page}.';
+-- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
+COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; own: of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
 -- ACL FUNCTION list_tenant_keys(tenant text)
 GRANT ALL ON FUNCTION haive.list_tenant_keys(tenant text) TO haive_client;
@@ -3701,6 +3702,36 @@ $$;
 
 
 ALTER FUNCTION haive_private.accept_invitation(p_tenant text, p_token text) OWNER TO haive_writer;
+
+-- FUNCTION act_for(boolean, text, text)
+CREATE FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $$
+begin
+  if p_acting is null then
+    return p_actor;
+  elsif p_trusted then
+    return p_acting;
+  elsif p_acting <> haive.current_actor() then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services act for others',
+      hint = 'Leave out acting_user: the token says who calls.';
+  end if;
+  return p_actor;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) OWNER TO postgres;
+
+-- ACL FUNCTION act_for(p_trusted boolean, p_actor text, p_acting text)
+GRANT ALL ON FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) FROM PUBLIC;
+
+-- COMMENT FUNCTION act_for(p_trusted boolean, p_actor text, p_acting text)
+COMMENT ON FUNCTION haive_private.act_for(p_trusted boolean, p_actor text, p_acting text) IS 'Who acts where enter_tenant found p_actor, and the call names acting_user. Null: who may do all.';
 
 -- ACL FUNCTION add_memory_words(p_tenant text, p_collection text, p_lexemes text[], p_in_text integer[], p_in_all integer[], p_memories bigint, p_text_words bigint, p_all_words bigint)
 REVOKE ALL ON FUNCTION haive_private.add_memory_words(p_tenant text, p_collection text, p_lexemes text[], p_in_text integer[], p_in_all integer[], p_memories bigint, p_text_words bigint, p_all_words bigint) FROM PUBLIC;
@@ -5420,10 +5451,21 @@ begin
         values (1, p_one, p_one_segment, p_one_count), (2, p_two, p_two_segment, p_two_count)
       ) as u (side, id, segment, upto)
       union
-      select w.side, g.base_id, g.base_segment, least(w.upto, g.base_count)
+      select w.side, g.id, g.segment, least(w.upto, g.n)
       from walk as w
-      cross join lateral haive_private.session_base(p_tenant, w.session_id, w.segment) as g
-      where g.base_id is not null
+      cross join lateral (
+        select s.parent_id as id, s.parent_segment::int as segment, s.branch_index as n
+        from haive.sessions as s
+        where w.segment = 0 and s.tenant_id = p_tenant and s.id = w.session_id
+        union all
+        select g.session_id, g.base_segment::int, g.base_count
+        from haive.session_segments as g
+        where
+          w.segment > 0 and g.tenant_id = p_tenant and g.session_id = w.session_id
+          and g.number = w.segment
+        offset 0
+      ) as g
+      where g.id is not null
     )
     select coalesce(max(least(s.one, s.two)), 0)
     from (
@@ -6883,17 +6925,7 @@ declare
 begin
   tenant := v_caller.tenant;
   audit_reads := v_caller.audit_reads;
-  actor := v_caller.actor;
-  if p_acting is not null then
-    if v_caller.trusted then
-      actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
+  actor := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   if p_change then
     select c.* into conversation from haive.conversations as c
     where c.tenant_id = v_caller.tenant and c.id = p_session_id and c.is_session
@@ -8704,35 +8736,25 @@ $$;
 
 ALTER FUNCTION haive_private.list_merges(p_tenant text, p_session_id uuid, p_acting text) OWNER TO haive_writer;
 
--- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text)
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text)
-COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
+-- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
+COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
--- FUNCTION list_sessions(text, text, text, text, text[], uuid, integer, text, text)
-CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) RETURNS json
+-- FUNCTION list_sessions(text, text, text, text, text[], uuid, integer, text, text, boolean)
+CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
-  v_actor text := v_caller.actor;
+  v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
   v_pairs haive_private.session_pair[];
 begin
-  if p_acting is not null then
-    if v_caller.trusted then
-      v_actor := p_acting;
-    elsif p_acting <> haive.current_actor() then
-      raise exception using
-        errcode = 'PT403',
-        message = 'only services act for others',
-        hint = 'Leave out acting_user: the token says who calls.';
-    end if;
-  end if;
   if (p_page_size between 1 and 1000) is not true then
     raise exception using
       errcode = 'PT422',
@@ -8761,13 +8783,14 @@ begin
         when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
-      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants))' end
+      case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
+      case when p_own then 'and c.user_id is not distinct from $10' end
     )
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor;
+    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -8791,7 +8814,7 @@ end;
 $_$;
 
 
-ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) OWNER TO haive_writer;
 
 -- ACL FUNCTION list_tenant_keys(p_tenant text)
 GRANT ALL ON FUNCTION haive_private.list_tenant_keys(p_tenant text) TO haive_client;
@@ -8882,13 +8905,29 @@ CREATE FUNCTION haive_private.may_join(p_topic text, p_extension text, p_write b
     SET search_path TO ''
     AS $_$
 declare
+  v_schema text := split_part(p_topic, ':', 1);
   v_tenant text := split_part(p_topic, ':', 2);
+  v_channel text := substr(p_topic, length(v_schema) + length(v_tenant) + 3);
   v_actor text := haive.current_actor();
+  v_single text := '^(session|conversation):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
   v_role text;
   v_done text;
+  v_may boolean := false;
 begin
-  if v_actor is null or split_part(p_topic, ':', 1) <> 'haive' then
+  if v_actor is null then
     return false;
+  elsif v_schema <> 'haive' then
+    -- The policies are of the installation: of a tenant with a schema of its own, that one knows.
+    if exists (
+      select from haive.tenants as t
+      where
+        t.tenant_id = v_tenant and t.isolation = 'schema' and t.location = v_schema
+        and t.status in ('active', 'moving')
+    ) then
+      execute format('select %I.may_join($1, $2, $3)', v_schema || '_private')
+      into v_may using p_topic, p_extension, p_write;
+    end if;
+    return v_may;
   end if;
   select m.role into v_role
   from haive.members as m
@@ -8899,20 +8938,28 @@ begin
   if v_role is null then
     return false;
   end if;
+  v_done := set_config('persistence.tenant', v_tenant, true);
+  -- In a session they are seen, and send, where nobody is left who was removed from it: in its room.
+  if (p_write or p_extension = 'presence') and v_channel ~ v_single then
+    if
+      v_channel ^@ 'session'
+      or exists (
+        select from haive.sessions as s
+        where s.tenant_id = v_tenant and s.id = split_part(v_channel, ':', 2)::uuid
+      )
+    then
+      return false;
+    end if;
+  end if;
   -- Whoever may hear may be seen; only who may write may send.
   p_write := p_write and p_extension is distinct from 'presence';
   if p_write and v_role = 'reader' then
     return false;
   end if;
-  -- In a session they are seen where nobody is left who was removed from it: in its room.
-  if p_extension = 'presence' and p_topic ~ ':session:[0-9a-f-]{36}$' then
-    return false;
-  end if;
-  v_done := set_config('persistence.tenant', v_tenant, true);
   return haive_private.may_watch(
     v_tenant,
     case when v_role not in ('owner', 'admin') then v_actor end,
-    substr(p_topic, length('haive') + length(v_tenant) + 3),
+    v_channel,
     p_write
   );
 end;
@@ -10910,7 +10957,7 @@ begin
     else
       v_done := set_config('hnsw.ef_search', least(1000, greatest(v_ef, v_wide))::text, true);
       v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
-      v_done := set_config('hnsw.max_scan_tuples', '40000', true);
+      v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
     end if;
     execute format(
       $q$
@@ -13305,6 +13352,7 @@ declare
   v_rare text := ''; -- a tsquery of the words that candidates are found by
   v_prescore text := '0 + 0';
   v_near text[] := '{}';
+  v_alone boolean; -- whether nearness is all that there is to go by
   v_distance text;
   v_answer json;
 begin
@@ -13405,6 +13453,8 @@ begin
     v_prescore := v_terms.prescore;
   end if;
   v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
+  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ')
+    and v_weights[5] + v_weights[6] + v_weights[7] = 0;
 
   if v_vector is not null and v_weights[3] > 0 then
     begin
@@ -13412,13 +13462,7 @@ begin
         v.collection, v_where,
         coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
         -- Alone, the nearest are the answer; with other signals one that is not may be better.
-        case
-          when v_rare = '' and v_weights[4] + v_weights[5] + v_weights[6] + v_weights[7] = 0
-            then v_limit
-          when v_rare = '' and v_spoken = '  ' and v_weights[5] + v_weights[6] + v_weights[7] = 0
-            then v_limit
-          else greatest(100, 3 * v_limit)
-        end,
+        case when v_alone then v_limit else greatest(100, 3 * v_limit) end,
         v_recall
       );
     exception
@@ -13437,202 +13481,237 @@ begin
     );
   end if;
 
-  execute format(
-    $q$
-      with matched as materialized (
-        select t.id, t.words from %1$s as t
-        where $1 <> '' and %2$s and t.words @@ $1::tsquery
-        limit $2
-      ),
-      weighed as (
-        select t.id from matched as t order by %3$s desc, t.id limit $3
-      ),
-      found as materialized (
-        select w.id from weighed as w
-        union
-        select u.id from unnest($4) as u (id)
-      ),
-      -- A query that matches less than was asked for still gets what passes the filter.
-      rest as (
-        select t.id from %1$s as t
-        where (select count(*) from found) < $5 and %2$s
-        order by t.id desc
-        limit $5
-      ),
-      candidates as (
-        select f.id from found as f
-        union
-        select r.id from rest as r
-      ),
-      told as materialized (
-        select
-          c.id, p.name,
-          -- A name or its first word, and no role.
-          case
-            when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
-              and (
-                strpos($6, ' ' || p.name || ' ') > 0
-                or (
-                  length(split_part(p.name, ' ', 1)) > 2
-                  and strpos($6, ' ' || split_part(p.name, ' ', 1) || ' ') > 0
+  if v_alone and cardinality(v_near) = v_limit then
+    -- What follows, without what is zero: half of the time would be its planning.
+    execute format(
+      $q$
+        select coalesce(
+          json_agg(
+            case
+              when $3 then json_build_object(
+                'id', b.id, 'metadata', b.metadata, 'score', b.score, 'parts', json_build_object(
+                  'words', 0, 'context', 0, 'vector', b.score, 'neighbours', 0, 'speaker', 0,
+                  'recency', 0, 'importance', 0
                 )
               )
-              then 1
-            else 0
-          end as speaker
-        from candidates as c
-        join %1$s as t on t.id = c.id
-        cross join lateral (
+              else json_build_object('id', b.id, 'metadata', b.metadata, 'score', b.score)
+            end
+            order by b.score desc, b.id
+          ),
+          '[]'
+        )
+        from (
           select
-            btrim(regexp_replace(
-              lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
-            )) as name
-        ) as p
-      ),
-      -- Whom the query names the speaker's signal finds already, and others call them by that name:
-      -- as a word it counts a quarter. It is rare among all users of a tenant, and not with one.
-      names as (
-        select
-          case
-            when $15[4] > 0
-              then tsvector_to_array(to_tsvector($17, coalesce(string_agg(distinct d.name, ' '), '')))
-            else '{}'
-          end as lexemes
-        from told as d
-        where d.speaker = 1
-      ),
-      signals as materialized (
-        select
-          t.id,
-          coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
-          %4$s as vector,
-          c.speaker,
-          case
-            when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
-              then power(
-                0.5, least(1000, greatest(0, extract(epoch from (
-                  $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
-                )) / 86400 / $8))::double precision
-              )
-            else 0
-          end as recency,
-          coalesce(t.importance, 0) as importance,
-          case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
-          case
-            when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
-              then (t.metadata ->> 'seq')::bigint
-          end as seq
-        from told as c
-        join %1$s as t on t.id = c.id
-        cross join names as n
-        cross join lateral (
-          -- BM25 of both at once, with the k1 and b of Trotman et al. 2014, Improvements to BM25.
-          select
-            sum(
-              $10[x.term] * x.share * x.tf * 1.9
-              / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
-            ) as words,
-            sum(
-              $11[x.term] * x.share * x.tf_all * 1.9
-              / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
-            ) as context
+            s.id, s.metadata,
+            $2 * coalesce(
+              (s.vector - min(s.vector) over ())
+              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+              (s.vector is not null)::int
+            ) as score
           from (
-            select
-              array_position($9, u.lexeme) as term,
-              case when u.lexeme = any(n.lexemes) then 0.25 else 1 end as share,
-              cardinality(array_positions(u.weights, 'A'))::double precision as tf,
-              cardinality(u.positions)::double precision as tf_all,
-              sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
-              sum(cardinality(u.positions)) over () as all_words
-            from unnest(t.words) as u
-            where cardinality($9) > 0
-          ) as x
-          where x.term is not null
+            select t.id, t.metadata, %2$s as vector from %1$s as t where t.id = any($1)
+          ) as s
         ) as b
-      ),
-      scaled as (
-        select
-          s.id, s.talk, s.seq,
-          $15[1] * coalesce(
-            (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
-            (s.words > 0)::int
-          ) as words,
-          $15[2] * coalesce(
-            (s.context - min(s.context) over ())
-            / nullif(max(s.context) over () - min(s.context) over (), 0),
-            (s.context > 0)::int
-          ) as context,
-          $15[3] * coalesce(
-            (s.vector - min(s.vector) over ())
-            / nullif(max(s.vector) over () - min(s.vector) over (), 0),
-            (s.vector is not null)::int
-          ) as vector,
-          $15[4] * coalesce(
-            (s.speaker - min(s.speaker) over ())::double precision
-            / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
-          ) as speaker,
-          $15[5] * coalesce(
-            (s.recency - min(s.recency) over ())
-            / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
-          ) as recency,
-          $15[6] * coalesce(
-            (s.importance - min(s.importance) over ())
-            / nullif(max(s.importance) over () - min(s.importance) over (), 0),
-            (s.importance > 0)::int
-          ) as importance
-        from signals as s
-      ),
-      -- A turn between others that fit is likely to be of the same matter.
-      beside as (
-        select
-          s.*,
-          $15[7] * (
-            case
-              when lag(s.seq) over talk = s.seq - 1
-                then lag(s.words + s.context + coalesce(s.vector, 0)) over talk
-              else 0
-            end
-            + case
-              when lead(s.seq) over talk = s.seq + 1
-                then lead(s.words + s.context + coalesce(s.vector, 0)) over talk
-              else 0
-            end
-          ) * (s.talk is not null)::int as neighbours
-        from scaled as s
-        window talk as (partition by s.talk order by s.seq, s.id)
-      ),
-      best as (
-        select
-          s.*,
-          s.words + s.context + s.vector + s.neighbours + s.speaker + s.recency + s.importance
-            as score
-        from beside as s
-        order by score desc, s.id
-        limit $5
-      )
-      select coalesce(
-        json_agg(
-          case
-            when $16 then json_build_object(
-              'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
-                'words', b.words, 'context', b.context, 'vector', b.vector,
-                'neighbours', b.neighbours, 'speaker', b.speaker, 'recency', b.recency,
-                'importance', b.importance
-              )
-            )
-            else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
-          end
-          order by b.score desc, b.id
+      $q$, v.relation, v_distance
+    ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
+  else
+    execute format(
+      $q$
+        with matched as materialized (
+          select t.id, t.words from %1$s as t
+          where $1 <> '' and %2$s and t.words @@ $1::tsquery
+          limit $2
         ),
-        '[]'
-      )
-      from best as b
-      join %1$s as t on t.id = b.id
-    $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
-  ) into v_answer using
-    v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
-    v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-    v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language;
+        weighed as (
+          select t.id from matched as t order by %3$s desc, t.id limit $3
+        ),
+        found as materialized (
+          select w.id from weighed as w
+          union
+          select u.id from unnest($4) as u (id)
+        ),
+        -- A query that matches less than was asked for still gets what passes the filter.
+        rest as (
+          select t.id from %1$s as t
+          where (select count(*) from found) < $5 and %2$s
+          order by t.id desc
+          limit $5
+        ),
+        candidates as (
+          select f.id from found as f
+          union
+          select r.id from rest as r
+        ),
+        told as materialized (
+          select
+            c.id, p.name,
+            -- A name or its first word, and no role.
+            case
+              when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
+                and (
+                  strpos($6, ' ' || p.name || ' ') > 0
+                  or (
+                    length(split_part(p.name, ' ', 1)) > 2
+                    and strpos($6, ' ' || split_part(p.name, ' ', 1) || ' ') > 0
+                  )
+                )
+                then 1
+              else 0
+            end as speaker
+          from candidates as c
+          join %1$s as t on t.id = c.id
+          cross join lateral (
+            select
+              btrim(regexp_replace(
+                lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
+              )) as name
+          ) as p
+        ),
+        -- Whom the query names the speaker's signal finds already, and others call them by that name:
+        -- as a word it counts a quarter. It is rare among all users of a tenant, and not with one.
+        names as (
+          select
+            case
+              when $15[4] > 0
+                then tsvector_to_array(to_tsvector($17, coalesce(string_agg(distinct d.name, ' '), '')))
+              else '{}'
+            end as lexemes
+          from told as d
+          where d.speaker = 1
+        ),
+        signals as materialized (
+          select
+            t.id,
+            coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+            %4$s as vector,
+            c.speaker,
+            case
+              when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
+                then power(
+                  0.5, least(1000, greatest(0, extract(epoch from (
+                    $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                  )) / 86400 / $8))::double precision
+                )
+              else 0
+            end as recency,
+            coalesce(t.importance, 0) as importance,
+            case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
+            case
+              when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
+                then (t.metadata ->> 'seq')::bigint
+            end as seq
+          from told as c
+          join %1$s as t on t.id = c.id
+          cross join names as n
+          cross join lateral (
+            -- BM25 of both at once, with the k1 and b of Trotman et al. 2014, Improvements to BM25.
+            select
+              sum(
+                $10[x.term] * x.share * x.tf * 1.9
+                / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
+              ) as words,
+              sum(
+                $11[x.term] * x.share * x.tf_all * 1.9
+                / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
+              ) as context
+            from (
+              select
+                array_position($9, u.lexeme) as term,
+                case when u.lexeme = any(n.lexemes) then 0.25 else 1 end as share,
+                cardinality(array_positions(u.weights, 'A'))::double precision as tf,
+                cardinality(u.positions)::double precision as tf_all,
+                sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
+                sum(cardinality(u.positions)) over () as all_words
+              from unnest(t.words) as u
+              where cardinality($9) > 0
+            ) as x
+            where x.term is not null
+          ) as b
+        ),
+        scaled as (
+          select
+            s.id, s.talk, s.seq,
+            $15[1] * coalesce(
+              (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
+              (s.words > 0)::int
+            ) as words,
+            $15[2] * coalesce(
+              (s.context - min(s.context) over ())
+              / nullif(max(s.context) over () - min(s.context) over (), 0),
+              (s.context > 0)::int
+            ) as context,
+            $15[3] * coalesce(
+              (s.vector - min(s.vector) over ())
+              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+              (s.vector is not null)::int
+            ) as vector,
+            $15[4] * coalesce(
+              (s.speaker - min(s.speaker) over ())::double precision
+              / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
+            ) as speaker,
+            $15[5] * coalesce(
+              (s.recency - min(s.recency) over ())
+              / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
+            ) as recency,
+            $15[6] * coalesce(
+              (s.importance - min(s.importance) over ())
+              / nullif(max(s.importance) over () - min(s.importance) over (), 0),
+              (s.importance > 0)::int
+            ) as importance
+          from signals as s
+        ),
+        -- A turn between others that fit is likely to be of the same matter.
+        beside as (
+          select
+            s.*,
+            $15[7] * (
+              case
+                when lag(s.seq) over talk = s.seq - 1
+                  then lag(s.words + s.context + coalesce(s.vector, 0)) over talk
+                else 0
+              end
+              + case
+                when lead(s.seq) over talk = s.seq + 1
+                  then lead(s.words + s.context + coalesce(s.vector, 0)) over talk
+                else 0
+              end
+            ) * (s.talk is not null)::int as neighbours
+          from scaled as s
+          window talk as (partition by s.talk order by s.seq, s.id)
+        ),
+        best as (
+          select
+            s.*,
+            s.words + s.context + s.vector + s.neighbours + s.speaker + s.recency + s.importance
+              as score
+          from beside as s
+          order by score desc, s.id
+          limit $5
+        )
+        select coalesce(
+          json_agg(
+            case
+              when $16 then json_build_object(
+                'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
+                  'words', b.words, 'context', b.context, 'vector', b.vector,
+                  'neighbours', b.neighbours, 'speaker', b.speaker, 'recency', b.recency,
+                  'importance', b.importance
+                )
+              )
+              else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
+            end
+            order by b.score desc, b.id
+          ),
+          '[]'
+        )
+        from best as b
+        join %1$s as t on t.id = b.id
+      $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+    ) into v_answer using
+      v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
+      v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
+      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language;
+  end if;
   if v.audit_reads then
     perform haive_private.audit_read(
       'search_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),
@@ -13679,41 +13758,6 @@ $_$;
 
 
 ALTER FUNCTION haive_private.send_hint(p_topic text, p_event bigint) OWNER TO postgres;
-
--- ACL FUNCTION session_base(p_tenant text, p_session_id uuid, p_segment integer)
-GRANT ALL ON FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) TO haive_writer;
-REVOKE ALL ON FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) FROM PUBLIC;
-
--- COMMENT FUNCTION session_base(p_tenant text, p_session_id uuid, p_segment integer)
-COMMENT ON FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) IS 'What a segment of a session is built on: a beginning of another one, a list, its own messages.';
-
--- FUNCTION session_base(text, uuid, integer)
-CREATE FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) RETURNS TABLE(base_id uuid, base_segment integer, base_count bigint, borrowed bigint, start_seq bigint, conversation_ids uuid[], first_seqs bigint[], last_seqs bigint[])
-    LANGUAGE plpgsql STABLE ROWS 1
-    SET search_path TO ''
-    AS $$
-#variable_conflict use_column
-begin
-  if p_segment = 0 then
-    return query
-    select
-      s.parent_id, s.parent_segment::int, s.branch_index, 0::bigint, 0::bigint,
-      '{}'::uuid[], '{}'::bigint[], '{}'::bigint[]
-    from haive.sessions as s
-    where s.tenant_id = p_tenant and s.id = p_session_id;
-  else
-    return query
-    select
-      g.session_id, g.base_segment::int, g.base_count, g.borrowed, g.start_seq,
-      g.conversation_ids, g.first_seqs, g.last_seqs
-    from haive.session_segments as g
-    where g.tenant_id = p_tenant and g.session_id = p_session_id and g.number = p_segment;
-  end if;
-end;
-$$;
-
-
-ALTER FUNCTION haive_private.session_base(p_tenant text, p_session_id uuid, p_segment integer) OWNER TO postgres;
 
 -- FUNCTION session_doc(haive.sessions, haive.conversations)
 CREATE FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) RETURNS json

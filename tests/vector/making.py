@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import numpy as np
 import uuid_utils
 from backends.fakes.pinecone import KEY, FakePinecone
@@ -14,6 +15,8 @@ from backends.fakes.weaviate import KEY as WEAVIATE_KEY
 from backends.fakes.weaviate import FakeWeaviate
 from qdrant_client import AsyncQdrantClient
 
+from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
 from haive.core.persistence.vector.backends.pinecone import PineconeBackend
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
 from haive.core.persistence.vector.backends.qdrant import QdrantBackend
@@ -74,6 +77,31 @@ async def weaviate() -> AsyncIterator[Make]:
     await fake.stop()
 
 
+def pgvector(new_database: Callable[[], Awaitable[str]]) -> Factory:
+    """Over a database of the test's own; over the REST API the folder pgvector goes."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Make]:
+        database = await new_database()
+        owner = await asyncpg.connect(database)
+        async with AsyncExitStack() as stores:
+
+            async def make(tenant: str) -> MemoryBackend:
+                await owner.execute(
+                    "insert into haive.tenants (tenant_id, name) values ($1, $1)"
+                    " on conflict do nothing",
+                    tenant,
+                )
+                config = PersistenceConfig(connection_string=database, tenant=tenant, pool_size=2)
+                return PgvectorBackend(await stores.enter_async_context(PostgresStore(config)))
+
+            yield make
+        await owner.close()
+
+    return opened
+
+
+#: Those that need no database; pgvector comes from a fixture that has one.
 FACTORIES: dict[str, Factory] = {"pinecone": pinecone, "qdrant": qdrant, "weaviate": weaviate}
 
 

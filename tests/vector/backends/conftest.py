@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import pytest
-from making import FACTORIES, Factory, Make, collection
+from making import FACTORIES, Make, collection, pgvector
 
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
 
 
-@pytest.fixture(scope="session")
-def backend_factories() -> dict[str, Factory]:
-    """What makes each backend, by its name."""
-    return FACTORIES
-
-
-@pytest.fixture(params=list(FACTORIES))
+@pytest.fixture(params=[*FACTORIES, "pgvector"])
 async def make(
-    request: pytest.FixtureRequest, backend_factories: dict[str, Factory]
+    request: pytest.FixtureRequest,
+    new_database: Callable[..., Awaitable[str]],
+    template: str,
 ) -> AsyncIterator[Make]:
-    async with backend_factories[request.param]() as made:
+    factories = {**FACTORIES, "pgvector": pgvector(partial(new_database, template))}
+    async with factories[request.param]() as made:
         yield made
 
 
