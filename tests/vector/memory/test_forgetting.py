@@ -49,7 +49,7 @@ async def test_a_turn_goes_from_summary_keywords_and_contexts_too(memory: Vector
     rebuilt = await memory.get(whole)
     assert rebuilt.sources == (summary.sources[0], summary.sources[2])
     assert "harbour" in rebuilt.text
-    assert (await memory.get(summary.sources[2])).context is None
+    assert (await memory.get(summary.sources[2])).context == SAID[0]
     with pytest.raises(NotFoundError):
         await memory.get(summary.sources[1])
 
@@ -155,21 +155,22 @@ async def test_what_superseded_a_memory_is_forgotten_and_the_older_stays_past(me
     assert older.valid_to is not None
 
 
-async def test_all_of_a_user_goes_with_exact_counts_and_nobody_elses(memory, clock) -> None:
-    """A thousand memories of two users, with summaries above them."""
+async def test_all_of_a_user_goes_with_exact_counts_and_nobody_elses(memory, kind) -> None:
+    # A thousand memories with summaries above them; qdrant within a process is slow at filters.
+    each = 50 if kind == "pgvector" else 5
     for user in ("anna", "bo"):
         for number in range(10):
             said = [
                 {"role": "user", "content": f"{user} has boat {number}.{n} in dock {n}.",
                  "timestamp": AT + timedelta(days=number, minutes=n)}
-                for n in range(50)
+                for n in range(each)
             ]  # fmt: skip
             facts = {"conversation_id": f"{user}-{number}", "user_id": user}
             await memory.store_conversation(said, facts, generate_summary=True)
     done = await memory.consolidate_memories(consolidation_strategy="summarize")
     of_anna = await memory.search("boat", top_k=1000, filters={"user_id": "anna"})
     result = await memory.forget(filters={"user_id": "anna"})
-    assert result.counts == {"turn": 500, "summary": 10 + len(done.created) // 2}
+    assert result.counts == {"turn": 10 * each, "summary": 10 + len(done.created) // 2}
     assert result.total == len(of_anna)
     assert await memory.search("anna", top_k=1000, filters={"user_id": "anna"}) == []
     assert "anna has" not in await everything(memory)

@@ -34,7 +34,11 @@ async def test_each_message_is_a_memory_that_the_whole_leads_to(memory: VectorMe
     turns = [await memory.get(each) for each in whole.sources]
     assert [turn.text for turn in turns] == [text for _, _, text in SAID]
     assert [turn.speaker for turn in turns] == [who for _, who, _ in SAID]
-    assert [turn.context for turn in turns] == [None, *(text for _, _, text in SAID[:-1])]
+    texts = [text for _, _, text in SAID]
+    assert [turn.context for turn in turns] == [
+        None, texts[0], f"{texts[0]}\n{texts[1]}", f"{texts[1]}\n{texts[2]}",
+    ]  # fmt: skip
+    assert turns[3].context_ids == (turns[1].id, turns[2].id)
     assert [turn.seq for turn in turns] == [1, 2, 3, 4]
     assert [turn.timestamp for turn in turns] == [AT + timedelta(minutes=n) for n in range(4)]
     assert {turn.kind for turn in turns} == {MemoryKind.TURN}

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from haive.core.persistence.embedding import (
-    HashingEmbedder,
-    MiniLMEmbedder,
-    OpenAIEmbedder,
-)
 from haive.core.persistence.errors import InvalidInputError, NotFoundError
 from haive.core.persistence.models import aware
 from haive.core.persistence.vector._adding import Note, add_notes
@@ -21,33 +14,21 @@ from haive.core.persistence.vector._conversations import Processing, store_talk
 from haive.core.persistence.vector._episodes import episodes
 from haive.core.persistence.vector._forgetting import change, forget
 from haive.core.persistence.vector._lineage import provenance, versions
-from haive.core.persistence.vector._opening import (
-    backend_of,
-    checked_name,
-    collection_of,
-    embedder_of,
-    store_from_environment,
-)
-from haive.core.persistence.vector._recalled import Recalled
+from haive.core.persistence.vector._opened import OpenedMemory
+from haive.core.persistence.vector._reembedding import reembed
 from haive.core.persistence.vector._searching import Asked, search
-from haive.core.persistence.vector._shelf import Shelf, both, checked_text, equals
+from haive.core.persistence.vector._shelf import both, checked_text, equals
 from haive.core.persistence.vector._talks import checked_importance, split, talk_of
 from haive.core.persistence.vector._values import time_text
-from haive.core.persistence.vector.config import MemoryConfig
 from haive.core.persistence.vector.filters import Comparison, Operator, parse
 from haive.core.persistence.vector.models import MemoryKind, MemoryStats
-from haive.core.persistence.vector.reranking.late_interaction import LateInteraction
-from haive.core.persistence.vector.reranking.sentences import SentenceReranker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
     from uuid import UUID
 
-    from haive.core.persistence.embedding import Embedder
     from haive.core.persistence.models import Conversation, Message
-    from haive.core.persistence.store import Store
-    from haive.core.persistence.vector.backends.protocol import MemoryBackend
     from haive.core.persistence.vector.models import (
         Consolidation,
         Episode,
@@ -55,12 +36,11 @@ if TYPE_CHECKING:
         Memory,
         MemoryHit,
     )
-    from haive.core.persistence.vector.reranking.protocol import Reranker
 
 _UNSET: Any = object()
 
 
-class VectorMemory:
+class VectorMemory(OpenedMemory):
     """What was said and learned, found again by its meaning and its words.
 
     Nothing is connected before the first call. It may be used as ``async with``, or closed with
@@ -81,53 +61,6 @@ class VectorMemory:
         ConfigurationError: There is no such vector store, the settings contradict each other, or
             a key or an extra is missing.
     """
-
-    def __init__(
-        self,
-        vector_store: str = "pgvector",
-        config: MemoryConfig | None = None,
-        *,
-        store: Store | None = None,
-        backend: MemoryBackend | None = None,
-        tenant: str = "default",
-        reranker: Reranker | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self.config = config or MemoryConfig()
-        self._name = backend.name if backend is not None else checked_name(vector_store)
-        self._embedder = embedder_of(self.config)
-        self._tenant = tenant
-        self._store, self._own_store = store, False
-        self._backend, self._own_backend = backend, False
-        self._reranker = reranker
-        self._clock = clock
-        self._recalled = Recalled()
-        self._shelf: Shelf | None = None
-        self._opening = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        await self._open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close what was opened here."""
-        self._shelf = None
-        if self._own_backend and self._backend is not None:
-            backend, self._backend, self._own_backend = self._backend, None, False
-            await backend.aclose()
-        if self._own_store and self._store is not None:
-            store, self._store, self._own_store = self._store, None, False
-            await store.aclose()
-        if self.config.embedder is None and isinstance(self._embedder, OpenAIEmbedder):
-            await self._embedder.aclose()
 
     # -- remembering -----------------------------------------------------------------------------
 
@@ -466,6 +399,25 @@ class VectorMemory:
         self._recalled.forget([*result.forgotten, *result.removed, *result.rebuilt])
         return result
 
+    async def reembed(self, into: VectorMemory) -> int:
+        """Fill another collection with these memories, by its own model, while this one serves.
+
+        It goes page by page, and may be interrupted and repeated; repeated later it catches up with
+        what was written, changed or forgotten here meanwhile. So: reembed, switch to the other
+        one, and reembed once more.
+
+        Args:
+            into: A memory of another ``index_name``, with another model or width.
+
+        Returns:
+            How many memories were written, changed or removed there; 0 when it is the same.
+
+        Raises:
+            ConfigurationError: It is the same collection.
+            ModelError: A model failed; what was written so far is complete.
+        """
+        return await reembed(await self._open(), await into._open())
+
     async def forget_expired(self) -> ForgetResult:
         """Forget what has expired; searches pass it over before that already."""
         shelf = await self._open()
@@ -518,40 +470,3 @@ class VectorMemory:
             where=parse(filters),
         )
         return await consolidate(how, await self._open(), dry_run=dry_run)
-
-    # -- opening ---------------------------------------------------------------------------------
-
-    async def _open(self) -> Shelf:
-        if self._shelf is not None:
-            return self._shelf
-        async with self._opening:
-            if self._shelf is None:
-                if self._backend is None:
-                    self._backend = await backend_of(
-                        self._name,
-                        self.config,
-                        tenant=self._tenant,
-                        open_store=self._open_store,
-                    )
-                    self._own_backend = True
-                wanted = collection_of(self.config, self._embedder)
-                self._shelf = Shelf(
-                    backend=self._backend,
-                    collection=await self._backend.open(wanted),
-                    config=self.config,
-                    embedder=self._embedder,
-                    reranker=self._reranker or _reranker_of(self._embedder),
-                    clock=self._clock,
-                )
-        return self._shelf
-
-    async def _open_store(self) -> Store:
-        if self._store is None:
-            self._store, self._own_store = await store_from_environment(), True
-        return self._store
-
-
-def _reranker_of(embedder: Embedder | None) -> Reranker:
-    if isinstance(embedder, MiniLMEmbedder):
-        return LateInteraction(embedder)
-    return SentenceReranker(embedder or HashingEmbedder())
