@@ -110,7 +110,7 @@ begin
     else
       v_done := set_config('hnsw.ef_search', least(1000, greatest(v_ef, v_wide))::text, true);
       v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
-      v_done := set_config('hnsw.max_scan_tuples', '40000', true);
+      v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
     end if;
     execute format(
       $q$

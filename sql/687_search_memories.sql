@@ -29,6 +29,7 @@ declare
   v_rare text := ''; -- a tsquery of the words that candidates are found by
   v_prescore text := '0 + 0';
   v_near text[] := '{}';
+  v_alone boolean; -- whether nearness is all that there is to go by
   v_distance text;
   v_answer json;
 begin
@@ -130,19 +131,14 @@ begin
   end if;
   v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
 
+  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ') and v_weights[5] + v_weights[6] = 0;
   if v_vector is not null and v_weights[3] > 0 then
     begin
       v_near := haive_private.nearest_memories(
         v.collection, v_where,
         coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
         -- Alone, the nearest are the answer; with other signals one that is not may be better.
-        case
-          when v_rare = '' and v_weights[4] + v_weights[5] + v_weights[6] + v_weights[7] = 0
-            then v_limit
-          when v_rare = '' and v_spoken = '  ' and v_weights[5] + v_weights[6] + v_weights[7] = 0
-            then v_limit
-          else greatest(100, 3 * v_limit)
-        end,
+        case when v_alone then v_limit else greatest(100, 3 * v_limit) end,
         v_recall
       );
     exception
@@ -161,202 +157,237 @@ begin
     );
   end if;
 
-  execute format(
-    $q$
-      with matched as materialized (
-        select t.id, t.words from %1$s as t
-        where $1 <> '' and %2$s and t.words @@ $1::tsquery
-        limit $2
-      ),
-      weighed as (
-        select t.id from matched as t order by %3$s desc, t.id limit $3
-      ),
-      found as materialized (
-        select w.id from weighed as w
-        union
-        select u.id from unnest($4) as u (id)
-      ),
-      -- A query that matches less than was asked for still gets what passes the filter.
-      rest as (
-        select t.id from %1$s as t
-        where (select count(*) from found) < $5 and %2$s
-        order by t.id desc
-        limit $5
-      ),
-      candidates as (
-        select f.id from found as f
-        union
-        select r.id from rest as r
-      ),
-      told as materialized (
-        select
-          c.id, p.name,
-          -- A name or its first word, and no role.
-          case
-            when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
-              and (
-                strpos($6, ' ' || p.name || ' ') > 0
-                or (
-                  length(split_part(p.name, ' ', 1)) > 2
-                  and strpos($6, ' ' || split_part(p.name, ' ', 1) || ' ') > 0
+  if v_alone and cardinality(v_near) = v_limit then
+    -- What follows, without what is zero: half of the time would be its planning.
+    execute format(
+      $q$
+        select coalesce(
+          json_agg(
+            case
+              when $3 then json_build_object(
+                'id', b.id, 'metadata', b.metadata, 'score', b.score, 'parts', json_build_object(
+                  'words', 0, 'context', 0, 'vector', b.score, 'neighbours', 0, 'speaker', 0,
+                  'recency', 0, 'importance', 0
                 )
               )
-              then 1
-            else 0
-          end as speaker
-        from candidates as c
-        join %1$s as t on t.id = c.id
-        cross join lateral (
+              else json_build_object('id', b.id, 'metadata', b.metadata, 'score', b.score)
+            end
+            order by b.score desc, b.id
+          ),
+          '[]'
+        )
+        from (
           select
-            btrim(regexp_replace(
-              lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
-            )) as name
-        ) as p
-      ),
-      -- Whom the query names the speaker's signal finds already, and others call them by that name:
-      -- as a word it counts a quarter. It is rare among all users of a tenant, and not with one.
-      names as (
-        select
-          case
-            when $15[4] > 0
-              then tsvector_to_array(to_tsvector($17, coalesce(string_agg(distinct d.name, ' '), '')))
-            else '{}'
-          end as lexemes
-        from told as d
-        where d.speaker = 1
-      ),
-      signals as materialized (
-        select
-          t.id,
-          coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
-          %4$s as vector,
-          c.speaker,
-          case
-            when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
-              then power(
-                0.5, least(1000, greatest(0, extract(epoch from (
-                  $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
-                )) / 86400 / $8))::double precision
-              )
-            else 0
-          end as recency,
-          coalesce(t.importance, 0) as importance,
-          case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
-          case
-            when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
-              then (t.metadata ->> 'seq')::bigint
-          end as seq
-        from told as c
-        join %1$s as t on t.id = c.id
-        cross join names as n
-        cross join lateral (
-          -- BM25 of both at once, with the k1 and b of Trotman et al. 2014, Improvements to BM25.
-          select
-            sum(
-              $10[x.term] * x.share * x.tf * 1.9
-              / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
-            ) as words,
-            sum(
-              $11[x.term] * x.share * x.tf_all * 1.9
-              / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
-            ) as context
+            s.id, s.metadata,
+            $2 * coalesce(
+              (s.vector - min(s.vector) over ())
+              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+              (s.vector is not null)::int
+            ) as score
           from (
-            select
-              array_position($9, u.lexeme) as term,
-              case when u.lexeme = any(n.lexemes) then 0.25 else 1 end as share,
-              cardinality(array_positions(u.weights, 'A'))::double precision as tf,
-              cardinality(u.positions)::double precision as tf_all,
-              sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
-              sum(cardinality(u.positions)) over () as all_words
-            from unnest(t.words) as u
-            where cardinality($9) > 0
-          ) as x
-          where x.term is not null
+            select t.id, t.metadata, %2$s as vector from %1$s as t where t.id = any($1)
+          ) as s
         ) as b
-      ),
-      scaled as (
-        select
-          s.id, s.talk, s.seq,
-          $15[1] * coalesce(
-            (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
-            (s.words > 0)::int
-          ) as words,
-          $15[2] * coalesce(
-            (s.context - min(s.context) over ())
-            / nullif(max(s.context) over () - min(s.context) over (), 0),
-            (s.context > 0)::int
-          ) as context,
-          $15[3] * coalesce(
-            (s.vector - min(s.vector) over ())
-            / nullif(max(s.vector) over () - min(s.vector) over (), 0),
-            (s.vector is not null)::int
-          ) as vector,
-          $15[4] * coalesce(
-            (s.speaker - min(s.speaker) over ())::double precision
-            / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
-          ) as speaker,
-          $15[5] * coalesce(
-            (s.recency - min(s.recency) over ())
-            / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
-          ) as recency,
-          $15[6] * coalesce(
-            (s.importance - min(s.importance) over ())
-            / nullif(max(s.importance) over () - min(s.importance) over (), 0),
-            (s.importance > 0)::int
-          ) as importance
-        from signals as s
-      ),
-      -- A turn between others that fit is likely to be of the same matter.
-      beside as (
-        select
-          s.*,
-          $15[7] * (
-            case
-              when lag(s.seq) over talk = s.seq - 1
-                then lag(s.words + s.context + coalesce(s.vector, 0)) over talk
-              else 0
-            end
-            + case
-              when lead(s.seq) over talk = s.seq + 1
-                then lead(s.words + s.context + coalesce(s.vector, 0)) over talk
-              else 0
-            end
-          ) * (s.talk is not null)::int as neighbours
-        from scaled as s
-        window talk as (partition by s.talk order by s.seq, s.id)
-      ),
-      best as (
-        select
-          s.*,
-          s.words + s.context + s.vector + s.neighbours + s.speaker + s.recency + s.importance
-            as score
-        from beside as s
-        order by score desc, s.id
-        limit $5
-      )
-      select coalesce(
-        json_agg(
-          case
-            when $16 then json_build_object(
-              'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
-                'words', b.words, 'context', b.context, 'vector', b.vector,
-                'neighbours', b.neighbours, 'speaker', b.speaker, 'recency', b.recency,
-                'importance', b.importance
-              )
-            )
-            else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
-          end
-          order by b.score desc, b.id
+      $q$, v.relation, v_distance
+    ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
+  else
+    execute format(
+      $q$
+        with matched as materialized (
+          select t.id, t.words from %1$s as t
+          where $1 <> '' and %2$s and t.words @@ $1::tsquery
+          limit $2
         ),
-        '[]'
-      )
-      from best as b
-      join %1$s as t on t.id = b.id
-    $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
-  ) into v_answer using
-    v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
-    v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-    v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language;
+        weighed as (
+          select t.id from matched as t order by %3$s desc, t.id limit $3
+        ),
+        found as materialized (
+          select w.id from weighed as w
+          union
+          select u.id from unnest($4) as u (id)
+        ),
+        -- A query that matches less than was asked for still gets what passes the filter.
+        rest as (
+          select t.id from %1$s as t
+          where (select count(*) from found) < $5 and %2$s
+          order by t.id desc
+          limit $5
+        ),
+        candidates as (
+          select f.id from found as f
+          union
+          select r.id from rest as r
+        ),
+        told as materialized (
+          select
+            c.id, p.name,
+            -- A name or its first word, and no role.
+            case
+              when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
+                and (
+                  strpos($6, ' ' || p.name || ' ') > 0
+                  or (
+                    length(split_part(p.name, ' ', 1)) > 2
+                    and strpos($6, ' ' || split_part(p.name, ' ', 1) || ' ') > 0
+                  )
+                )
+                then 1
+              else 0
+            end as speaker
+          from candidates as c
+          join %1$s as t on t.id = c.id
+          cross join lateral (
+            select
+              btrim(regexp_replace(
+                lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
+              )) as name
+          ) as p
+        ),
+        -- Whom the query names the speaker's signal finds already, and others call them by that name:
+        -- as a word it counts a quarter. It is rare among all users of a tenant, and not with one.
+        names as (
+          select
+            case
+              when $15[4] > 0
+                then tsvector_to_array(to_tsvector($17, coalesce(string_agg(distinct d.name, ' '), '')))
+              else '{}'
+            end as lexemes
+          from told as d
+          where d.speaker = 1
+        ),
+        signals as materialized (
+          select
+            t.id,
+            coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+            %4$s as vector,
+            c.speaker,
+            case
+              when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
+                then power(
+                  0.5, least(1000, greatest(0, extract(epoch from (
+                    $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                  )) / 86400 / $8))::double precision
+                )
+              else 0
+            end as recency,
+            coalesce(t.importance, 0) as importance,
+            case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
+            case
+              when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
+                then (t.metadata ->> 'seq')::bigint
+            end as seq
+          from told as c
+          join %1$s as t on t.id = c.id
+          cross join names as n
+          cross join lateral (
+            -- BM25 of both at once, with the k1 and b of Trotman et al. 2014, Improvements to BM25.
+            select
+              sum(
+                $10[x.term] * x.share * x.tf * 1.9
+                / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
+              ) as words,
+              sum(
+                $11[x.term] * x.share * x.tf_all * 1.9
+                / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
+              ) as context
+            from (
+              select
+                array_position($9, u.lexeme) as term,
+                case when u.lexeme = any(n.lexemes) then 0.25 else 1 end as share,
+                cardinality(array_positions(u.weights, 'A'))::double precision as tf,
+                cardinality(u.positions)::double precision as tf_all,
+                sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
+                sum(cardinality(u.positions)) over () as all_words
+              from unnest(t.words) as u
+              where cardinality($9) > 0
+            ) as x
+            where x.term is not null
+          ) as b
+        ),
+        scaled as (
+          select
+            s.id, s.talk, s.seq,
+            $15[1] * coalesce(
+              (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
+              (s.words > 0)::int
+            ) as words,
+            $15[2] * coalesce(
+              (s.context - min(s.context) over ())
+              / nullif(max(s.context) over () - min(s.context) over (), 0),
+              (s.context > 0)::int
+            ) as context,
+            $15[3] * coalesce(
+              (s.vector - min(s.vector) over ())
+              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+              (s.vector is not null)::int
+            ) as vector,
+            $15[4] * coalesce(
+              (s.speaker - min(s.speaker) over ())::double precision
+              / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
+            ) as speaker,
+            $15[5] * coalesce(
+              (s.recency - min(s.recency) over ())
+              / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
+            ) as recency,
+            $15[6] * coalesce(
+              (s.importance - min(s.importance) over ())
+              / nullif(max(s.importance) over () - min(s.importance) over (), 0),
+              (s.importance > 0)::int
+            ) as importance
+          from signals as s
+        ),
+        -- A turn between others that fit is likely to be of the same matter.
+        beside as (
+          select
+            s.*,
+            $15[7] * (
+              case
+                when lag(s.seq) over talk = s.seq - 1
+                  then lag(s.words + s.context + coalesce(s.vector, 0)) over talk
+                else 0
+              end
+              + case
+                when lead(s.seq) over talk = s.seq + 1
+                  then lead(s.words + s.context + coalesce(s.vector, 0)) over talk
+                else 0
+              end
+            ) * (s.talk is not null)::int as neighbours
+          from scaled as s
+          window talk as (partition by s.talk order by s.seq, s.id)
+        ),
+        best as (
+          select
+            s.*,
+            s.words + s.context + s.vector + s.neighbours + s.speaker + s.recency + s.importance
+              as score
+          from beside as s
+          order by score desc, s.id
+          limit $5
+        )
+        select coalesce(
+          json_agg(
+            case
+              when $16 then json_build_object(
+                'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
+                  'words', b.words, 'context', b.context, 'vector', b.vector,
+                  'neighbours', b.neighbours, 'speaker', b.speaker, 'recency', b.recency,
+                  'importance', b.importance
+                )
+              )
+              else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
+            end
+            order by b.score desc, b.id
+          ),
+          '[]'
+        )
+        from best as b
+        join %1$s as t on t.id = b.id
+      $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+    ) into v_answer using
+      v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
+      v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
+      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language;
+  end if;
   if v.audit_reads then
     perform haive_private.audit_read(
       'search_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),

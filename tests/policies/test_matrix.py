@@ -140,6 +140,12 @@ _SCOPES = {
 }
 _READING = '"members read what they take part in, administrators all"'
 _EVERYTHING = '{"op": "and", "parts": []}'
+# A condition that is no longer within the one of the caller's own.
+_BEYOND = """
+create or replace function haive_private.memory_condition(
+  p_filter jsonb, p_depth int default 0, p_exact boolean default false
+) returns text language sql set search_path = '' as $$ select 'true or true' $$
+"""
 _OWN = '"members read their own, administrators all"'
 
 
@@ -793,6 +799,7 @@ async def test_the_database_answers_as_the_matrix_says(measured):
         ("grant select on haive.erasures to haive_client", "erasures"),
         ("grant select on haive.events to authenticated", "events"),
         ("grant delete on haive.messages to service_role", "messages"),
+        (_BEYOND, "find_memories"),
         (
             """grant usage on schema haive to anon;
             grant execute on function haive.error_catalogue() to anon""",

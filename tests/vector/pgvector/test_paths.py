@@ -171,3 +171,18 @@ async def test_a_collection_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match=said):
         await open_backend(collection_of(**change))
+
+
+async def test_nearness_alone_scores_as_it_does_beside_the_other_signals(
+    backend: PgvectorBackend,
+) -> None:
+    await backend.put([memory(f"cat {n}", seed=n) for n in range(12)])
+    facts: dict[str, Any] = {
+        "text": "", "vector": memory(seed=3).vector, "limit": 12, "filter": None,
+        "now": datetime.now(UTC), "parts": True,
+    }  # fmt: skip
+    alone = await backend.search(Query(**facts, weights=RetrievalWeights()))
+    beside = await backend.search(Query(**facts, weights=RetrievalWeights(importance=1e-9)))
+    assert [hit.record for hit in alone] == [hit.record for hit in beside]
+    assert [hit.score for hit in alone] == pytest.approx([hit.score for hit in beside])
+    assert alone[0].parts["vector"] == alone[0].score == 1.0

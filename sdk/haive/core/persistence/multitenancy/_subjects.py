@@ -98,8 +98,9 @@ class Subjects:
         reads them; ``threads.jsonl`` and ``checkpoints.jsonl`` what workflows saved for the user,
         with the states as plain JSON; ``memberships``, ``invitations``, ``events`` and
         ``participations``, which are conversations of others that name the user: by their id and
-        title; ``authorships``, the places of what they wrote in sessions of others. ``audit`` has
-        what the user did and, read by an administrator, what was done to their membership.
+        title; ``authorships``, the places of what they wrote in sessions of others; ``memories``,
+        those with their name. ``audit`` has what the user did and, read by an administrator,
+        what was done to their membership.
         ``manifest.json`` counts the records of each file and has its SHA-256. It is read while
         others write: what comes meanwhile may be missing.
 
