@@ -13453,8 +13453,10 @@ begin
     v_prescore := v_terms.prescore;
   end if;
   v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
-  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ')
-    and v_weights[5] + v_weights[6] + v_weights[7] = 0;
+  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ') and v_weights[5] + v_weights[6] = 0;
+  if v_alone then
+    v_weights[7] := 0; -- a query of no words is about vectors, and not about a conversation
+  end if;
 
   if v_vector is not null and v_weights[3] > 0 then
     begin
