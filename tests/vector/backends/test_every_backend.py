@@ -12,7 +12,7 @@ import pytest
 from filtering import EACH, comparisons, filters, metadata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from making import WIDTH, Make, collection, record, unit
+from making import FACTORIES, WIDTH, Make, collection, record, unit
 
 from haive.core.persistence.errors import (
     CollectionMismatchError,
@@ -28,6 +28,9 @@ from haive.core.persistence.vector.records import Query
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 EARLIER = "2026-01-01T00:00:00.000000Z"
+# Those that see to tenants and filters in this process; what pgvector's functions see to has its
+# own controls, among those of the policies.
+IN_THE_CLIENT = pytest.mark.parametrize("make", list(FACTORIES), indirect=True)
 LATER = "2027-01-01T00:00:00.000000Z"
 
 
@@ -382,6 +385,7 @@ async def test_filters_mean_what_matches_says(
 # Controls: what is tested above can fail
 
 
+@IN_THE_CLIENT
 async def test_a_backend_that_forgot_the_tenant_would_be_found_out(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -396,6 +400,7 @@ async def test_a_backend_that_forgot_the_tenant_would_be_found_out(
         assert await other.search(query("tea")) == []
 
 
+@IN_THE_CLIENT
 async def test_a_service_that_lost_rows_would_be_found_out(
     backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
