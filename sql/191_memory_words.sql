@@ -3,8 +3,8 @@ create table haive_private.memory_words (
   collection text collate "C" not null,
   lexeme text collate "C" not null,
   part bigint not null,
-  in_text int not null,
-  in_all int not null,
+  in_text bigint not null,
+  in_all bigint not null,
   constraint memory_words_pkey primary key (tenant_id, collection, lexeme, part)
 );
 

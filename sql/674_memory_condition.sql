@@ -108,6 +108,10 @@ begin
     when 'gt', 'gte', 'lt', 'lte' then
       v_test := case v_op when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' else '<=' end;
       v_test := case
+        -- Between its bounds the column, which has an index and ends at them, compares the same.
+        when v_path = array['importance'] and jsonb_typeof(v_value) = 'number'
+          and v_value > '0' and v_value < '1' then
+          format('t.importance %s %L::double precision', v_test, v_value)
         when jsonb_typeof(v_value) = 'number' then
           format(
             'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',

@@ -162,6 +162,7 @@ begin
   );
   execute format('create index on %s (tenant_id, id)', v_table);
   execute format('create index on %s (tenant_id, happened_at)', v_table);
+  execute format('create index on %s (tenant_id, importance)', v_table);
   execute format(
     'create index on %s (tenant_id, user_id) where user_id is not null', v_table
   );

@@ -39,13 +39,13 @@ create table haive_private.memory_collections (
   name text collate "C" not null,
   table_name text not null,
   model text,
-  dimensions int,
+  dimensions haive_private.positive,
   storage text not null,
   metric text not null,
   language text not null,
   index_type text not null,
-  m int not null,
-  ef_construction int not null,
+  m haive_private.positive not null,
+  ef_construction haive_private.positive not null,
   created_at timestamptz not null default now(),
   constraint memory_collections_pkey primary key (name),
   constraint memory_collections_name_is_a_slug check (name ~ '^[a-z0-9][a-z0-9-]{0,60}$'),
@@ -80,8 +80,8 @@ create table haive_private.memory_words (
   collection text collate "C" not null,
   lexeme text collate "C" not null,
   part bigint not null,
-  in_text int not null,
-  in_all int not null,
+  in_text bigint not null,
+  in_all bigint not null,
   constraint memory_words_pkey primary key (tenant_id, collection, lexeme, part)
 );
 

@@ -473,6 +473,10 @@ begin
     when 'gt', 'gte', 'lt', 'lte' then
       v_test := case v_op when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' else '<=' end;
       v_test := case
+        -- Between its bounds the column, which has an index and ends at them, compares the same.
+        when v_path = array['importance'] and jsonb_typeof(v_value) = 'number'
+          and v_value > '0' and v_value < '1' then
+          format('t.importance %s %L::double precision', v_test, v_value)
         when jsonb_typeof(v_value) = 'number' then
           format(
             'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
@@ -1503,6 +1507,7 @@ begin
   );
   execute format('create index on %s (tenant_id, id)', v_table);
   execute format('create index on %s (tenant_id, happened_at)', v_table);
+  execute format('create index on %s (tenant_id, importance)', v_table);
   execute format(
     'create index on %s (tenant_id, user_id) where user_id is not null', v_table
   );

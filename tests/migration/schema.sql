@@ -6633,7 +6633,9 @@ CREATE FUNCTION haive_private.drop_stale_tokens() RETURNS trigger
     SET search_path TO ''
     AS $$
 begin
-  new.tokens := null;
+  if current_setting('persistence.putting', true) is distinct from 'on' then
+    new.tokens := null;
+  end if;
   return new;
 end;
 $$;
@@ -9119,7 +9121,7 @@ begin
   if p_filter is null or p_filter = 'null' then
     return 'true';
   end if;
-  if p_depth > 12 or (p_depth = 0 and pg_column_size(p_filter) > 1048576) then
+  if p_depth > 40 or (p_depth = 0 and pg_column_size(p_filter) > 1048576) then
     raise exception using
       errcode = 'PT422',
       message = 'the filter is too large',
@@ -9171,7 +9173,9 @@ begin
       end if;
       if
         jsonb_array_length(v_value) <= 20
-        and not jsonb_path_exists(v_value, '$[*] ? (@.type() == "object" || @.type() == "array")', '{}', true)
+        and not jsonb_path_exists(
+          v_value, 'strict $[*] ? (@.type() == "object" || @.type() == "array")'
+        )
       then
         -- The index of the metadata answers these: the value itself, or a list with it.
         v_test := coalesce((
@@ -9204,14 +9208,10 @@ begin
       v_test := case v_op when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' else '<=' end;
       v_test := case
         when jsonb_typeof(v_value) = 'number' then
-          case
-            when v_path = array['importance'] then
-              format('t.importance %s %L::double precision', v_test, v_value)
-            else format(
-              'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
-              v_at, v_test, v_value
-            )
-          end
+          format(
+            'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
+            v_at, v_test, v_value
+          )
         when jsonb_typeof(v_value) = 'string' then
           case
             when v_path = array['timestamp'] then
@@ -11001,6 +11001,7 @@ declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_row haive_private.memory_collections;
   v_found haive_private.memory_collections;
+  v_other record;
   v_table text;
   v_vectors text := haive_private.vector_schema();
   v_type text;
@@ -11029,18 +11030,23 @@ begin
   perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
   select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
   if v_found.name is not null then
-    if
-      (v_found.model, v_found.dimensions, v_found.metric, v_found.language)
-      is distinct from (v_row.model, v_row.dimensions, v_row.metric, v_row.language)
-    then
+    select u.name, u.ours, u.theirs into v_other
+    from (
+      values
+      ('model', v_row.model, v_found.model),
+      ('dimensions', v_row.dimensions::text, v_found.dimensions::text),
+      ('metric', v_row.metric, v_found.metric)
+    ) as u (name, ours, theirs)
+    where u.ours is distinct from u.theirs
+    limit 1;
+    if found then
       raise exception using
         errcode = 'PT409',
         message = format(
-          'the collection %s is of model %s, %s numbers, %s, in %s', v_found.name,
-          coalesce(v_found.model, 'none'), coalesce(v_found.dimensions, 0), v_found.metric,
-          v_found.language
+          'the collection %s has %s %s, not %s', v_found.name, v_other.name,
+          coalesce(v_other.theirs, 'none'), left(coalesce(v_other.ours, 'none'), 200)
         ),
-        hint = 'Open it as that, choose another index_name, or migrate it with reembed.';
+        hint = 'Name another index_name, or re-embed the collection.';
     end if;
     return haive_private.memory_collection_doc(v_found);
   end if;
@@ -11120,7 +11126,7 @@ begin
         ) stored,
         importance double precision generated always as (
           case when jsonb_typeof(metadata -> 'importance') = 'number'
-            then (metadata -> 'importance')::double precision end
+            then least(1, greatest(0, (metadata -> 'importance')::numeric))::double precision end
         ) stored,
         valid_from text collate "C" generated always as (metadata ->> 'valid_from') stored,
         valid_to text collate "C" generated always as (metadata ->> 'valid_to') stored,
@@ -11504,6 +11510,7 @@ begin
       hint = 'It was opened without a model.';
   end if;
 
+  perform set_config('persistence.putting', 'on', true);
   begin
     execute format(
       $q$
@@ -11542,6 +11549,7 @@ begin
           coalesce((v.collection).dimensions::text, 'no')
         );
   end;
+  perform set_config('persistence.putting', '', true);
   if v_written < v_given then
     raise exception using
       errcode = 'PT409',
@@ -13162,7 +13170,7 @@ declare
   v_size record;
   v_terms record;
   v_rare text := ''; -- a tsquery of the words that candidates are found by
-  v_prescore text := '0';
+  v_prescore text := '0 + 0';
   v_near text[] := '{}';
   v_distance text;
   v_answer json;
@@ -13334,15 +13342,15 @@ begin
             ) > 0 then 1 else 0
           end as speaker,
           case
-            when t.happened_at is not null and pg_input_is_valid(t.happened_at, 'timestamptz')
+            when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
               then power(
-                0.5, least(1000, greatest(
-                  0, extract(epoch from ($7 - t.happened_at::timestamptz)) / 86400 / $8
-                ))::double precision
+                0.5, least(1000, greatest(0, extract(epoch from (
+                  $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                )) / 86400 / $8))::double precision
               )
             else 0
           end as recency,
-          least(1, greatest(0, coalesce(t.importance, 0))) as importance
+          coalesce(t.importance, 0) as importance
         from candidates as c
         join %1$s as t on t.id = c.id
         cross join lateral (

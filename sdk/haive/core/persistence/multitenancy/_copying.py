@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 # What stays where it is. What was put on record is never removed, and a chain cannot be joined to
 # another one: each place has the log of what was done in it, and the registry's tells of the move.
 # Requests that were made are forgotten: they were of the last minute; and what is watched is told
-# anew. The words of memories are counted as these arrive. Keys are in the registry, for whoever opens
-# a tenant asks for them there, wherever its rows are.
+# anew. The words of memories are counted as these arrive. Keys are in the registry, for whoever
+# opens a tenant asks for them there, wherever its rows are.
 _STAYING = (
     "audit_heads", "audit_log", "audit_queue", "memory_sizes", "memory_words", "request_buckets",
     "tenant_keys", "watches",

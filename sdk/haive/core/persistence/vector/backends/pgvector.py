@@ -15,8 +15,15 @@ from haive.core.persistence.errors import (
     ConfigurationError,
     ConflictError,
     InvalidInputError,
+    UnsupportedOperationError,
 )
+from haive.core.persistence.postgres import PostgresStore
 from haive.core.persistence.vector._values import time_text, to_json_value
+from haive.core.persistence.vector.backends._pgvector_owner import (
+    PlannedIndex,
+    build_indexes,
+    copy_in,
+)
 from haive.core.persistence.vector.config import IndexType  # noqa: TC001 - pydantic reads it
 from haive.core.persistence.vector.filters import Filter, to_document
 from haive.core.persistence.vector.records import Collection, Hit, Query, Record
@@ -65,9 +72,10 @@ _OPENED = TypeAdapter(_Opened)
 _ROW_LIST = TypeAdapter(list[_Row])
 _FOUND = TypeAdapter(list[_Found])
 _COUNT = TypeAdapter(int)
-_IDS = TypeAdapter(list[str])
+_IDS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 _TOKENS = TypeAdapter(dict[str, str])
 _STATS = TypeAdapter(dict[str, Any])
+_PLAN = TypeAdapter(list[dict[str, str]])
 
 
 class PgvectorBackend:
@@ -216,12 +224,95 @@ class PgvectorBackend:
         """Remove records and return the ids of those that were there."""
         gone: list[str] = []
         for some in _slices(ids):
-            gone += await self._call("delete_memories", {"ids": some}, _IDS, safe=False)
+            these = await self._call("delete_memories", {"ids": some}, _IDS, safe=False)
+            gone += these
         return gone
 
     async def stats(self) -> dict[str, Any]:
         """How much the tenant has in the collection, with the sizes of its indexes in bytes."""
         return await self._call("memory_stats", {}, _STATS)
+
+    async def reindex(
+        self,
+        *,
+        connection_string: str | None = None,
+        memory: str = "1GB",
+        progress: Callable[[str, float], None] | None = None,
+    ) -> list[str]:
+        """Build the indexes of vectors that are missing, while others read and write.
+
+        That is the collection's own, and one for the tenant where it has more than 10,000 memories
+        and less than half of all: in that of all, its rows would be lost among the others'.
+
+        Args:
+            connection_string: A direct connection as the owner; that of a `PostgresStore` if None.
+            memory: What Postgres may take of memory: a graph that fits is built much faster.
+            progress: Told the name of an index and which share of it is built.
+
+        Returns:
+            The names of those that were built.
+
+        Raises:
+            UnsupportedOperationError: There is no direct connection.
+        """
+        dsn = self._dsn(connection_string)
+        plan = await self._call("plan_memory_indexes", {}, _PLAN)
+        stats = await self.stats()
+        return await build_indexes(
+            dsn,
+            [PlannedIndex(**index) for index in plan],
+            _quoted(stats["collection"]["table"]),
+            memory=memory,
+            progress=progress or (lambda _name, _share: None),
+        )
+
+    async def load(self, records: Sequence[Record], *, connection_string: str | None = None) -> int:
+        """COPY many new records in, all or none, and return how many.
+
+        Into an empty collection its index of vectors is dropped first: `reindex` builds it in a
+        fraction of the time that it would take to grow. Until then searches compare all vectors.
+
+        Args:
+            records: Of ids that are not there.
+            connection_string: As in `reindex`.
+
+        Raises:
+            ConflictError: An id is there.
+            UnsupportedOperationError: There is no direct connection.
+        """
+        dsn = self._dsn(connection_string)
+        stats = await self.stats()
+        for record in records:
+            self._checked(record)
+        rows = (
+            (
+                record.id,
+                None if record.vector is None else np.asarray(record.vector, np.float32),
+                to_json(to_json_value(record.metadata, "metadata"), "metadata"),
+                record.tokens,
+            )
+            for record in records
+        )
+        transport = self._store._transport
+        return await copy_in(
+            dsn,
+            schema=transport.schema,
+            tenant=transport.tenant,
+            table=stats["collection"]["table"],
+            kind=stats["collection"]["storage"],
+            rows=rows,
+            indexes=[f"vecs.{index['name']}" for index in stats["indexes"]],
+        )
+
+    def _dsn(self, given: str | None) -> str:
+        if given is not None:
+            return given
+        if isinstance(self._store, PostgresStore):
+            return self._store.config.dsn
+        raise UnsupportedOperationError(
+            "Only a direct connection does this.",
+            hint="Give the connection_string of the database's owner.",
+        )
 
     async def aclose(self) -> None:
         """Nothing: the store was given, and is closed by whoever opened it."""
@@ -240,15 +331,18 @@ class PgvectorBackend:
         return await self._store._transport.call(function, arguments, returns, safe=safe)
 
     def _document(self, record: Record) -> dict[str, Any]:
-        self._check(record.vector)
-        if not _is_uuid(record.id):
-            raise InvalidInputError(f"{record.id[:40]!r} is no UUID in lower case.")
+        self._checked(record)
         return {
             "id": record.id,
             "metadata": to_json_value(record.metadata, "metadata"),
             "vector": _text(record.vector),
             "tokens": None if record.tokens is None else b64encode(record.tokens).decode(),
         }
+
+    def _checked(self, record: Record) -> None:
+        self._check(record.vector)
+        if not _is_uuid(record.id):
+            raise InvalidInputError(f"{record.id[:40]!r} is no UUID in lower case.")
 
     def _check(self, vector: NDArray[np.float32] | None) -> None:
         if vector is None:
@@ -290,6 +384,10 @@ def _vector(text: str | None) -> NDArray[np.float32] | None:
     if text is None:
         return None
     return np.array(text[1:-1].split(","), dtype=np.float32)
+
+
+def _quoted(table: str) -> str:
+    return 'vecs."{}"'.format(table.replace('"', '""'))
 
 
 def _slices(ids: Sequence[str]) -> Iterator[list[str]]:

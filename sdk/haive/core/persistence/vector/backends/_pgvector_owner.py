@@ -1,0 +1,183 @@
+"""What only the owner of the tables can do, on a direct connection: build indexes, and COPY."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import numpy as np
+
+from haive.core.persistence._postgres_errors import translated
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+
+    from haive.core.persistence.schema import Connection
+
+_PROGRESS = """
+select p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total
+from pg_catalog.pg_stat_progress_create_index as p where p.pid = $1
+"""
+_OF_THIS_NAME = """
+select i.indisvalid from pg_catalog.pg_index as i
+where i.indexrelid = pg_catalog.to_regclass($1)
+"""
+_VECTORS = """
+select n.nspname from pg_catalog.pg_extension as e
+join pg_catalog.pg_namespace as n on n.oid = e.extnamespace where e.extname = 'vector'
+"""
+_DROPPABLE = """
+select i.indexrelid::pg_catalog.regclass::text, pg_catalog.pg_get_indexdef(i.indexrelid)
+from pg_catalog.pg_index as i
+where i.indrelid = $1::text::pg_catalog.regclass and not i.indisunique
+"""
+_EVERY = 0.5  # seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedIndex:
+    """An index that a collection should have."""
+
+    name: str
+    statement: str
+
+
+@asynccontextmanager
+async def owner(dsn: str) -> AsyncIterator[Connection]:
+    """A connection of its own, with errors of ours and no limit of time."""
+    async with translated():
+        connection = await asyncpg.connect(
+            dsn, statement_cache_size=0, server_settings={"statement_timeout": "0"}
+        )
+    try:
+        async with translated():
+            yield connection
+    finally:
+        await connection.close()
+
+
+async def build_indexes(
+    dsn: str,
+    plan: Sequence[PlannedIndex],
+    table: str,
+    *,
+    memory: str,
+    progress: Callable[[str, float], None],
+) -> list[str]:
+    """Build what is missing, while others read and write, and return the names of it.
+
+    An index that was left half built is removed first. Who is ended meanwhile can call it again.
+
+    Args:
+        dsn: A direct connection as the owner, not through a pooler.
+        plan: What `plan_memory_indexes` answers.
+        table: The collection's, quoted.
+        memory: `maintenance_work_mem`: a graph that fits is built many times faster.
+        progress: Told the name of an index and which share of it is built, twice a second.
+    """
+    built = []
+    async with owner(dsn) as connection, owner(dsn) as watcher:
+        await connection.execute(
+            "select pg_catalog.set_config('maintenance_work_mem', $1, false)", memory
+        )
+        # The sizes that searches decide by; lists are counted from them too.
+        await connection.execute(f"analyze {table}")
+        for index in plan:
+            valid = await connection.fetchval(_OF_THIS_NAME, index.name)
+            if valid:
+                continue
+            if valid is False:
+                await connection.execute(f"drop index concurrently if exists {index.name}")
+            watch = asyncio.create_task(
+                _watch(watcher, connection.get_server_pid(), index.name, progress)
+            )
+            try:
+                await connection.execute(index.statement)
+            finally:
+                watch.cancel()
+                with suppress(asyncio.CancelledError):
+                    await watch
+            progress(index.name, 1.0)
+            built.append(index.name)
+    return built
+
+
+async def _watch(
+    watcher: Connection, pid: int, name: str, progress: Callable[[str, float], None]
+) -> None:
+    while True:
+        row = await watcher.fetchrow(_PROGRESS, pid)
+        if row is not None:
+            for done, total in ((row[3], row[4]), (row[1], row[2])):
+                if total:
+                    progress(name, min(1.0, done / total))
+                    break
+        await asyncio.sleep(_EVERY)
+
+
+async def copy_in(
+    dsn: str,
+    *,
+    schema: str,
+    tenant: str | None,
+    table: str,
+    kind: str,
+    rows: Iterable[tuple[Any, ...]],
+    indexes: Sequence[str],
+) -> int:
+    """COPY rows of (id, vec, metadata, tokens) in, all or none; return how many.
+
+    Args:
+        dsn: A direct connection as the owner.
+        schema: Of the installation.
+        tenant: Whose they are; None for the tenant that a call without one works in.
+        table: The collection's, of schema vecs, without quotes.
+        kind: ``vector`` or ``halfvec``.
+        rows: Vectors as arrays, metadata as JSON text.
+        indexes: Those of vectors; where the table is empty they are dropped, and all others made
+            anew afterwards, for an index is built faster than it grows.
+    """
+    async with owner(dsn) as connection, connection.transaction():
+        # As every operation begins: a tenant that is closed, or being moved, takes nothing.
+        entered = await connection.fetchval(
+            f"select e.tenant from {schema}_private.enter_tenant($1, true) as e",  # noqa: S608 # nosec B608 - checked
+            tenant,
+        )
+        await connection.set_type_codec(
+            kind,
+            schema=await connection.fetchval(_VECTORS),
+            encoder=_packed if kind == "vector" else _packed_half,
+            decoder=bytes,
+            format="binary",
+        )
+        quoted = await connection.fetchval("select pg_catalog.format('vecs.%I', $1::text)", table)
+        again: list[str] = []
+        if await connection.fetchval(f"select not exists (select from {quoted})"):  # noqa: S608 # nosec B608 - quoted
+            for name, definition in await connection.fetch(_DROPPABLE, quoted):
+                await connection.execute(f"drop index {name}")
+                if name not in indexes:
+                    again.append(definition)
+        done: str = await connection.copy_records_to_table(
+            table,
+            schema_name="vecs",
+            columns=("id", "vec", "metadata", "tokens", "tenant_id"),
+            records=((*row, entered) for row in rows),
+        )
+        for definition in again:
+            await connection.execute(definition)
+    return int(done.rpartition(" ")[2])
+
+
+def _packed(vector: Any) -> bytes:
+    return _header(vector) + np.asarray(vector, ">f4").tobytes()
+
+
+def _packed_half(vector: Any) -> bytes:
+    return _header(vector) + np.asarray(vector, ">f2").tobytes()
+
+
+def _header(vector: Any) -> bytes:
+    return len(vector).to_bytes(2, "big") + b"\0\0"
