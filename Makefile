@@ -48,7 +48,7 @@ dump: $(VENV)/dev.stamp ## renew tests/migration/schema.sql from the migrations
 
 lock: $(VENV)/bin/python ## renew requirements/*.lock from pyproject.toml
 	$(INSTALL) uv
-	$(COMPILE) pyproject.toml --extra local --extra bench --extra embeddings --extra pinecone --extra qdrant \
+	$(COMPILE) pyproject.toml --extra local --extra bench --extra embeddings --extra pinecone --extra qdrant --extra weaviate \
 		--group dev -o requirements/dev.lock
 	$(COMPILE) pyproject.toml --extra local --group build \
 		--constraint requirements/dev.lock -o requirements/run.lock

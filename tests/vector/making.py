@@ -9,10 +9,15 @@ from uuid import UUID
 
 import numpy as np
 import uuid_utils
+from backends.fakes.pinecone import KEY, FakePinecone
+from backends.fakes.weaviate import KEY as WEAVIATE_KEY
+from backends.fakes.weaviate import FakeWeaviate
 from qdrant_client import AsyncQdrantClient
 
+from haive.core.persistence.vector.backends.pinecone import PineconeBackend
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
 from haive.core.persistence.vector.backends.qdrant import QdrantBackend
+from haive.core.persistence.vector.backends.weaviate import WeaviateBackend
 from haive.core.persistence.vector.config import IndexType
 from haive.core.persistence.vector.records import Collection, Record
 
@@ -33,7 +38,43 @@ async def qdrant() -> AsyncIterator[Make]:
     await client.close()
 
 
-FACTORIES: dict[str, Factory] = {"qdrant": qdrant}
+@asynccontextmanager
+async def pinecone() -> AsyncIterator[Make]:
+    fake = FakePinecone()
+    await fake.server.start_server()
+    made: list[MemoryBackend] = []
+
+    async def make(tenant: str) -> MemoryBackend:
+        made.append(PineconeBackend(tenant=tenant, api_key=KEY, url=fake.url))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.aclose()
+    await fake.server.close()
+
+
+@asynccontextmanager
+async def weaviate() -> AsyncIterator[Make]:
+    fake = FakeWeaviate()
+    await fake.start()
+    made: list[MemoryBackend] = []
+
+    async def make(tenant: str) -> MemoryBackend:
+        made.append(
+            WeaviateBackend(
+                tenant=tenant, api_key=WEAVIATE_KEY, url=fake.url, grpc_port=fake.grpc_port
+            )
+        )
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.aclose()
+    await fake.stop()
+
+
+FACTORIES: dict[str, Factory] = {"pinecone": pinecone, "qdrant": qdrant, "weaviate": weaviate}
 
 
 def collection(**changes: Any) -> Collection:

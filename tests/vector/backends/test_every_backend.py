@@ -19,6 +19,8 @@ from haive.core.persistence.errors import (
     ConflictError,
     InvalidInputError,
 )
+from haive.core.persistence.vector.backends import _narrowing
+from haive.core.persistence.vector.backends._narrowing import Has, Narrowed
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
 from haive.core.persistence.vector.config import RetrievalWeights
 from haive.core.persistence.vector.filters import matches, parse
@@ -362,3 +364,33 @@ async def test_filters_mean_what_matches_says(
         assert await backend.count(where) == len(expected)
         hits = await backend.search(query(filter=where, include_archived=True))
         assert {hit.record.id for hit in hits} == set(expected)
+
+
+# Controls: what is tested above can fail
+
+
+async def test_a_backend_that_forgot_the_tenant_would_be_found_out(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, other = await make("acme"), await make("globex")
+    monkeypatch.setattr(other, "_tenant", "acme")
+    for each in (ours, other):
+        await each.open(collection())
+    await ours.put([record("our tea")])
+    with pytest.raises(AssertionError):
+        assert await other.count(None) == 0
+    with pytest.raises(AssertionError):
+        assert await other.search(query("tea")) == []
+
+
+async def test_a_service_that_lost_rows_would_be_found_out(
+    backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers alone, without the rows in doubt, lose a text that is no time."""
+    await backend.put([record("a", timestamp="yesterday")])
+    where = parse({"timestamp": {"$gt": "2026-01-01T00:00:00.000000Z"}})
+    assert await backend.count(where) == 1
+    monkeypatch.setattr(
+        _narrowing, "_positive", lambda *_: Narrowed(where=Has(("nothing",)), doubts=frozenset())
+    )
+    assert await backend.count(where) == 0

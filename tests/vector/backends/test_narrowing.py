@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from itertools import product
 from typing import Any
 
 from filtering import filters, metadata
@@ -15,8 +16,10 @@ from haive.core.persistence.vector.backends._narrowing import (
     Has,
     Narrow,
     narrow,
+    number_key,
     numbers,
     terms,
+    time_key,
 )
 from haive.core.persistence.vector.filters import matches, parse
 
@@ -47,8 +50,9 @@ def _names(compared: str) -> str:
 def test_no_row_is_lost_and_doubts_are_named(where: dict[str, Any], record: Any) -> None:
     parsed = parse(where)
     passes = matches(parsed, record)
-    for negations in (True, False):
-        narrowed = narrow(parsed, negations=negations)
+    some = frozenset({number_key("seq"), time_key("timestamp")})
+    for negations, comparable in product((True, False), (None, some)):
+        narrowed = narrow(parsed, negations=negations, comparable=comparable)
         asked = found(narrowed.where, record)
         assert asked or not passes
         sure = narrowed.doubts is not None and narrowed.doubts.isdisjoint(terms(record))
@@ -65,3 +69,11 @@ def test_what_is_looked_up_is_exact_without_reading() -> None:
     without = narrow(parse({"valid_to": {"$exists": False}}), negations=False)
     assert without.doubts == frozenset()
     assert narrow(parse({"topic": {"$exists": False}}), negations=False).doubts is None
+
+
+def test_alternatives_are_looked_up_at_once() -> None:
+    where = parse({"$or": [{"a": 1}, {"$or": [{"b": 2}, {"c": {"$in": [3, 4]}}]}, {"n": 5}]})
+    narrowed = narrow(where)
+    assert isinstance(narrowed.where, Has)
+    assert len(narrowed.where.terms) == 5
+    assert narrowed.doubts == frozenset()

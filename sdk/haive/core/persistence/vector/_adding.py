@@ -42,10 +42,14 @@ async def add_notes(
     Raises:
         InvalidInputError: Something cannot be stored.
         NotFoundError: There is no memory to supersede.
-        ConflictError: It is superseded already.
+        ConflictError: It is superseded already, or the id is taken by another text.
         ModelError: There are no vectors; nothing was stored.
     """
     made = [_memory(checked_text(text), note, shelf.clock()) for text in texts]
+    if note.id is not None and (there := (await shelf.get([made[0].id])).get(made[0].id)):
+        if there.text != made[0].text:
+            raise ConflictError("The id is taken by another memory.")
+        return [there.id]
     older = None if note.supersedes is None else await _superseded(note.supersedes, made[0], shelf)
     ids: list[str] = []
     fresh: dict[str, Memory] = {}

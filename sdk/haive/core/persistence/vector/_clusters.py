@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haive.core.persistence.vector._shelf import PAGE, batches
+from haive.core.persistence.vector._shelf import PAGE, batches, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ async def _vectors(memories: Sequence[Memory], shelf: Shelf) -> NDArray[np.float
                 stored[record.id] = record.vector
     missing = [memory for memory in memories if memory.id not in stored]
     if missing:
-        made = await shelf.vectors([memory.text for memory in missing])
+        made = await shelf.vectors([spoken(memory) for memory in missing])
         if made is not None:
             stored.update((memory.id, made[place]) for place, memory in enumerate(missing))
     return np.array([stored[memory.id] for memory in memories], dtype=np.float32)

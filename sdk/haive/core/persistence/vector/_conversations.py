@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from haive.core.persistence._encoding import MAX_CONTENT_BYTES, check_text
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.models import MessageRole
-from haive.core.persistence.vector._chunks import chunks, ending
+from haive.core.persistence.vector._chunks import CONTEXT, chunks, context_of
 from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._importance import importance_of
@@ -110,7 +110,7 @@ def whole_id(conversation_id: str, began: datetime | None) -> str:
 
 def _pieces(talk: Talk, how: Processing, now: datetime, recalled: Recalled) -> list[Memory]:
     found: list[Memory] = []
-    before: Memory | None = None
+    before: list[Memory] = []
     for turn in talk.turns:
         # A message may be longer than one memory, and no longer than a message that is stored.
         check_text(turn.text, f"Message {turn.seq}", MAX_CONTENT_BYTES)
@@ -129,7 +129,7 @@ def _pieces(talk: Talk, how: Processing, now: datetime, recalled: Recalled) -> l
             }
             if turn.at is not None:
                 fields["timestamp"] = turn.at
-            previous = made[-1] if made else before
+            previous = [*before, *made][-CONTEXT:]
             memory = Memory(
                 id=memory_id,
                 text=text,
@@ -140,8 +140,8 @@ def _pieces(talk: Talk, how: Processing, now: datetime, recalled: Recalled) -> l
                 until_seq=turn.seq,
                 speaker=turn.speaker,
                 role=turn.role,
-                context=ending(previous.text, how.chunk_size) if previous else None,
-                context_id=previous.id if previous else None,
+                context=context_of([each.text for each in previous]),
+                context_ids=tuple(each.id for each in previous),
                 valid_from=fields["timestamp"] or now,
                 created_at=now,
                 metadata=dict(talk.metadata),
@@ -152,7 +152,7 @@ def _pieces(talk: Talk, how: Processing, now: datetime, recalled: Recalled) -> l
         if turn.role != MessageRole.USER and recalled.recited(turn.text, own=own) is not None:
             continue
         found += made
-        before = made[-1] if made else before
+        before = [*before, *made][-CONTEXT:]
     return found
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from haive.core.persistence.embedding._words import words_of
 from haive.core.persistence.session._contradictions import Claims
-from haive.core.persistence.vector._shelf import both, equals
+from haive.core.persistence.vector._shelf import both, equals, spoken
 from haive.core.persistence.vector.config import RetrievalWeights
 from haive.core.persistence.vector.models import Memory
 from haive.core.persistence.vector.records import Query
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from haive.core.persistence.vector._shelf import Shelf
 
 _NEAREST = RetrievalWeights(
-    words=0.0, context=0.0, vector=1.0, speaker=0.0, recency=0.0, importance=0.0
+    words=0.0, context=0.0, vector=1.0, neighbours=0.0, speaker=0.0, recency=0.0, importance=0.0
 )
 _WORDS = RetrievalWeights(
-    words=1.0, context=0.0, vector=0.0, speaker=0.0, recency=0.0, importance=0.0
+    words=1.0, context=0.0, vector=0.0, neighbours=0.0, speaker=0.0, recency=0.0, importance=0.0
 )
 _LOOKED_AT = 5
 
@@ -33,7 +33,7 @@ async def duplicate_of(memory: Memory, shelf: Shelf, threshold: float) -> Memory
     ``threshold`` or more and claims nothing else: "I have three dogs" is as near to "I have four
     dogs" as can be, and is news.
     """
-    vectors = await shelf.vectors([memory.text])
+    vectors = await shelf.vectors([spoken(memory)])
     hits = await shelf.backend.search(
         Query(
             text=memory.text,

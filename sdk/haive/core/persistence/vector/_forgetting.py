@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.vector._keywords import keywords
+from haive.core.persistence.vector._chunks import context_of
+from haive.core.persistence.vector._keywords import has_keyword, keywords
 from haive.core.persistence.vector._shelf import PAGE, batches
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.models import DERIVED, ForgetResult, Memory, MemoryKind
@@ -40,6 +41,8 @@ async def forget(shelf: Shelf, ids: Iterable[str]) -> ForgetResult:
 
 async def change(shelf: Shelf, memory: Memory) -> tuple[str, ...]:
     """Write a memory whose text has changed, and what was made of it anew; the ids of that."""
+    left = tuple(word for word in memory.keywords if has_keyword(memory.text, word))
+    memory = replace(memory, keywords=left)
     rebuilt = await _cascade(shelf, {}, {memory.id: memory})
     await shelf.write([memory])
     return tuple(sorted(rebuilt))
@@ -111,11 +114,13 @@ async def _unpoint(shelf: Shelf, gone: Mapping[str, Memory], changed: Mapping[st
     def held(memory: Memory) -> Memory:
         return pointing.get(memory.id, memory)
 
-    for memory in await shelf.pointing_at("context_id", gone):
-        pointing[memory.id] = replace(memory, context=None, context_id=None)
-    for memory in await shelf.pointing_at("context_id", changed):
-        quoted = changed[memory.context_id or ""].text
-        pointing[memory.id] = replace(memory, context=quoted)
+    quoting = await shelf.pointing_at("context_ids", [*gone, *changed])
+    left = {m.id: tuple(each for each in m.context_ids if each not in gone) for m in quoting}
+    there = {**await shelf.get(each for ids in left.values() for each in ids), **changed}
+    for memory in quoting:
+        ids = tuple(each for each in left[memory.id] if each in there)
+        context = context_of([there[each].text for each in ids])
+        pointing[memory.id] = replace(memory, context=context, context_ids=ids)
     for memory in await shelf.pointing_at("superseded_by", gone):
         pointing[memory.id] = replace(held(memory), superseded_by=None)
     for memory in await shelf.pointing_at("archived_for", gone):

@@ -19,7 +19,7 @@ def derived_id(when: datetime, *parts: str) -> str:
         when: Its time, to the millisecond.
         parts: What tells it from all others: what it is, and the ids that it is made of.
     """
-    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
+    digest = hashlib.sha256("\x1f".join(parts).encode(errors="surrogatepass")).digest()
     milliseconds = max((when - EPOCH) // timedelta(milliseconds=1), 0) & (1 << 48) - 1
     bits = int.from_bytes(digest[:10], "big")
     value = milliseconds << 80 | bits

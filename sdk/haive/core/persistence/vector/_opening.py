@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from haive.core.persistence.config import PersistenceConfig
 from haive.core.persistence.embedding import MiniLMEmbedder, OpenAIEmbedder
-from haive.core.persistence.errors import ConfigurationError, UnsupportedOperationError
+from haive.core.persistence.errors import ConfigurationError
 from haive.core.persistence.postgres import PostgresStore
 from haive.core.persistence.supabase import SupabaseStore
+from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
 from haive.core.persistence.vector.config import EmbeddingStrategy
 from haive.core.persistence.vector.records import Collection
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from haive.core.persistence.embedding import Embedder
     from haive.core.persistence.store import Store
     from haive.core.persistence.vector.backends.protocol import MemoryBackend
@@ -96,21 +99,42 @@ def checked_name(vector_store: str) -> str:
     return vector_store
 
 
-def backend_of(vector_store: str, config: MemoryConfig, *, tenant: str) -> MemoryBackend:
-    """The backend of a vector database by its name, not opened.
+async def backend_of(
+    vector_store: str,
+    config: MemoryConfig,
+    *,
+    tenant: str,
+    open_store: Callable[[], Awaitable[Store]],
+) -> MemoryBackend:
+    """The backend of a vector database by its name; its collection is not opened.
 
     Raises:
         ConfigurationError: Its extra is not installed, or its address or key is missing.
-        UnsupportedOperationError: This version has no such backend.
     """
+    if vector_store == "pgvector":
+        if config.url is not None:
+            raise ConfigurationError(
+                "url is the address of another vector database.",
+                hint="Pass store=, or set DATABASE_URL, for pgvector.",
+            )
+        return PgvectorBackend(await open_store())
+    # Each of these needs an extra, so it is imported where it is asked for.
     if vector_store == "qdrant":
-        from haive.core.persistence.vector.backends.qdrant import (  # noqa: PLC0415
-            QdrantBackend,  # each of these needs an extra
+        from haive.core.persistence.vector.backends.qdrant import QdrantBackend  # noqa: PLC0415
+
+        url = config.url or os.environ.get("QDRANT_URL")
+        if url == ":memory:":
+            return QdrantBackend(tenant=tenant, location=url)
+        return QdrantBackend(tenant=tenant, url=url, api_key=config.api_key)
+    if vector_store == "pinecone":
+        from haive.core.persistence.vector.backends.pinecone import (  # noqa: PLC0415
+            PineconeBackend,
         )
 
-        backend = QdrantBackend(tenant=tenant, url=config.url, api_key=config.api_key)
-        return cast("MemoryBackend", backend)
-    raise UnsupportedOperationError(f"There is no backend for {vector_store}.")
+        return PineconeBackend(tenant=tenant, url=config.url, api_key=config.api_key)
+    from haive.core.persistence.vector.backends.weaviate import WeaviateBackend  # noqa: PLC0415
+
+    return WeaviateBackend(tenant=tenant, url=config.url, api_key=config.api_key)
 
 
 async def store_from_environment() -> Store:

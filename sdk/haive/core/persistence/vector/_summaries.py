@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.errors import ModelError
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 _CHARS = 600
 # What a model is shown; of more it is shown the telling sentences.
 _MOST_TOKENS = 12_000
+# A text that closes the frame would stand outside it, where instructions are.
+_FRAME = re.compile(r"</?\s*text\s*>", re.IGNORECASE)
 _SYSTEM = (
     "You summarize what was said, for a memory that is searched later. Keep names, numbers, dates, "
     "decisions and preferences; leave out greetings. Two to six plain sentences in the language "
@@ -42,7 +45,8 @@ async def summarize(
         if estimate_tokens(shown) > _MOST_TOKENS:
             shown = (await extract(texts, shelf.meaning, max_chars=_MOST_TOKENS * 3)).text
         try:
-            answer = await chat.complete(f"<text>\n{shown}\n</text>", system=_SYSTEM)
+            framed = f"<text>\n{_FRAME.sub('', shown)}\n</text>"
+            answer = await chat.complete(framed, system=_SYSTEM)
         except ModelError:
             if not fall_back:
                 raise

@@ -41,17 +41,22 @@ class EmbeddingStrategy(StrEnum):
 
 
 class RetrievalWeights(BaseModel):
-    """How much each signal counts, each scaled to 0…1 over the candidates of a search."""
+    """How much each signal counts, each scaled to 0…1 over the candidates of a search.
+
+    The defaults suit conversations; `haive bench memory` measures what is found with them.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    words: float = Field(default=1.0, ge=0)
+    words: float = Field(default=0.7, ge=0)
     """BM25 of the memory's text."""
     context: float = Field(default=1.0, ge=0)
     """BM25 of the text before it and its own."""
     vector: float = Field(default=1.0, ge=0)
     """Nearness of the vectors."""
-    speaker: float = Field(default=0.3, ge=0)
+    neighbours: float = Field(default=0.25, ge=0, le=1)
+    """Share of what the messages right before and after it have, of the three above."""
+    speaker: float = Field(default=1.0, ge=0)
     """Whether the query names who said it."""
     recency: float = Field(default=0.0, ge=0)
     """Its age, halved each ``recency_half_life`` days."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from haive.core.persistence.embedding import HashingEmbedder
 from haive.core.persistence.errors import InvalidInputError, NotFoundError
 from haive.core.persistence.models import aware
 from haive.core.persistence.vector._adding import Note, add_notes
@@ -17,31 +14,21 @@ from haive.core.persistence.vector._conversations import Processing, store_talk
 from haive.core.persistence.vector._episodes import episodes
 from haive.core.persistence.vector._forgetting import change, forget
 from haive.core.persistence.vector._lineage import provenance, versions
-from haive.core.persistence.vector._opening import (
-    backend_of,
-    checked_name,
-    collection_of,
-    embedder_of,
-    store_from_environment,
-)
-from haive.core.persistence.vector._recalled import Recalled
+from haive.core.persistence.vector._opened import OpenedMemory
+from haive.core.persistence.vector._reembedding import reembed
 from haive.core.persistence.vector._searching import Asked, search
-from haive.core.persistence.vector._shelf import Shelf, both, checked_text, equals
+from haive.core.persistence.vector._shelf import both, checked_text, equals
 from haive.core.persistence.vector._talks import checked_importance, split, talk_of
 from haive.core.persistence.vector._values import time_text
-from haive.core.persistence.vector.config import MemoryConfig
 from haive.core.persistence.vector.filters import Comparison, Operator, parse
 from haive.core.persistence.vector.models import MemoryKind, MemoryStats
-from haive.core.persistence.vector.reranking.sentences import SentenceReranker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from types import TracebackType
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from haive.core.persistence.models import Conversation, Message
-    from haive.core.persistence.store import Store
-    from haive.core.persistence.vector.backends.protocol import MemoryBackend
     from haive.core.persistence.vector.models import (
         Consolidation,
         Episode,
@@ -49,12 +36,11 @@ if TYPE_CHECKING:
         Memory,
         MemoryHit,
     )
-    from haive.core.persistence.vector.reranking.protocol import Reranker
 
 _UNSET: Any = object()
 
 
-class VectorMemory:
+class VectorMemory(OpenedMemory):
     """What was said and learned, found again by its meaning and its words.
 
     Nothing is connected before the first call. It may be used as ``async with``, or closed with
@@ -67,7 +53,8 @@ class VectorMemory:
             environment if not given, ``DATABASE_URL`` or ``SUPABASE_URL`` and a key.
         backend: What keeps the memories, in place of ``vector_store``.
         tenant: Whose memories, where the vector database is not the store's.
-        reranker: What ``rerank=True`` asks; the sentences of each memory are compared if not given.
+        reranker: What ``rerank=True`` asks. If not given, the tokens of each memory are compared
+            where MiniLM makes the vectors, and its sentences where not.
         clock: What time it is.
 
     Raises:
@@ -75,54 +62,9 @@ class VectorMemory:
             a key or an extra is missing.
     """
 
-    def __init__(
-        self,
-        vector_store: str = "pgvector",
-        config: MemoryConfig | None = None,
-        *,
-        store: Store | None = None,
-        backend: MemoryBackend | None = None,
-        tenant: str = "default",
-        reranker: Reranker | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self.config = config or MemoryConfig()
-        self._name = backend.name if backend is not None else checked_name(vector_store)
-        self._embedder = embedder_of(self.config)
-        self._tenant = tenant
-        self._store, self._own_store = store, False
-        self._backend, self._own_backend = backend, False
-        self._reranker = reranker
-        self._clock = clock
-        self._recalled = Recalled()
-        self._shelf: Shelf | None = None
-        self._opening = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        await self._open()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """Close what was opened here."""
-        self._shelf = None
-        if self._own_backend and self._backend is not None:
-            backend, self._backend, self._own_backend = self._backend, None, False
-            await backend.aclose()
-        if self._own_store and self._store is not None:
-            store, self._store, self._own_store = self._store, None, False
-            await store.aclose()
-
     # -- remembering -----------------------------------------------------------------------------
 
-    async def store_conversation(  # noqa: PLR0917 - as documented
+    async def store_conversation(
         self,
         conversation: Conversation | UUID | str | Sequence[Message | Mapping[str, Any] | str],
         metadata: Mapping[str, Any] | None = None,
@@ -145,7 +87,7 @@ class VectorMemory:
                 ``timestamp``, ``user_id``, ``trust`` and ``writer`` mean ours; ``timestamp`` is
                 that of messages which have none. ``conversation_id`` names messages without one.
             chunk_size: Tokens of a memory; a longer message is cut where sentences end.
-            chunk_overlap: Tokens that the pieces of one message share.
+            chunk_overlap: Tokens that the pieces of one message share, at most half of one.
             extract_keywords: Whether its telling words are kept with the turns and by themselves.
             generate_summary: Whether the memory of the whole is a summary that searches find.
 
@@ -196,7 +138,7 @@ class VectorMemory:
         Raises:
             InvalidInputError: Something cannot be stored.
             NotFoundError: There is no memory to supersede.
-            ConflictError: That one is superseded already.
+            ConflictError: That one is superseded already, or the id is taken by another text.
             ModelError: There is no vector; nothing was stored.
         """
         note = Note(
@@ -345,7 +287,7 @@ class VectorMemory:
         if include_metadata:
             return hits
         plain: dict[str, Any] = {
-            "metadata": {}, "keywords": (), "sources": (), "context": None, "context_id": None,
+            "metadata": {}, "keywords": (), "sources": (), "context": None, "context_ids": (),
         }  # fmt: skip
         return [replace(hit, memory=replace(hit.memory, **plain)) for hit in hits]
 
@@ -457,6 +399,25 @@ class VectorMemory:
         self._recalled.forget([*result.forgotten, *result.removed, *result.rebuilt])
         return result
 
+    async def reembed(self, into: VectorMemory) -> int:
+        """Fill another collection with these memories, by its own model, while this one serves.
+
+        It goes page by page, and may be interrupted and repeated; repeated later it catches up with
+        what was written, changed or forgotten here meanwhile. So: reembed, switch to the other
+        one, and reembed once more.
+
+        Args:
+            into: A memory of another ``index_name``, with another model or width.
+
+        Returns:
+            How many memories were written, changed or removed there; 0 when it is the same.
+
+        Raises:
+            ConfigurationError: It is the same collection.
+            ModelError: A model failed; what was written so far is complete.
+        """
+        return await reembed(await self._open(), await into._open())
+
     async def forget_expired(self) -> ForgetResult:
         """Forget what has expired; searches pass it over before that already."""
         shelf = await self._open()
@@ -509,30 +470,3 @@ class VectorMemory:
             where=parse(filters),
         )
         return await consolidate(how, await self._open(), dry_run=dry_run)
-
-    # -- opening ---------------------------------------------------------------------------------
-
-    async def _open(self) -> Shelf:
-        if self._shelf is not None:
-            return self._shelf
-        async with self._opening:
-            if self._shelf is None:
-                if self._backend is None:
-                    self._backend = backend_of(self._name, self.config, tenant=self._tenant)
-                    self._own_backend = True
-                wanted = collection_of(self.config, self._embedder)
-                meaning = self._embedder or HashingEmbedder()
-                self._shelf = Shelf(
-                    backend=self._backend,
-                    collection=await self._backend.open(wanted),
-                    config=self.config,
-                    embedder=self._embedder,
-                    reranker=self._reranker or SentenceReranker(meaning),
-                    clock=self._clock,
-                )
-        return self._shelf
-
-    async def _open_store(self) -> Store:
-        if self._store is None:
-            self._store, self._own_store = await store_from_environment(), True
-        return self._store

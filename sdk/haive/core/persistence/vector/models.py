@@ -55,9 +55,9 @@ class Memory:
     """Who said it, by name."""
     role: str | None = None
     context: str | None = None
-    """What was said just before."""
-    context_id: str | None = None
-    """The memory that ``context`` is from."""
+    """What was said just before: the two turns, a line each."""
+    context_ids: tuple[str, ...] = ()
+    """The memories that ``context`` is from."""
     timestamp: datetime | None = None
     """When it happened or was said."""
     importance: float = 0.5
@@ -118,7 +118,7 @@ def _read(name: str, value: Any) -> Any:
         return datetime.fromisoformat(value).astimezone(UTC)
     if name == "kind":
         return MemoryKind(value)
-    if name in {"sources", "keywords"}:
+    if name in {"sources", "keywords", "context_ids"}:
         return tuple(value)
     return value
 

@@ -1,11 +1,13 @@
 """A backend over a vector database that finds vectors and filters, and no words.
 
-Up to 1,000 memories that pass a search's filter are all candidates: the answer is exact. Of more,
-the nearest ones are; without vectors up to 10,000 are read for one search, and more are refused.
+Up to 1,000 memories that pass a search's filter are all candidates (of Pinecone 200): the answer is
+exact. Of more, the nearest ones are. Without vectors up to 10,000 are read for one search, and more
+are refused.
 """
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -20,7 +22,13 @@ from haive.core.persistence.errors import (
     UnsupportedOperationError,
 )
 from haive.core.persistence.vector._values import time_text, to_json_value
-from haive.core.persistence.vector.backends._narrowing import Has, Narrow, both, narrow
+from haive.core.persistence.vector.backends._narrowing import (
+    Has,
+    Narrow,
+    Narrowed,
+    both,
+    narrow,
+)
 from haive.core.persistence.vector.backends._scoring import Candidate, fuse
 from haive.core.persistence.vector.filters import (
     All,
@@ -37,8 +45,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Reading so many takes a fraction of a second, and finds what no vector is near to.
-EXACT_UP_TO = 1_000
 WORDS_UP_TO = 10_000
 PAGE = 500
 # What is near is fetched so many times over, so that words can put it in another order.
@@ -52,6 +58,10 @@ class FusingBackend(ABC):
 
     #: Whether the service finds records *without* a term.
     negations = True
+    #: Keys of numbers that the service compares; None for all.
+    comparable: frozenset[str] | None = None
+    #: Of so many memories all are read for a search.
+    exact_up_to = 1_000
 
     def __init__(self) -> None:
         self._opened: Collection | None = None
@@ -89,22 +99,14 @@ class FusingBackend(ABC):
             return []
         self.check_vector(query.vector)
         where = _holding(query)
-        narrowed = narrow(where, negations=self.negations).where
-        number = await self._count(narrowed)
-        if query.vector is None and number > WORDS_UP_TO:
-            raise UnsupportedOperationError(
-                f"A search by words alone reads at most {WORDS_UP_TO:,} memories here, and"
-                f" {number:,} pass the filter.",
-                hint="Narrow the filter, give the collection a model, or use pgvector.",
-            )
-        if query.vector is None or number <= EXACT_UP_TO:
-            found = [
-                Candidate(record=record, nearness=self._nearness(query.vector, record.vector))
-                async for record in self._records(where, vectors=query.vector is not None)
-            ]
-        else:
+        narrowed = self._narrowed(where).where
+        number = 0 if query.vector is None else await self._size(narrowed)
+        if query.vector is not None and number > self.exact_up_to:
             found = await self._near(query, query.vector, where, number)
-        return fuse(query, found, self.collection.language)
+        else:
+            found = await self._everything(query, where)
+        # Of a thousand texts the words take a tenth of a second, for which nobody else waits.
+        return await asyncio.to_thread(fuse, query, found, self.collection.language)
 
     async def find(
         self, where: Filter | None, *, limit: int, after: str | None = None, vectors: bool = False
@@ -121,7 +123,7 @@ class FusingBackend(ABC):
 
     async def count(self, where: Filter | None) -> int:
         """How many pass a filter, exactly."""
-        narrowed = narrow(where, negations=self.negations)
+        narrowed = self._narrowed(where)
         if narrowed.doubts == frozenset():
             return await self._count(narrowed.where)
         # Only rows in doubt are read: those with a text where a time is compared, for instance.
@@ -130,7 +132,9 @@ class FusingBackend(ABC):
         sure = 0
         if doubts is not None:
             sure = await self._count(narrowed.where) - await self._count(doubtful)
-        return sure + await self._count_checked(where, doubtful)
+        async for record in self._pages(doubtful, after=None, vectors=False, page=PAGE):
+            sure += matches(where, record.metadata)
+        return sure
 
     def check_vector(self, vector: NDArray[np.float32] | None) -> None:
         """Whether a vector is one of the collection's.
@@ -173,11 +177,24 @@ class FusingBackend(ABC):
             )
         return list(checked.values())
 
+    async def _everything(self, query: Query, where: Filter) -> list[Candidate]:
+        found: list[Candidate] = []
+        async for record in self._stream(where, vectors=query.vector is not None):
+            if len(found) == WORDS_UP_TO:
+                raise UnsupportedOperationError(
+                    f"A search by words alone reads at most {WORDS_UP_TO:,} memories here, and more"
+                    " pass the filter.",
+                    hint="Narrow the filter, give the collection a model, or use pgvector.",
+                )
+            near_by = self._nearness(query.vector, record.vector)
+            found.append(Candidate(record=record, nearness=near_by))
+        return found
+
     async def _near(
         self, query: Query, vector: NDArray[np.float32], where: Filter, number: int
     ) -> list[Candidate]:
         """The nearest that pass, at least ``limit`` of them where there are so many."""
-        narrowed = narrow(where, negations=self.negations).where
+        narrowed = self._narrowed(where).where
         limit = max(_AT_LEAST, _OVER * query.limit)
         while True:
             near = await self._nearest(vector, narrowed, limit=limit, recall=query.recall)
@@ -189,13 +206,25 @@ class FusingBackend(ABC):
             limit *= 4
         # What has no vector, or was not found on the graph, is read from the beginning.
         known = {each.record.id for each in found}
-        async for record in self._records(where, vectors=True):
+        async for record in self._stream(where, vectors=True):
             if len(found) >= query.limit:
                 break
             if record.id not in known:
                 near_by = self._nearness(vector, record.vector)
                 found.append(Candidate(record=record, nearness=near_by))
         return found
+
+    def _narrowed(self, where: Filter | None) -> Narrowed:
+        return narrow(where, negations=self.negations, comparable=self.comparable)
+
+    async def _size(self, where: Narrow | None) -> int:
+        """How many records pass, or a number above it that is told sooner."""
+        return await self._count(where)
+
+    async def _stream(self, where: Filter | None, *, vectors: bool) -> AsyncIterator[Record]:
+        """All records that pass, in any order."""
+        async for record in self._records(where, vectors=vectors):
+            yield record
 
     async def _records(
         self,
@@ -205,24 +234,23 @@ class FusingBackend(ABC):
         vectors: bool = False,
         page: int = PAGE,
     ) -> AsyncIterator[Record]:
-        narrowed = narrow(where, negations=self.negations).where
+        """All records that pass, by id."""
+        narrowed = self._narrowed(where).where
+        async for record in self._pages(narrowed, after=after, vectors=vectors, page=page):
+            if matches(where, record.metadata):
+                yield record
+
+    async def _pages(
+        self, where: Narrow | None, *, after: str | None, vectors: bool, page: int
+    ) -> AsyncIterator[Record]:
         while True:
             found, after = await self._scan(
-                narrowed, after=after, limit=min(max(page, 10), PAGE), vectors=vectors
+                where, after=after, limit=min(max(page, 10), PAGE), vectors=vectors
             )
             for record in found:
-                if matches(where, record.metadata):
-                    yield record
+                yield record
             if after is None:
                 return
-
-    async def _count_checked(self, where: Filter | None, narrowed: Narrow | None) -> int:
-        number, after = 0, None
-        while True:
-            found, after = await self._scan(narrowed, after=after, limit=PAGE, vectors=False)
-            number += sum(matches(where, record.metadata) for record in found)
-            if after is None:
-                return number
 
     def _nearness(
         self, query: NDArray[np.float32] | None, vector: NDArray[np.float32] | None

@@ -30,6 +30,7 @@ _EXACT = 2**53
 # Up to here, the year 2242, floats of seconds are less than a microsecond apart.
 _SECONDS = 2.0**33
 _DIGITS = Context(prec=1000)
+_LOOKED_UP = {Operator.EQ, Operator.IN, Operator.EXISTS}
 _ORDER = {Operator.GT, Operator.GTE, Operator.LT, Operator.LTE}
 
 
@@ -111,16 +112,29 @@ def numbers(metadata: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def narrow(where: Filter | None, *, negations: bool = True) -> Narrowed:
+def number_key(name: str) -> str:
+    """Under which `numbers` has the numbers of a name."""
+    return _term("number", (name,))
+
+
+def time_key(name: str) -> str:
+    """Under which `numbers` has the times of a name."""
+    return _term("time", (name,))
+
+
+def narrow(
+    where: Filter | None, *, negations: bool = True, comparable: frozenset[str] | None = None
+) -> Narrowed:
     """What a service can tell of a filter.
 
     Args:
         where: The filter.
         negations: Whether the service can be asked for rows without a term.
+        comparable: Keys of numbers that the service compares; all if not given.
     """
     if where is None:
         return Narrowed(where=None)
-    return _narrow(where, turned=False, negations=negations)
+    return _narrow(where, _Service(negations, comparable), turned=False)
 
 
 def both(*parts: Narrow | None) -> Narrow | None:
@@ -129,13 +143,19 @@ def both(*parts: Narrow | None) -> Narrow | None:
     return Both(given) if len(given) > 1 else (given[0] if given else None)
 
 
-def _narrow(where: Filter, *, turned: bool, negations: bool) -> Narrowed:
+@dataclass(frozen=True, slots=True)
+class _Service:
+    negations: bool
+    comparable: frozenset[str] | None
+
+
+def _narrow(where: Filter, service: _Service, *, turned: bool) -> Narrowed:
     match where:
         case Not(part):
-            return _narrow(part, turned=not turned, negations=negations)
+            return _narrow(part, service, turned=not turned)
         case All(parts) | AnyOf(parts):
             every = isinstance(where, All) is not turned
-            found = [_narrow(part, turned=turned, negations=negations) for part in parts]
+            found = [_narrow(part, service, turned=turned) for part in parts]
             return _all(found) if every else _any(found)
         case Comparison(path, Operator.NE, value):
             where, turned = Comparison(path, Operator.EQ, value), not turned
@@ -144,60 +164,59 @@ def _narrow(where: Filter, *, turned: bool, negations: bool) -> Narrowed:
         case Comparison(path, Operator.EXISTS, value) if not value:
             where, turned = Comparison(path, Operator.EXISTS, value=True), not turned
     if not turned:
-        return _positive(where)
+        return _positive(where, service)
     if where.operator is Operator.EXISTS and where.path[1:] == () and where.path[0] in _OWN:
         return Narrowed(where=Has((_term("absent", where.path),)))
-    return _negative(where) if negations else Narrowed(where=None, doubts=None)
+    return _negative(where, service) if service.negations else Narrowed(where=None, doubts=None)
 
 
-def _positive(where: Comparison) -> Narrowed:  # noqa: PLR0911 - a table
+def _positive(where: Comparison, service: _Service) -> Narrowed:
     path, operator, value = where.path, where.operator, where.value
-    if operator is Operator.EXISTS:
-        return Narrowed(where=Has((_term("exists", path),)))
-    if operator is Operator.EQ:
-        return Narrowed(where=Has((_term("is", path, value),)))
-    if operator is Operator.IN:
-        wanted = sorted({_term("is", path, each) for each in value})
-        return Narrowed(where=Has(tuple(wanted) or (NOWHERE,)))
+    if operator in _LOOKED_UP:
+        return Narrowed(where=Has(_looked_up(where)))
     if operator is Operator.CONTAINS:
         has = _term("has", path, value)
         if not isinstance(value, str):
             return Narrowed(where=Has((has,)))
         text = _term("text", path)
         return Narrowed(where=Has((has, text)), doubts=frozenset({text}))
-    between, other = _comparable(where)
+    between, other = _comparable(where, service)
     if between is None:
         return Narrowed(where=Has((other,)), doubts=frozenset({other}))
     return Narrowed(where=Either((between, Has((other,)))), doubts=frozenset({other}))
 
 
-def _negative(where: Comparison) -> Narrowed:
+def _negative(where: Comparison, service: _Service) -> Narrowed:
     if where.operator is Operator.CONTAINS:
         has = _term("has", where.path, where.value)
         text = {_term("text", where.path)} if isinstance(where.value, str) else set()
         return Narrowed(where=Neither(Has((has,))), doubts=frozenset(text))
     if where.operator in _ORDER:
-        between, other = _comparable(where)
+        between, other = _comparable(where, service)
         narrowed = Neither(between) if between is not None else None
         return Narrowed(where=narrowed, doubts=frozenset({other}))
-    positive = _positive(where).where
-    assert isinstance(positive, Has)  # noqa: S101 - the other operators are above
-    return Narrowed(where=Neither(positive))
+    return Narrowed(where=Neither(Has(_looked_up(where))))
 
 
-def _comparable(where: Comparison) -> tuple[Between | None, str]:
+def _looked_up(where: Comparison) -> tuple[str, ...]:
+    """The terms of which a record has one, if and only if it passes."""
+    if where.operator is Operator.EXISTS:
+        return (_term("exists", where.path),)
+    values = where.value if where.operator is Operator.IN else [where.value]
+    return tuple(sorted({_term("is", where.path, each) for each in values})) or (NOWHERE,)
+
+
+def _comparable(where: Comparison, service: _Service) -> tuple[Between | None, str]:
     """The comparison of floats, and the term of the rows that it does not decide."""
     value, path = where.value, where.path
     if isinstance(value, str):
-        seconds = _time(value)
-        if seconds is None:
-            return None, _term("text", path)
-        return Between(_term("time", path), where.operator, seconds), _term("untimely", path)
-    number = _number(value)
-    if number is None:
-        # Beyond 2^53 either way: every number of a float is on one side, but which says `matches`.
+        bound, key, other = _time(value), _term("time", path), _term("untimely", path)
+    else:
+        bound, key, other = _number(value), _term("number", path), _term("inexact", path)
+    if bound is None or (service.comparable is not None and key not in service.comparable):
+        # A text that is no time, a number beyond 2^53, or a key that the service has not.
         return None, _term("exists", path)
-    return Between(_term("number", path), where.operator, number), _term("inexact", path)
+    return Between(key, where.operator, bound), other
 
 
 def _all(parts: Sequence[Narrowed]) -> Narrowed:
@@ -205,9 +224,22 @@ def _all(parts: Sequence[Narrowed]) -> Narrowed:
 
 
 def _any(parts: Sequence[Narrowed]) -> Narrowed:
-    given = tuple(part.where for part in parts if part.where is not None)
-    whole = len(given) < len(parts)
-    return Narrowed(where=None if whole else Either(given), doubts=_doubts(parts))
+    given: list[Narrow] = []
+    wanted: set[str] = set()
+    for part in parts:
+        if part.where is None:
+            return Narrowed(where=None, doubts=_doubts(parts))
+        # Terms of all alternatives are looked up at once.
+        for one in part.where.parts if isinstance(part.where, Either) else (part.where,):
+            if isinstance(one, Has):
+                wanted.update(one.terms)
+            else:
+                given.append(one)
+    if wanted:
+        given.append(Has(tuple(sorted(wanted))))
+    return Narrowed(
+        where=given[0] if len(given) == 1 else Either(tuple(given)), doubts=_doubts(parts)
+    )
 
 
 def _doubts(parts: Sequence[Narrowed]) -> frozenset[str] | None:

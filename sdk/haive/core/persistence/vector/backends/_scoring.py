@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 from haive.core.persistence.embedding._common import COMMON
 from haive.core.persistence.embedding._words import words_of
 from haive.core.persistence.vector.records import Hit
+from haive.core.persistence.vector.speakers import named_speakers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from haive.core.persistence.vector.records import Query, Record
 
-# As in the papers on BM25, and in the SQL of this package.
-_K1, _B = 1.2, 0.75
+# For short texts, as in the SQL of this package.
+_K1, _B = 0.9, 0.4
 _DAY = 86_400
+_OF_TEXT = ("words", "context", "vector")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,9 @@ def fuse(query: Query, candidates: Sequence[Candidate], language: str) -> list[H
     weights = query.weights
     rows = [candidate.record.metadata for candidate in candidates]
     wanted = set(_stems(query.text, language))
-    asked = set(words_of(query.text))
+    named = named_speakers(
+        query.text, {who for row in rows if isinstance(who := row.get("speaker"), str)}
+    )
     texts = [_stems(_text(row, "text"), language) for row in rows]
     context = [
         _stems(_text(row, "context"), language) + text
@@ -53,7 +57,7 @@ def fuse(query: Query, candidates: Sequence[Candidate], language: str) -> list[H
         "words": (weights.words, _bm25(wanted, texts)),
         "context": (weights.context, _bm25(wanted, context)),
         "vector": (weights.vector, _near(candidates) if query.vector is not None else None),
-        "speaker": (weights.speaker, [float(_names(row.get("speaker"), asked)) for row in rows]),
+        "speaker": (weights.speaker, [float(_text(row, "speaker") in named) for row in rows]),
         "recency": (
             weights.recency,
             [_recency(row, query.now, weights.recency_half_life) for row in rows],
@@ -65,6 +69,9 @@ def fuse(query: Query, candidates: Sequence[Candidate], language: str) -> list[H
         for part, value in zip(parts, _scaled(values) if values else (), strict=False):
             if weight:
                 part[name] = weight * value
+    if weights.neighbours:
+        for part, value in zip(parts, _beside(rows, parts), strict=True):
+            part["neighbours"] = weights.neighbours * value
     hits = [
         Hit(
             record=candidate.record,
@@ -107,8 +114,24 @@ def _bm25(wanted: set[str], texts: Sequence[Sequence[str]]) -> list[float]:
     ]
 
 
-def _names(speaker: object, asked: set[str]) -> bool:
-    return isinstance(speaker, str) and speaker.strip() != "" and set(words_of(speaker)) <= asked
+def _beside(rows: Sequence[Any], parts: Sequence[dict[str, float]]) -> list[float]:
+    """What the turns right before and after each one have of what a text is found by."""
+    places = [
+        (row["conversation_id"], row["seq"])
+        if row.get("kind") == "turn"
+        and isinstance(row.get("seq"), int)
+        and isinstance(row.get("conversation_id"), str)
+        else None
+        for row in rows
+    ]
+    own = [math.fsum(part.get(name, 0.0) for name in _OF_TEXT) for part in parts]
+    at = {place: value for place, value in zip(places, own, strict=True) if place is not None}
+    return [
+        0.0
+        if place is None
+        else at.get((place[0], place[1] - 1), 0.0) + at.get((place[0], place[1] + 1), 0.0)
+        for place in places
+    ]
 
 
 def _recency(row: Any, now: datetime, half_life: float) -> float:

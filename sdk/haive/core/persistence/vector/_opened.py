@@ -1,0 +1,120 @@
+"""What a memory is made of, opened at the first call."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Self
+
+from haive.core.persistence.embedding import (
+    HashingEmbedder,
+    MiniLMEmbedder,
+    OpenAIEmbedder,
+)
+from haive.core.persistence.vector._opening import (
+    backend_of,
+    checked_name,
+    collection_of,
+    embedder_of,
+    store_from_environment,
+)
+from haive.core.persistence.vector._recalled import Recalled
+from haive.core.persistence.vector._shelf import Shelf
+from haive.core.persistence.vector.config import MemoryConfig
+from haive.core.persistence.vector.reranking.late_interaction import LateInteraction
+from haive.core.persistence.vector.reranking.sentences import SentenceReranker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from haive.core.persistence.embedding import Embedder
+    from haive.core.persistence.store import Store
+    from haive.core.persistence.vector.backends.protocol import MemoryBackend
+    from haive.core.persistence.vector.reranking.protocol import Reranker
+
+
+class OpenedMemory:
+    """Opens a collection, and closes what it opened; `VectorMemory` works in it."""
+
+    def __init__(
+        self,
+        vector_store: str = "pgvector",
+        config: MemoryConfig | None = None,
+        *,
+        store: Store | None = None,
+        backend: MemoryBackend | None = None,
+        tenant: str = "default",
+        reranker: Reranker | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.config = config or MemoryConfig()
+        self._name = backend.name if backend is not None else checked_name(vector_store)
+        self._embedder = embedder_of(self.config)
+        self._tenant = tenant
+        self._store, self._own_store = store, False
+        self._backend, self._own_backend = backend, False
+        self._reranker = reranker
+        self._clock = clock
+        self._recalled = Recalled()
+        self._shelf: Shelf | None = None
+        self._opening = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close what was opened here."""
+        self._shelf = None
+        if self._own_backend and self._backend is not None:
+            backend, self._backend, self._own_backend = self._backend, None, False
+            await backend.aclose()
+        if self._own_store and self._store is not None:
+            store, self._store, self._own_store = self._store, None, False
+            await store.aclose()
+        if self.config.embedder is None and isinstance(self._embedder, OpenAIEmbedder):
+            await self._embedder.aclose()
+
+    async def _open(self) -> Shelf:
+        if self._shelf is not None:
+            return self._shelf
+        async with self._opening:
+            if self._shelf is None:
+                if self._backend is None:
+                    self._backend = await backend_of(
+                        self._name,
+                        self.config,
+                        tenant=self._tenant,
+                        open_store=self._open_store,
+                    )
+                    self._own_backend = True
+                wanted = collection_of(self.config, self._embedder)
+                self._shelf = Shelf(
+                    backend=self._backend,
+                    collection=await self._backend.open(wanted),
+                    config=self.config,
+                    embedder=self._embedder,
+                    reranker=self._reranker or _reranker_of(self._embedder),
+                    clock=self._clock,
+                )
+        return self._shelf
+
+    async def _open_store(self) -> Store:
+        if self._store is None:
+            self._store, self._own_store = await store_from_environment(), True
+        return self._store
+
+
+def _reranker_of(embedder: Embedder | None) -> Reranker:
+    if isinstance(embedder, MiniLMEmbedder):
+        return LateInteraction(embedder)
+    return SentenceReranker(embedder or HashingEmbedder())

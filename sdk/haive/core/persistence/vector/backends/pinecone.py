@@ -1,0 +1,418 @@
+"""Memories in Pinecone; needs ``haive-persistence[pinecone]``.
+
+A collection is a serverless index, and what it is stands in its tags. A tenant is a namespace. In
+the metadata, which Pinecone bounds to 40 KB and which has no nulls and no objects, stand:
+
+    json    the metadata as it was given
+    terms   what filters look up; n_… what they compare: numbers, and times as seconds
+    order   the time in the id, by which pages are found
+    blind   that there is no vector: Pinecone wants one, so another stands there
+    tokens  packed token vectors, base64
+
+Pinecone does not say what a negation means for a list, so those are not sent: rows are fetched
+without them and checked. It finds no rows in order and counts none, so `find` and `count` read what
+passes the rest of a filter. What was just written may be found a little later.
+
+This was tested against a server written from Pinecone's description of its API (2026-07), and not
+against the service itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import json
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
+from uuid import UUID
+
+import numpy as np
+
+from haive.core.persistence.errors import (
+    AccessDeniedError,
+    CollectionMismatchError,
+    ConfigurationError,
+    ConflictError,
+    ContentTooLargeError,
+    DatabaseError,
+    UnavailableError,
+)
+from haive.core.persistence.vector.backends._extras import library, optional, setting
+from haive.core.persistence.vector.backends._fusing import FusingBackend, is_uuid, same
+from haive.core.persistence.vector.backends._narrowing import (
+    Between,
+    Both,
+    Either,
+    Has,
+    Narrow,
+    numbers,
+    terms,
+)
+from haive.core.persistence.vector.backends._scoring import Candidate
+from haive.core.persistence.vector.config import IndexType
+from haive.core.persistence.vector.filters import Filter, matches
+from haive.core.persistence.vector.records import Collection, Record
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+    from typing import TypeVar
+
+    from numpy.typing import NDArray
+    from pydantic import SecretStr
+
+    T = TypeVar("T")
+
+_METRICS = {"cosine": "cosine", "l2": "euclidean", "inner_product": "dotproduct"}
+_MAX_METADATA = 40 * 1024
+# A request may have 2 MB, and an answer 4.
+_MAX_REQUEST = 1_500_000
+_AT_ONCE = 100
+_MOST_NEAR = 1_000
+_MARK = "haive"
+
+
+class PineconeBackend(FusingBackend):
+    """One tenant's memories in an index of Pinecone.
+
+    Args:
+        tenant: Whose memories, a namespace.
+        api_key: ``PINECONE_API_KEY`` from the environment if not given.
+        url: Of the control plane; ``PINECONE_CONTROLLER_HOST`` from the environment if not given,
+            else Pinecone's own.
+        cloud: Where a new index is made.
+        region: Of the cloud.
+        timeout: Seconds for a request.
+
+    Raises:
+        ConfigurationError: The extra is not installed, or there is no key.
+    """
+
+    negations = False
+    # All of a record comes with it, its vector too.
+    exact_up_to = 200
+
+    def __init__(
+        self,
+        *,
+        tenant: str = "default",
+        api_key: SecretStr | str | None = None,
+        url: str | None = None,
+        cloud: str = "aws",
+        region: str = "us-east-1",
+        timeout: float = 30.0,
+    ) -> None:
+        super().__init__()
+        self._library = library("pinecone", "pinecone")
+        self._errors = library("pinecone.errors", "pinecone")
+        self._key = setting(api_key, "api_key", "PINECONE_API_KEY")
+        self._url = optional(url, "PINECONE_CONTROLLER_HOST")
+        self._deployment = {"deployment_type": "managed", "cloud": cloud, "region": region}
+        self._tenant = tenant
+        self._timeout = timeout
+        self._index: Any = None
+
+    @property
+    def name(self) -> str:
+        """``pinecone``."""
+        return "pinecone"
+
+    async def open(self, collection: Collection) -> Collection:
+        """Make the index where there is none, wait until it is ready, and return what it is.
+
+        Raises:
+            CollectionMismatchError: It has another model, width or metric, or is not one of ours.
+            ConfigurationError: Another index than Pinecone's own is wanted.
+        """
+        if collection.index_type is not IndexType.HNSW:
+            raise ConfigurationError(
+                "Pinecone chooses its index itself.", hint="Leave index_type at hnsw."
+            )
+        client = self._library.AsyncPinecone(
+            api_key=self._key, host=self._url, timeout=self._timeout
+        )
+        async with client:
+            if not await self._call(client.indexes.exists(collection.name)):
+                await self._create(client, collection)
+            described = await self._call(client.indexes.describe(collection.name))
+        found = self._described(described)
+        self._opened = same(collection, found)
+        if self._index is None:
+            self._index = self._library.AsyncIndex(
+                host=described.host, api_key=self._key, timeout=self._timeout
+            )
+        return found
+
+    async def put(self, records: Sequence[Record]) -> None:
+        """Write records, replacing those of the same id; 100 at once, or none of them.
+
+        Raises:
+            ContentTooLargeError: The metadata of one is over 40 KB; nothing was stored.
+        """
+        checked = self.check(records)
+        kept = await self._fetch(
+            [each.id for each in checked if each.vector is None and each.tokens is None]
+        )
+        rows = [self._row(record, kept.get(record.id)) for record in checked]
+        for row in rows:
+            size = len(json.dumps(row["metadata"], ensure_ascii=False).encode())
+            if size > _MAX_METADATA:
+                raise ContentTooLargeError(
+                    f"The memory {row['id']} has {size:,} bytes of metadata; Pinecone takes"
+                    f" {_MAX_METADATA:,}.",
+                    hint="Store the bulk elsewhere, or use smaller chunks.",
+                )
+        for batch in _batches(rows):
+            await self._call(self._index.upsert(vectors=batch, namespace=self._tenant))
+
+    async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
+        """Records by id, in the order asked for, without those that are not there."""
+        found = await self._fetch(ids)
+        return [_record(found[each], vectors=vectors) for each in ids if each in found]
+
+    async def tokens(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Packed token vectors by id, without those that have none."""
+        return {
+            each: base64.b64decode(vector.metadata["tokens"])
+            for each, vector in (await self._fetch(ids)).items()
+            if "tokens" in vector.metadata
+        }
+
+    async def count(self, where: Filter | None) -> int:
+        """How many pass a filter; all of them are read."""
+        number = 0
+        async for _ in self._stream(where, vectors=False):
+            number += 1
+        return number
+
+    async def delete(self, ids: Sequence[str]) -> list[str]:
+        """Remove records and return the ids of those that were there."""
+        there = list(await self._fetch(ids))
+        for at in range(0, len(there), _AT_ONCE):
+            batch = there[at : at + _AT_ONCE]
+            await self._call(self._index.delete(ids=batch, namespace=self._tenant))
+        return [each for each in dict.fromkeys(ids) if each in there]
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._opened = None
+        if self._index is not None:
+            index, self._index = self._index, None
+            await index.close()
+
+    async def _count(self, where: Narrow | None) -> int:
+        return sum([1 async for _ in self._passing(_filter(where))])
+
+    async def _size(self, where: Narrow | None) -> int:
+        stats = await self._call(self._index.describe_index_stats())
+        space = stats.namespaces.get(self._tenant)
+        return space.vector_count if space is not None else 0
+
+    async def _stream(self, where: Filter | None, *, vectors: bool) -> AsyncIterator[Record]:
+        asked = _filter(self._narrowed(where).where)
+        _ = self.collection
+        async for vector in self._passing(asked):
+            record = _record(vector, vectors=vectors)
+            if matches(where, record.metadata):
+                yield record
+
+    async def _scan(
+        self, where: Narrow | None, *, after: str | None, limit: int, vectors: bool
+    ) -> tuple[list[Record], str | None]:
+        # What passes comes in no order: the first ones of all that are not before the last page.
+        asked = _filter(where, after)
+        rows = [
+            (vector.id, vector)
+            async for vector in self._passing(asked)
+            if after is None or vector.id > after
+        ]
+        first = heapq.nsmallest(limit, rows, key=lambda row: row[0])
+        records = [_record(vector, vectors=vectors) for _, vector in first]
+        return records, (records[-1].id if len(rows) > limit else None)
+
+    async def _nearest(
+        self,
+        vector: NDArray[np.float32],
+        where: Narrow | None,
+        *,
+        limit: int,
+        recall: float,
+    ) -> list[Candidate]:
+        found = await self._call(
+            self._index.query(
+                vector=vector.tolist(),
+                top_k=min(limit, _MOST_NEAR),
+                filter=_filter(where),
+                include_metadata=True,
+                namespace=self._tenant,
+            )
+        )
+        return [
+            Candidate(
+                record=_record(match, vectors=False),
+                nearness=None if match.metadata.get("blind") else self._near_by(match.score),
+            )
+            for match in found.matches
+        ]
+
+    def _near_by(self, score: float) -> float:
+        # Euclidean scores are squares of distances.
+        return -math.sqrt(max(score, 0.0)) if self.collection.metric == "l2" else score
+
+    async def _create(self, client: Any, collection: Collection) -> None:
+        tags = {
+            _MARK: "memories",
+            "language": collection.language,
+            "m": str(collection.m),
+            "ef_construction": str(collection.ef_construction),
+        }
+        if collection.model is not None:
+            # A tag has no slashes and colons, which names of models have.
+            tags["model"] = quote(collection.model, safe="").replace("%", "+")
+        try:
+            await self._call(
+                client.indexes.create(
+                    name=collection.name,
+                    dimension=collection.dimensions or 1,
+                    metric=_METRICS[collection.metric],
+                    deployment=self._deployment,
+                    tags=tags,
+                )
+            )
+        except ConflictError:
+            return
+
+    def _described(self, found: Any) -> Collection:
+        tags = found.tags or {}
+        if _MARK not in tags:
+            raise CollectionMismatchError(
+                f"The index {found.name} is not one of ours.", hint="Name another index_name."
+            )
+        model = tags.get("model")
+        metrics = {theirs: ours for ours, theirs in _METRICS.items()}
+        return Collection(
+            name=found.name,
+            model=None if model is None else unquote(model.replace("+", "%")),
+            dimensions=None if model is None else found.dimension,
+            metric=metrics[found.metric],
+            language=tags["language"],
+            index_type=IndexType.HNSW,
+            m=int(tags["m"]),
+            ef_construction=int(tags["ef_construction"]),
+        )
+
+    def _row(self, record: Record, kept: Any) -> dict[str, Any]:
+        metadata = dict(record.metadata)
+        row: dict[str, Any] = {
+            "json": json.dumps(metadata, ensure_ascii=False),
+            "terms": terms(metadata),
+            "order": _order(record.id),
+            **{f"n_{key}": number for key, number in numbers(metadata).items()},
+        }
+        if kept is not None:
+            row |= {
+                name: kept.metadata[name] for name in ("blind", "tokens") if name in kept.metadata
+            }
+            return {"id": record.id, "values": kept.values, "metadata": row}
+        if record.tokens is not None:
+            row["tokens"] = base64.b64encode(record.tokens).decode()
+        if record.vector is None:
+            row["blind"] = True
+            width = self.collection.dimensions or 1
+            return {"id": record.id, "values": [1.0] + [0.0] * (width - 1), "metadata": row}
+        return {"id": record.id, "values": record.vector.tolist(), "metadata": row}
+
+    async def _fetch(self, ids: Sequence[str]) -> dict[str, Any]:
+        _ = self.collection
+        found: dict[str, Any] = {}
+        wanted = sorted({each for each in ids if is_uuid(each)})
+        for at in range(0, len(wanted), _AT_ONCE):
+            batch = wanted[at : at + _AT_ONCE]
+            page = await self._call(self._index.fetch(ids=batch, namespace=self._tenant))
+            found |= page.vectors
+        return found
+
+    async def _passing(self, asked: dict[str, Any]) -> AsyncIterator[Any]:
+        token: str | None = None
+        while True:
+            page = await self._call(
+                self._index.fetch_by_metadata(
+                    filter=asked, namespace=self._tenant, limit=_AT_ONCE, pagination_token=token
+                )
+            )
+            for vector in page.vectors.values():
+                yield vector
+            token = page.pagination.next if page.pagination is not None else None
+            if token is None:
+                return
+
+    async def _call(self, request: Awaitable[T]) -> T:
+        """The answer to a request; what the service says of an error is not passed on."""
+        try:
+            return await request
+        except self._errors.ApiError as error:
+            raise _error(error.status_code) from None
+        except (self._errors.PineconeTimeoutError, self._errors.PineconeConnectionError):
+            raise UnavailableError("Pinecone cannot be reached now; try again.") from None
+
+
+def _filter(where: Narrow | None, after: str | None = None) -> dict[str, Any]:
+    """As Pinecone wants it, which takes none that is empty."""
+    everything = {"order": {"$gte": 0 if after is None else _order(after)}}
+    if where is None:
+        return everything
+    return {"$and": [everything, _condition(where)]} if after is not None else _condition(where)
+
+
+def _condition(where: Narrow) -> dict[str, Any]:
+    match where:
+        case Has(wanted):
+            return {"terms": {"$in": list(wanted)}}
+        case Between(key, operator, bound):
+            return {f"n_{key}": {f"${operator}": bound}}
+        case Both(parts):
+            return {"$and": [_condition(part) for part in parts]}
+        case Either(parts):
+            return {"$or": [_condition(part) for part in parts]}
+        case _:
+            raise TypeError("Pinecone is asked for nothing negated.")
+
+
+def _record(vector: Any, *, vectors: bool) -> Record:
+    seen = vectors and not vector.metadata.get("blind")
+    return Record(
+        id=vector.id,
+        metadata=json.loads(vector.metadata["json"]),
+        vector=np.asarray(vector.values, np.float32) if seen else None,
+    )
+
+
+def _order(text: str) -> int:
+    """The first 48 bits of an id, in a UUIDv7 milliseconds: a float holds them."""
+    return UUID(text).int >> 80
+
+
+def _batches(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        bytes_of = len(json.dumps(row))
+        if batch and (len(batch) == _AT_ONCE or size + bytes_of > _MAX_REQUEST):
+            yield batch
+            batch, size = [], 0
+        batch.append(row)
+        size += bytes_of
+    if batch:
+        yield batch
+
+
+def _error(status: int) -> Exception:
+    if status in {401, 403}:
+        return AccessDeniedError(
+            "Pinecone refuses the key.", hint="Pass another api_key, or set PINECONE_API_KEY."
+        )
+    if status == 409:
+        return ConflictError("The index is there already.")
+    if status == 429 or status >= 500:
+        return UnavailableError(f"Pinecone cannot answer now (HTTP {status}); try again.")
+    return DatabaseError(f"Pinecone refused the request (HTTP {status}).")

@@ -1,0 +1,460 @@
+"""Memories in Weaviate 1.27 or newer; needs ``haive-persistence[weaviate]``.
+
+A collection is one of Weaviate with multi-tenancy: a tenant's memories are a shard of their own,
+with an index of their own. What the collection is stands in its description. An object has
+
+    document  the metadata as it was given, as JSON; not searched
+    key       its id, and order, the time in it, by which pages are found
+    terms     what filters look up
+    n_…       what they compare: numbers and times of our own names; others are read and checked
+    tokens    packed token vectors, base64
+
+Negations are not sent: what they mean for lists and for what is missing has changed with versions.
+
+This was tested against a server written from Weaviate's description of its API, with its own client
+over REST and gRPC, and not against the service itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+import numpy as np
+
+from haive.core.persistence.errors import (
+    AccessDeniedError,
+    CollectionMismatchError,
+    ConfigurationError,
+    ConflictError,
+    DatabaseError,
+    InvalidInputError,
+    PersistenceError,
+    UnavailableError,
+)
+from haive.core.persistence.vector.backends._extras import library, optional, setting
+from haive.core.persistence.vector.backends._fusing import (
+    FusingBackend,
+    collection_from,
+    described,
+    is_uuid,
+    same,
+)
+from haive.core.persistence.vector.backends._narrowing import (
+    Between,
+    Both,
+    Either,
+    Has,
+    Narrow,
+    number_key,
+    numbers,
+    terms,
+    time_key,
+)
+from haive.core.persistence.vector.backends._scoring import Candidate
+from haive.core.persistence.vector.config import IndexType
+from haive.core.persistence.vector.filters import Operator
+from haive.core.persistence.vector.records import Collection, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Sequence
+    from typing import TypeVar
+
+    from numpy.typing import NDArray
+    from pydantic import SecretStr
+
+    T = TypeVar("T")
+
+_METRICS = {"cosine": "cosine", "l2": "l2-squared", "inner_product": "dot"}
+#: Properties have to be declared, so these names are compared by Weaviate and no others.
+_COMPARED = {number_key(name): f"n_{name}" for name in ("importance", "seq", "until_seq")} | {
+    time_key(name): f"n_{name}"
+    for name in ("timestamp", "valid_from", "valid_to", "expires_at", "created_at")
+}
+_COMPARISONS = {
+    Operator.GT: "greater_than",
+    Operator.GTE: "greater_or_equal",
+    Operator.LT: "less_than",
+    Operator.LTE: "less_or_equal",
+}
+# Weaviate answers with 10,000 objects at most.
+_MOST = 10_000
+_AT_ONCE = 100
+
+
+class WeaviateBackend(FusingBackend):
+    """One tenant's memories in a collection of Weaviate.
+
+    Args:
+        tenant: Whose memories.
+        url: Of the cluster; ``WEAVIATE_URL`` from the environment if not given.
+        api_key: ``WEAVIATE_API_KEY`` from the environment if not given; a server of one's own may
+            need none.
+        grpc_port: Of a server of one's own; Weaviate's cloud has its own address for it.
+        timeout: Seconds for a request.
+
+    Raises:
+        ConfigurationError: The extra is not installed, or there is no url.
+    """
+
+    negations = False
+    comparable = frozenset(_COMPARED)
+
+    def __init__(
+        self,
+        *,
+        tenant: str = "default",
+        url: str | None = None,
+        api_key: SecretStr | str | None = None,
+        grpc_port: int = 50051,
+        timeout: int = 60,
+    ) -> None:
+        super().__init__()
+        self._library = library("weaviate", "weaviate")
+        self._classes = library("weaviate.classes", "weaviate")
+        self._errors = library("weaviate.exceptions", "weaviate")
+        self._url = setting(url, "url", "WEAVIATE_URL")
+        self._key = optional(api_key, "WEAVIATE_API_KEY")
+        self._grpc_port = grpc_port
+        self._timeout = timeout
+        self._tenant = tenant
+        self._client: Any = None
+        self._objects: Any = None
+
+    @property
+    def name(self) -> str:
+        """``weaviate``."""
+        return "weaviate"
+
+    async def open(self, collection: Collection) -> Collection:
+        """Make the collection and the tenant where they are missing, and return what it is.
+
+        Raises:
+            CollectionMismatchError: It has another model, width or metric, or is not one of ours.
+            ConfigurationError: Weaviate has no such index.
+        """
+        if collection.index_type is IndexType.IVFFLAT:
+            raise ConfigurationError(
+                "Weaviate has no index of lists.", hint="Set index_type to hnsw, flat or binary."
+            )
+        if self._client is None:
+            client = self._connection()
+            try:
+                await self._call(client.connect())
+            except PersistenceError:
+                await client.close()
+                raise
+            self._client = client
+        name = _class_name(collection.name)
+        if not await self._call(self._client.collections.exists(name)):
+            await self._create(name, collection)
+        whole = self._client.collections.get(name)
+        facts = (await self._call(whole.config.get(simple=True))).description
+        self._opened = same(collection, _from_description(collection.name, facts))
+        if not await self._call(whole.tenants.exists(self._tenant)):
+            await self._add_tenant(whole)
+        self._objects = whole.with_tenant(self._tenant)
+        return self._opened
+
+    async def put(self, records: Sequence[Record]) -> None:
+        """Write records, replacing those of the same id.
+
+        Weaviate takes each by itself: where it refuses one, others may be written.
+        """
+        checked = self.check(records)
+        kept = await self._fetch(
+            [each.id for each in checked if each.vector is None and each.tokens is None],
+            vectors=True,
+        )
+        make = self._classes.data.DataObject
+        rows = [make(**_row(record, kept.get(record.id))) for record in checked]
+        for at in range(0, len(rows), _AT_ONCE):
+            done = await self._call(self._objects.data.insert_many(rows[at : at + _AT_ONCE]))
+            if done.has_errors:
+                raise DatabaseError(f"Weaviate refused {len(done.errors)} of {len(rows)} memories.")
+
+    async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
+        """Records by id, in the order asked for, without those that are not there."""
+        found = await self._fetch(ids, vectors=vectors)
+        return [_record(found[each]) for each in ids if each in found]
+
+    async def tokens(self, ids: Sequence[str]) -> dict[str, bytes]:
+        """Packed token vectors by id, without those that have none."""
+        return {
+            each: base64.b64decode(one.properties["tokens"])
+            for each, one in (await self._fetch(ids, vectors=False)).items()
+            if one.properties.get("tokens") is not None
+        }
+
+    async def delete(self, ids: Sequence[str]) -> list[str]:
+        """Remove records and return the ids of those that were there."""
+        there = set(await self._fetch(ids, vectors=False))
+        for batch in _batches(there):
+            where = self._property("key").contains_any(batch)
+            await self._call(self._objects.data.delete_many(where=where))
+        return [each for each in dict.fromkeys(ids) if each in there]
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._opened = self._objects = None
+        if self._client is not None:
+            client, self._client = self._client, None
+            await client.close()
+
+    async def _count(self, where: Narrow | None) -> int:
+        _ = self.collection
+        found = await self._call(
+            self._objects.aggregate.over_all(filters=self._filter(where), total_count=True)
+        )
+        return int(found.total_count or 0)
+
+    async def _scan(
+        self, where: Narrow | None, *, after: str | None, limit: int, vectors: bool
+    ) -> tuple[list[Record], str | None]:
+        # Ids of one millisecond share their order, so a page can begin with some that are known.
+        _ = self.collection
+        filters = self._filter(where)
+        if after is not None:
+            later = self._property("order").greater_or_equal(float(_order(after)))
+            filters = later if filters is None else filters & later
+        sort = self._classes.query.Sort.by_property("order").by_property("key")
+        records: list[Record] = []
+        offset = 0
+        while offset + limit < _MOST:
+            page = await self._call(
+                self._objects.query.fetch_objects(
+                    filters=filters,
+                    limit=limit + 1,
+                    offset=offset,
+                    sort=sort,
+                    include_vector=vectors,
+                    return_properties=["document"],
+                )
+            )
+            found = [_record(each) for each in page.objects]
+            records += [each for each in found if after is None or each.id > after]
+            if len(found) <= limit or len(records) > limit:
+                break
+            offset += len(found)
+        more = len(records) > limit
+        return records[:limit], (records[limit - 1].id if more else None)
+
+    async def _nearest(
+        self,
+        vector: NDArray[np.float32],
+        where: Narrow | None,
+        *,
+        limit: int,
+        recall: float,  # Weaviate decides it for each search, from the limit
+    ) -> list[Candidate]:
+        found = await self._call(
+            self._objects.query.near_vector(
+                near_vector=vector.tolist(),
+                filters=self._filter(where),
+                limit=min(limit, _MOST),
+                return_metadata=self._classes.query.MetadataQuery(distance=True),
+                return_properties=["document"],
+            )
+        )
+        return [
+            Candidate(record=_record(each), nearness=self._near_by(each.metadata.distance))
+            for each in found.objects
+        ]
+
+    def _near_by(self, distance: float) -> float:
+        if self.collection.metric == "l2":
+            return -math.sqrt(max(distance, 0.0))
+        return 1.0 - distance if self.collection.metric == "cosine" else -distance
+
+    def _connection(self) -> Any:
+        init = self._classes.init
+        auth = init.Auth.api_key(self._key) if self._key is not None else None
+        config = init.AdditionalConfig(
+            timeout=init.Timeout(init=self._timeout, query=self._timeout, insert=self._timeout)
+        )
+        place = urlsplit(self._url if "//" in self._url else f"https://{self._url}")
+        host = place.hostname or ""
+        secure = place.scheme == "https"
+        if host.endswith((".weaviate.cloud", ".weaviate.network")):
+            return self._library.use_async_with_weaviate_cloud(
+                cluster_url=host, auth_credentials=auth, additional_config=config,
+                skip_init_checks=True,
+            )  # fmt: skip
+        return self._library.use_async_with_custom(
+            http_host=host, http_port=place.port or (443 if secure else 80), http_secure=secure,
+            grpc_host=host, grpc_port=self._grpc_port, grpc_secure=secure,
+            auth_credentials=auth, additional_config=config, skip_init_checks=True,
+        )  # fmt: skip
+
+    async def _create(self, name: str, collection: Collection) -> None:
+        index: dict[str, Any] = {"distance": _METRICS[collection.metric]}
+        flat = collection.index_type is IndexType.FLAT
+        if not flat:
+            index |= {
+                "maxConnections": collection.m,
+                "efConstruction": collection.ef_construction,
+                "bq": {"enabled": collection.index_type is IndexType.BINARY},
+                "skip": collection.model is None,
+            }
+        text = {"dataType": ["text"], "indexFilterable": False, "indexSearchable": False}
+        whole = {"indexFilterable": True, "indexSearchable": False, "tokenization": "field"}
+        definition = {
+            "class": name,
+            "description": json.dumps(described(collection)),
+            "vectorizer": "none",
+            "vectorIndexType": "flat" if flat else "hnsw",
+            "vectorIndexConfig": index,
+            "multiTenancyConfig": {"enabled": True, "autoTenantActivation": True},
+            "properties": [
+                {"name": "document", **text},
+                {"name": "tokens", **text},
+                {"name": "key", "dataType": ["text"], **whole},
+                {"name": "terms", "dataType": ["text[]"], **whole},
+                {"name": "order", "dataType": ["number"], "indexRangeFilters": True},
+                *(
+                    {"name": each, "dataType": ["number"], "indexRangeFilters": True}
+                    for each in sorted(set(_COMPARED.values()))
+                ),
+            ],
+        }
+        try:
+            await self._call(self._client.collections.create_from_dict(definition))
+        except ConflictError:
+            if not await self._call(self._client.collections.exists(name)):
+                raise
+
+    async def _add_tenant(self, whole: Any) -> None:
+        try:
+            await self._call(whole.tenants.create(self._classes.tenants.Tenant(name=self._tenant)))
+        except ConflictError:
+            if not await self._call(whole.tenants.exists(self._tenant)):
+                raise
+
+    async def _fetch(self, ids: Sequence[str], *, vectors: bool) -> dict[str, Any]:
+        _ = self.collection
+        found: dict[str, Any] = {}
+        for batch in _batches({each for each in ids if is_uuid(each)}):
+            page = await self._call(
+                self._objects.query.fetch_objects(
+                    filters=self._property("key").contains_any(batch),
+                    limit=len(batch),
+                    include_vector=vectors,
+                    return_properties=["document", "tokens"],
+                )
+            )
+            found |= {str(each.uuid): each for each in page.objects}
+        return found
+
+    def _property(self, name: str) -> Any:
+        return self._classes.query.Filter.by_property(name)
+
+    def _filter(self, where: Narrow | None) -> Any:
+        make = self._classes.query.Filter
+        match where:
+            case None:
+                return None
+            case Has(wanted):
+                return self._property("terms").contains_any(list(wanted))
+            case Between(key, operator, bound):
+                return getattr(self._property(_COMPARED[key]), _COMPARISONS[operator])(bound)
+            case Both(parts):
+                return make.all_of([self._filter(part) for part in parts])
+            case Either(parts):
+                return make.any_of([self._filter(part) for part in parts])
+            case _:
+                raise TypeError("Weaviate is asked for nothing negated.")
+
+    async def _call(self, request: Awaitable[T]) -> T:
+        """The answer to a request; what the server says of an error is not passed on."""
+        errors = self._errors
+        try:
+            return await request
+        except errors.AuthenticationFailedError:
+            raise _error(401) from None
+        except errors.UnexpectedStatusCodeError as error:
+            raise _error(error.status_code) from None
+        except (
+            errors.WeaviateConnectionError,
+            errors.WeaviateGRPCUnavailableError,
+            errors.WeaviateStartUpError,
+            errors.WeaviateTimeoutError,
+            errors.WeaviateRetryError,
+        ):
+            raise UnavailableError("Weaviate cannot be reached now; try again.") from None
+        except (errors.WeaviateQueryError, errors.WeaviateInsertManyAllFailedError):
+            raise DatabaseError("Weaviate refused the request.") from None
+
+
+def _row(record: Record, kept: Any) -> dict[str, Any]:
+    metadata = dict(record.metadata)
+    compared = numbers(metadata)
+    row: dict[str, Any] = {
+        "document": json.dumps(metadata, ensure_ascii=False),
+        "key": record.id,
+        "order": float(_order(record.id)),
+        "terms": terms(metadata),
+    }
+    for key, name in _COMPARED.items():
+        if key in compared:
+            row[name] = compared[key]
+    vector = None if record.vector is None else record.vector.tolist()
+    tokens = None if record.tokens is None else base64.b64encode(record.tokens).decode()
+    if kept is not None:
+        vector, tokens = kept.vector.get("default") or None, kept.properties.get("tokens")
+    if tokens is not None:
+        row["tokens"] = tokens
+    return {"uuid": record.id, "properties": row, "vector": vector}
+
+
+def _record(found: Any) -> Record:
+    vector = found.vector.get("default") if found.vector else None
+    return Record(
+        id=str(found.uuid),
+        metadata=json.loads(found.properties["document"]),
+        vector=np.asarray(vector, np.float32) if vector else None,
+    )
+
+
+def _class_name(name: str) -> str:
+    """The collection's name as Weaviate has it, which knows no hyphens."""
+    changed = f"Memory_{name.replace('-', '_')}"
+    if "_" in name or not changed.isascii() or not changed.replace("_", "").isalnum():
+        raise InvalidInputError(f"{name!r} is no name of letters, digits and hyphens.")
+    return changed
+
+
+def _from_description(name: str, text: str | None) -> Collection:
+    try:
+        return collection_from(json.loads(text or ""))
+    except (TypeError, ValueError, KeyError):
+        raise CollectionMismatchError(
+            f"The collection {name} is not one of ours: nothing says what it is.",
+            hint="Name another index_name.",
+        ) from None
+
+
+def _order(text: str) -> int:
+    """The first 48 bits of an id, in a UUIDv7 milliseconds: a float holds them."""
+    return UUID(text).int >> 80
+
+
+def _batches(ids: Iterable[str]) -> list[list[str]]:
+    every = sorted(ids)
+    return [every[at : at + _AT_ONCE] for at in range(0, len(every), _AT_ONCE)]
+
+
+def _error(status: int) -> Exception:
+    # The client has gRPC's own numbers of errors beside those of HTTP: 7 and 16, 14 and 8.
+    if status in {401, 403, 7, 16}:
+        return AccessDeniedError(
+            "Weaviate refuses the key.", hint="Pass another api_key, or set WEAVIATE_API_KEY."
+        )
+    if status in {409, 422}:
+        return ConflictError("Weaviate has it already.")
+    if status in {429, 14, 8} or status >= 500:
+        return UnavailableError(f"Weaviate cannot answer now ({status}); try again.")
+    return DatabaseError(f"Weaviate refused the request ({status}).")

@@ -1,0 +1,143 @@
+"""What is Weaviate's own: where it is, its key, and what it is asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+
+import pytest
+from backends.fakes.weaviate import KEY, FakeWeaviate
+from making import collection, record
+from weaviate.proto.v1 import base_pb2
+
+from haive.core.persistence.errors import (
+    AccessDeniedError,
+    CollectionMismatchError,
+    ConfigurationError,
+    InvalidInputError,
+    UnavailableError,
+)
+from haive.core.persistence.vector.backends.weaviate import WeaviateBackend
+from haive.core.persistence.vector.config import IndexType
+from haive.core.persistence.vector.filters import parse
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeWeaviate]:
+    made = FakeWeaviate()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def backend(fake: FakeWeaviate) -> AsyncIterator[WeaviateBackend]:
+    made = WeaviateBackend(tenant="acme", api_key=KEY, url=fake.url, grpc_port=fake.grpc_port)
+    yield made
+    await made.aclose()
+
+
+def test_without_a_url_the_setting_and_its_variable_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("WEAVIATE_URL", raising=False)
+    with pytest.raises(ConfigurationError, match=r"Pass url, or set WEAVIATE_URL\."):
+        WeaviateBackend()
+
+
+@pytest.mark.parametrize("missing", ["weaviate", "snowballstemmer"])
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'haive-persistence\[weaviate\]'"):
+        WeaviateBackend(url="http://localhost")
+
+
+async def test_without_the_key_its_variable_is_named(
+    fake: FakeWeaviate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WEAVIATE_API_KEY", raising=False)
+    for key in (None, "another"):
+        made = WeaviateBackend(api_key=key, url=fake.url, grpc_port=fake.grpc_port)
+        with pytest.raises(AccessDeniedError, match="WEAVIATE_API_KEY"):
+            await made.open(collection())
+        await made.aclose()
+
+
+@pytest.mark.parametrize(
+    ("index", "kind", "binary"),
+    [
+        (IndexType.HNSW, "hnsw", False),
+        (IndexType.BINARY, "hnsw", True),
+        (IndexType.FLAT, "flat", None),
+    ],
+)
+async def test_indexes_are_made_as_they_are_asked_for(
+    fake: FakeWeaviate, backend: WeaviateBackend, index: IndexType, kind: str, binary: bool | None
+) -> None:
+    await backend.open(collection(index_type=index, m=24, metric="l2"))
+    made = fake.classes["Memory_memories"]
+    assert made["vectorIndexType"] == kind
+    config = made["vectorIndexConfig"]
+    assert config["distance"] == "l2-squared"
+    assert config.get("maxConnections") == (24 if kind == "hnsw" else None)
+    assert config.get("bq", {}).get("enabled") is binary
+    assert made["multiTenancyConfig"]["enabled"] is True
+    assert set(fake.tenants["Memory_memories"]) == {"acme"}
+
+
+async def test_what_weaviate_has_not_is_refused(backend: WeaviateBackend) -> None:
+    with pytest.raises(ConfigurationError, match="hnsw, flat or binary"):
+        await backend.open(collection(index_type=IndexType.IVFFLAT))
+    with pytest.raises(InvalidInputError, match="letters, digits and hyphens"):
+        await backend.open(collection(name="a_b"))
+
+
+async def test_a_collection_of_somebody_else_is_left_alone(
+    fake: FakeWeaviate, backend: WeaviateBackend
+) -> None:
+    await backend.open(collection())
+    fake.classes["Memory_memories"]["description"] = "Our articles"
+    other = WeaviateBackend(api_key=KEY, url=fake.url, grpc_port=fake.grpc_port)
+    with pytest.raises(CollectionMismatchError, match="not one of ours"):
+        await other.open(collection())
+    await other.aclose()
+    assert set(fake.tenants["Memory_memories"]) == {"acme"}
+
+
+async def test_no_negation_is_sent(fake: FakeWeaviate, backend: WeaviateBackend) -> None:
+    await backend.open(collection())
+    await backend.put([record("a", topic="tea", seq=2), record("b", topic=None, seq=1)])
+    where = parse({"topic": {"$ne": "tea"}, "other": {"$exists": False}, "seq": {"$lt": 2}})
+    assert await backend.count(where) == 1
+    sent = {base_pb2.Filters.Operator.Name(each) for each in fake.operators}
+    assert sent <= {
+        "OPERATOR_AND", "OPERATOR_OR", "OPERATOR_CONTAINS_ANY", "OPERATOR_LESS_THAN",
+    }  # fmt: skip
+    assert "OPERATOR_LESS_THAN" in sent
+
+
+async def test_pages_do_not_end_in_the_middle_of_a_millisecond(backend: WeaviateBackend) -> None:
+    await backend.open(collection())
+    ids = [f"01900000-0000-7000-8000-{n:012x}" for n in range(45)]
+    made = record("same time")
+    await backend.put([type(made)(id=each, metadata={}, vector=made.vector) for each in ids])
+    seen: list[str] = []
+    while page := await backend.find(None, limit=10, after=seen[-1] if seen else None):
+        seen += [each.id for each in page]
+    assert seen == ids
+
+
+async def test_a_server_that_is_not_there_may_be_tried_again(
+    fake: FakeWeaviate, backend: WeaviateBackend, unused_tcp_port: int
+) -> None:
+    nowhere = WeaviateBackend(api_key=KEY, url=f"http://127.0.0.1:{unused_tcp_port}")
+    with pytest.raises(UnavailableError):
+        await nowhere.open(collection())
+    await nowhere.aclose()
+    fake.fails = [503] * 10
+    with pytest.raises(UnavailableError) as caught:
+        await backend.open(collection())
+    assert "secret" not in str(caught.value)
+    fake.fails = []
+    await backend.open(collection())
+    assert await backend.count(None) == 0

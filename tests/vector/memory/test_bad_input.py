@@ -1,0 +1,222 @@
+"""What cannot be stored is refused with its own error, and nothing of it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from haive.core.persistence import errors
+from haive.core.persistence.embedding import HashingEmbedder
+from haive.core.persistence.vector import IndexType, MemoryConfig, VectorMemory
+
+TALK = [{"role": "user", "content": f"Message number {n} about boats."} for n in range(5)]
+
+
+class Broken(HashingEmbedder):
+    """Vectors as they should not be."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(64)
+        self._fault = fault
+
+    async def embed(self, texts: Any) -> Any:
+        found = np.array(await super().embed(texts))
+        match self._fault:
+            case "wide":
+                return np.concatenate([found, found], axis=1)
+            case "few":
+                return found[1:]
+            case "nan":
+                found[-1, 0] = np.nan
+            case "infinite":
+                found[0, 1] = np.inf
+        return found
+
+
+@pytest.mark.parametrize("fault", ["wide", "few", "nan", "infinite"])
+async def test_vectors_that_are_none_are_refused_as_a_whole(make, fault: str) -> None:
+    memory = make(embedder=Broken(fault))
+    for write in (
+        memory.store_conversation(TALK, generate_summary=False),
+        memory.add_many(["One note.", "Another one."]),
+    ):
+        with pytest.raises(errors.ModelAnswerError, match="hashing-1-64"):
+            await write
+    assert (await memory.stats()).total == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", errors.InvalidInputError),
+        (" \n\t", errors.InvalidInputError),
+        (5, errors.InvalidInputError),
+        ("a\x00b", errors.InvalidInputError),
+        ("half \ud800", errors.InvalidInputError),
+        ("x" * 10_000_000, errors.ContentTooLargeError),
+    ],
+)
+async def test_texts_that_are_none_are_refused(memory: VectorMemory, text, error) -> None:
+    with pytest.raises(error):
+        await memory.add_many(["A good one.", text])
+    if isinstance(text, str) and text.strip():
+        with pytest.raises(error):
+            await memory.store_conversation([*TALK, {"role": "user", "content": text}])
+    assert (await memory.stats()).total == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metadata": {"score": float("nan")}},
+        {"metadata": {"thing": object()}},
+        {"metadata": {"importance": 2}},
+        {"metadata": {"timestamp": "soon"}},
+        {"metadata": {"text": "mine"}},
+        {"metadata": [1]},
+        {"importance": -0.1},
+        {"ttl": 0},
+        {"ttl": "long"},
+        {"id": "not one"},
+    ],
+)
+async def test_metadata_that_is_none_is_refused(memory: VectorMemory, wrong) -> None:
+    with pytest.raises(errors.InvalidInputError):
+        await memory.add("A good text.", **wrong)
+    assert (await memory.stats()).total == 0
+
+
+async def test_an_id_is_taken_by_one_text(memory: VectorMemory) -> None:
+    taken = "0190a5c0-0000-7000-8000-000000000001"
+    assert await memory.add("The boat is red.", id=taken) == taken
+    assert await memory.add("The boat is red.", id=taken) == taken
+    with pytest.raises(errors.ConflictError):
+        await memory.add("The tea is hot.", id=taken)
+
+
+async def test_another_width_or_model_or_metric_is_refused(make) -> None:
+    await make(embedder=HashingEmbedder(64)).add("The boat is red.")
+    for other in (
+        {"embedder": HashingEmbedder(128)},
+        {"embedding_strategy": "none"},
+        {"embedder": HashingEmbedder(64), "metric": "l2"},
+    ):
+        with pytest.raises(errors.CollectionMismatchError):
+            await make(**other).add("The boat is blue.")
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"metric": "manhattan"}, "metric"),
+        ({"index_type": "tree"}, "index_type"),
+        ({"embedding_strategy": "magic"}, "embedding_strategy"),
+        ({"embedding_model": "nobodys-model"}, "dimensions"),
+        ({"embedder": HashingEmbedder(64), "embedding_dimensions": 65}, "64"),
+        ({"embedder": HashingEmbedder(64), "embedding_model": "x"}, "embedder"),
+        ({"embedding_strategy": "none", "embedding_dimensions": 3}, "no width"),
+        ({"embedding_strategy": "local", "embedding_model": "x"}, "local"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings, says, monkeypatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-made-up")
+    with pytest.raises(errors.ConfigurationError, match=says):
+        VectorMemory("qdrant", MemoryConfig(**settings))
+
+
+def test_a_missing_key_says_its_variable_and_a_missing_extra_what_to_install(monkeypatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(errors.ConfigurationError, match="OPENAI_API_KEY"):
+        VectorMemory("qdrant", MemoryConfig(embedding_model="text-embedding-3-large"))
+    monkeypatch.setattr("haive.core.persistence.embedding.minilm.find_spec", lambda _: None)
+    with pytest.raises(errors.ConfigurationError, match=r"haive-persistence\[embeddings\]"):
+        VectorMemory("qdrant", MemoryConfig(embedding_strategy="local"))
+    with pytest.raises(errors.ConfigurationError, match="pgvector, qdrant"):
+        VectorMemory("chroma", MemoryConfig())
+
+
+async def test_without_a_database_named_its_variable_is(monkeypatch) -> None:
+    for name in ("DATABASE_URL", "SUPABASE_URL", "QDRANT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    config = MemoryConfig(embedding_strategy="none", index_type=IndexType.HNSW)
+    with pytest.raises(errors.ConfigurationError, match="DATABASE_URL"):
+        await VectorMemory(config=config).add("The boat is red.")
+    with pytest.raises(errors.ConfigurationError, match="QDRANT_URL"):
+        await VectorMemory("qdrant", config).add("The boat is red.")
+
+
+class Provider:
+    """An embeddings API that answers as it is told to."""
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
+
+    async def embeddings(self, request: web.Request) -> web.StreamResponse:
+        texts = (await request.json())["input"]
+        data = [{"index": n, "embedding": [1.0, float(n), 0.5, 1.0]} for n in range(len(texts))]
+        match self.fault:
+            case "busy":
+                return web.json_response({}, status=429)
+            case "down":
+                return web.json_response({}, status=500)
+            case "garbage":
+                return web.Response(text="<html>")
+            case "few":
+                data = data[1:]
+            case "narrow":
+                data = [{**each, "embedding": [1.0, 2.0]} for each in data]
+            case "nan":
+                return web.Response(
+                    text='{"data": [{"index": 0, "embedding": [NaN, 1, 1, 1]}]}',
+                    content_type="application/json",
+                )
+        return web.json_response({"data": data, "usage": {"prompt_tokens": 1}})
+
+
+@pytest.fixture
+async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
+    monkeypatch.setattr("haive.core.persistence._model_api._FIRST_DELAY", 0.001)
+    found = Provider()
+    app = web.Application()
+    app.router.add_post("/v1/embeddings", found.embeddings)
+    async with TestServer(app) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-made-up")
+        monkeypatch.setenv("OPENAI_BASE_URL", str(server.make_url("/v1")))
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ("busy", errors.ModelLimitError),
+        ("down", errors.ModelUnavailableError),
+        ("garbage", errors.ModelAnswerError),
+        ("few", errors.ModelAnswerError),
+        ("narrow", errors.ModelAnswerError),
+        ("nan", errors.ModelAnswerError),
+    ],
+)
+async def test_what_a_provider_does_wrong_stores_nothing(make, provider, fault, error) -> None:
+    memory = make(embedding_model="any-model", embedding_dimensions=4)
+    provider.fault = fault
+    with pytest.raises(error):
+        await memory.store_conversation(TALK)
+    with pytest.raises(error):
+        await memory.add("The boat is red.")
+    assert (await memory.stats()).total == 0
+    provider.fault = None
+    whole = await memory.get(await memory.store_conversation(TALK))
+    assert len(whole.sources) == len(TALK)
+    provider.fault = fault
+    with pytest.raises(error):
+        await memory.update(whole.sources[0], text="Another text.")
+    with pytest.raises(error):
+        await memory.search("boats")
+    assert (await memory.get(whole.sources[0])).text == TALK[0]["content"]

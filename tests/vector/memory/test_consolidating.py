@@ -1,0 +1,223 @@
+"""Memories that belong together become one, once."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.vector import MemoryKind, VectorMemory
+from haive.core.persistence.vector.backends.protocol import MemoryBackend
+
+TOPICS = {
+    "boats": "The harbour master counts the {} boats in dock number {} of the old harbour.",
+    "tea": "A pot of {} tea costs {} coins in the little shop at the market.",
+    "trains": "The {} train leaves platform {} for the mountains in the early morning.",
+}
+COLOURS = ["red", "blue", "green", "black", "white"]
+
+
+def notes(each: int) -> list[str]:
+    return [
+        form.format(COLOURS[n % len(COLOURS)], n) for n in range(each) for form in TOPICS.values()
+    ]
+
+
+async def state(memory: VectorMemory) -> dict[str, Any]:
+    """All that is stored, but for when it was written."""
+    shelf = await memory._open()
+    found = await shelf.find(None)
+    return {each.id: replace(each, created_at=None) for each in found}
+
+
+async def fill(memory: VectorMemory, clock, each: int = 12) -> list[str]:
+    """Notes of two users with ids that are the same each time."""
+    ids = []
+    for number, text in enumerate(notes(each)):
+        user = "anna" if number % 2 else "bo"
+        made = await memory.add(
+            text,
+            {"timestamp": clock.now - timedelta(hours=number)},
+            user_id=user,
+            importance=0.9 if number % 10 == 0 else 0.3,
+            id=f"0190a5c0-0000-7000-8000-{number:012d}",
+        )
+        ids.append(made)
+    return ids
+
+
+@pytest.fixture
+def memory(make) -> VectorMemory:
+    return make(near_duplicate=None)
+
+
+async def test_clusters_get_summaries_and_summaries_above(memory: VectorMemory, clock) -> None:
+    ids = await fill(memory, clock)
+    done = await memory.consolidate_memories(similarity_threshold=0.5)
+    assert done.plan.considered == len(ids)
+    first = [group for group in done.plan.groups if group.level == 1]
+    assert len(first) == 6  # three topics of two users
+    for group in first:
+        sources = [await memory.get(each) for each in group.sources]
+        assert len({source.user_id for source in sources}) == 1
+        assert len({topic for topic in TOPICS for s in sources if topic[:3] in s.text}) == 1
+        made = await memory.get(group.id)
+        assert (made.kind, made.user_id) == (MemoryKind.SUMMARY, sources[0].user_id)
+        assert set(made.text.splitlines()) <= {source.text for source in sources}
+        assert [each.id for each in await memory.provenance(made.id)] == sorted(group.sources)
+    assert (await memory.stats()).archived == 0
+
+
+async def test_a_dry_run_shows_the_same_plan_and_writes_nothing(memory, clock) -> None:
+    await fill(memory, clock)
+    before = await state(memory)
+    planned = await memory.consolidate_memories(similarity_threshold=0.5, dry_run=True)
+    assert planned.dry_run
+    assert not planned.created
+    assert await state(memory) == before
+    done = await memory.consolidate_memories(similarity_threshold=0.5)
+    assert done.plan == planned.plan
+
+
+@pytest.mark.parametrize("strategy", ["hierarchical", "dedupe", "summarize"])
+async def test_a_second_run_changes_nothing(memory: VectorMemory, clock, strategy: str) -> None:
+    await fill(memory, clock)
+    how = {"similarity_threshold": 0.6, "consolidation_strategy": strategy,
+           "archive_originals": True}  # fmt: skip
+    done = await memory.consolidate_memories(**how)
+    assert done.created
+    after = await state(memory)
+    clock.forward(minutes=5)
+    again = await memory.consolidate_memories(**how)
+    assert (again.plan, again.removed) == (done.plan, ())
+    assert await state(memory) == after
+
+
+async def test_important_memories_are_preserved(memory: VectorMemory, clock) -> None:
+    ids = await fill(memory, clock)
+    for strategy in ("hierarchical", "dedupe"):
+        await memory.consolidate_memories(
+            similarity_threshold=0.5, consolidation_strategy=strategy, archive_originals=True
+        )
+    kept = [await memory.get(each) for each in ids[::10]]
+    assert all(each.importance == 0.9 and not each.archived for each in kept)
+    await memory.consolidate_memories(
+        similarity_threshold=0.5, archive_originals=True, preserve_important=False
+    )
+    assert any([(await memory.get(each)).archived for each in ids[::10]])
+
+
+async def test_what_says_the_same_is_one_in_searches(memory: VectorMemory) -> None:
+    await memory.add_many(["The boat is red."] * 4, importance=0.2)
+    await memory.add("The tea is green.", importance=0.2)
+    done = await memory.consolidate_memories(consolidation_strategy="dedupe")
+    [merged] = done.created
+    found = await memory.search("What colour is the boat?", top_k=10)
+    assert [hit.text for hit in found] == ["The boat is red.", "The tea is green."]
+    assert found[0].id == merged
+    assert len(await memory.provenance(merged)) == 4
+    assert len(await memory.search("boat", include_archived=True)) == 6
+
+
+async def test_only_what_is_in_the_window_and_passes_is_considered(memory, clock) -> None:
+    await fill(memory, clock)
+    day = await memory.consolidate_memories(timedelta(hours=9.5), dry_run=True)
+    assert day.plan.considered == 10
+    anna = await memory.consolidate_memories(filters={"user_id": "anna"}, dry_run=True)
+    assert anna.plan.considered == 18
+
+
+async def test_a_cluster_that_has_grown_replaces_its_summary(memory: VectorMemory, clock) -> None:
+    form = TOPICS["boats"]
+    for number in range(3):
+        await memory.add(form.format("red", number))
+    first = await memory.consolidate_memories(similarity_threshold=0.5)
+    await memory.add(form.format("red", 3))
+    second = await memory.consolidate_memories(similarity_threshold=0.5)
+    assert second.removed == first.created
+    [made] = second.created
+    assert len((await memory.get(made)).sources) == 4
+    assert (await memory.stats()).kinds == {"note": 4, "summary": 1}
+
+
+class Stopping:
+    """A backend that fails at one of its writes, before or after it is done."""
+
+    def __init__(self, inner: MemoryBackend, at: int, *, after: bool) -> None:
+        self._inner = inner
+        self.writes = 0
+        self._at = at
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name not in {"put", "delete"}:
+            return found
+
+        async def counted(*arguments: object) -> object:
+            self.writes += 1
+            if self.writes == self._at and not self._after:
+                raise ConnectionError("pulled")
+            result = await found(*arguments)
+            if self.writes == self._at:
+                raise ConnectionError("pulled")
+            return result
+
+        return counted
+
+
+@pytest.mark.parametrize("strategy", ["hierarchical", "dedupe", "summarize"])
+async def test_stopped_at_random_points_and_gone_on_with_it_ends_the_same(
+    make, backend: MemoryBackend, clock, monkeypatch: pytest.MonkeyPatch, strategy: str
+) -> None:
+    # Small groups, so that there are some above them.
+    monkeypatch.setattr("haive.core.persistence.vector._consolidating._MOST", 4)
+    how = {"similarity_threshold": 0.55, "consolidation_strategy": strategy,
+           "archive_originals": True}  # fmt: skip
+    settings = {"near_duplicate": None}
+    counting = Stopping(backend, 0, after=False)
+    through = make(over=counting, **settings)
+    # An earlier consolidation of fewer, so that there is something to replace.
+    await fill(through, clock, 6)
+    await through.consolidate_memories(**how)
+    await fill(through, clock)
+    counting.writes = 0
+    done = await through.consolidate_memories(**how)
+    levels = {group.level for group in done.plan.groups}
+    assert (2 in levels) is (strategy == "hierarchical")
+    wanted, writes = await state(through), counting.writes
+    assert writes >= 2
+    points = random.Random(strategy)
+    for _ in range(10):
+        await through.forget(list(wanted))
+        memory = make(**settings)
+        await memory.forget([*wanted, *await state(memory)])
+        assert await state(memory) == {}
+        await fill(memory, clock, 6)
+        await memory.consolidate_memories(**how)
+        await fill(memory, clock)
+        at, after = points.randint(1, writes), points.random() < 0.5
+        with pytest.raises(ConnectionError):
+            await make(over=Stopping(backend, at, after=after), **settings).consolidate_memories(
+                **how
+            )
+        await memory.consolidate_memories(**how)
+        assert await state(memory) == wanted, (at, after)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"consolidation_strategy": "magic"},
+        {"similarity_threshold": 0},
+        {"similarity_threshold": 1.1},
+        {"time_window": timedelta(0)},
+    ],
+)
+async def test_what_makes_no_sense_is_refused(memory: VectorMemory, wrong) -> None:
+    with pytest.raises(InvalidInputError, match=r"strategy|similarity|time_window"):
+        await memory.consolidate_memories(**wrong)

@@ -1,0 +1,72 @@
+"""A collection moves to another model while it serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from haive.core.persistence.embedding import HashingEmbedder
+from haive.core.persistence.errors import ConfigurationError
+from haive.core.persistence.vector import VectorMemory
+from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
+from haive.core.persistence.vector.backends.protocol import MemoryBackend
+from haive.core.persistence.vector.backends.qdrant import QdrantBackend
+
+
+def beside(backend: MemoryBackend) -> MemoryBackend:
+    """Another backend over the same database."""
+    if isinstance(backend, PgvectorBackend):
+        return PgvectorBackend(backend._store)
+    return QdrantBackend(client=backend._client)
+
+
+async def ids(memory: VectorMemory) -> dict[str, Any]:
+    return {each.id: each for each in await (await memory._open()).find(None)}
+
+
+async def test_memories_are_the_same_and_found_by_the_other_model(make, backend) -> None:
+    old = make(near_duplicate=None)
+    made = await old.add_many([f"The boat number {n} is red." for n in range(20)])
+    new = make(
+        over=beside(backend), index_name=f"{old.config.index_name}-new",
+        embedder=HashingEmbedder(64), near_duplicate=None,
+    )  # fmt: skip
+    assert await old.reembed(new) == 20
+    assert await ids(new) == await ids(old)
+    assert (await new.stats()).dimensions == 64
+    assert (await new.search("boat number 7"))[0].text == "The boat number 7 is red."
+    # It serves meanwhile; another call catches up.
+    await old.forget(made[0])
+    await old.update(made[1], text="The boat number 1 is blue.")
+    await old.update(made[2], importance=1.0)
+    added = await old.add("The tea is green.")
+    assert await old.reembed(new) == 4
+    assert await ids(new) == await ids(old)
+    assert added in await ids(new)
+    assert await old.reembed(new) == 0
+    with pytest.raises(ConfigurationError, match="itself"):
+        await old.reembed(old)
+
+
+async def test_stopped_it_is_gone_on_with(make, backend, monkeypatch) -> None:
+    monkeypatch.setattr("haive.core.persistence.vector._reembedding.PAGE", 5)
+    old = make(near_duplicate=None)
+    await old.add_many([f"The boat number {n} is red." for n in range(12)])
+    embedder = HashingEmbedder(64)
+    new = make(over=beside(backend), index_name=f"{old.config.index_name}-new", embedder=embedder)
+    whole, calls = embedder.embed, 0
+
+    async def failing(texts: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise ConnectionError("pulled")
+        return await whole(texts)
+
+    monkeypatch.setattr(embedder, "embed", failing)
+    with pytest.raises(ConnectionError):
+        await old.reembed(new)
+    assert len(await ids(new)) == 10
+    assert await old.reembed(new) == 2
+    assert await ids(new) == await ids(old)

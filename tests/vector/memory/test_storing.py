@@ -1,0 +1,155 @@
+"""Conversations become memories, and are found again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from haive.core.persistence.errors import InvalidInputError, NotFoundError
+from haive.core.persistence.vector import MemoryKind, VectorMemory
+
+AT = datetime(2026, 2, 1, 9, tzinfo=UTC)
+SAID = [
+    ("user", "Anna", "I moved the Postgres database to Berlin last week."),
+    ("assistant", None, "Good. Did the replica come along with the database?"),
+    ("user", "Anna", "Yes, the replica runs in Frankfurt now."),
+    ("assistant", None, "Then the failover of Postgres to the replica can be tested."),
+]
+
+
+def talk(number: int = len(SAID)) -> list[dict[str, object]]:
+    return [
+        {"role": role, "speaker": who, "content": text, "timestamp": AT + timedelta(minutes=place)}
+        for place, (role, who, text) in enumerate(SAID[:number])
+    ]
+
+
+FACTS = {"conversation_id": "talk-1", "user_id": "user-1", "topics": ["databases"]}
+
+
+async def test_each_message_is_a_memory_that_the_whole_leads_to(memory: VectorMemory) -> None:
+    whole = await memory.get(await memory.store_conversation(talk(), FACTS))
+    turns = [await memory.get(each) for each in whole.sources]
+    assert [turn.text for turn in turns] == [text for _, _, text in SAID]
+    assert [turn.speaker for turn in turns] == [who for _, who, _ in SAID]
+    texts = [text for _, _, text in SAID]
+    assert [turn.context for turn in turns] == [
+        None, texts[0], f"{texts[0]}\n{texts[1]}", f"{texts[1]}\n{texts[2]}",
+    ]  # fmt: skip
+    assert turns[3].context_ids == (turns[1].id, turns[2].id)
+    assert [turn.seq for turn in turns] == [1, 2, 3, 4]
+    assert [turn.timestamp for turn in turns] == [AT + timedelta(minutes=n) for n in range(4)]
+    assert {turn.kind for turn in turns} == {MemoryKind.TURN}
+    assert {turn.user_id for turn in turns} == {"user-1"}
+    assert all(turn.metadata == {"topics": ["databases"]} for turn in [*turns, whole])
+    assert {turn.trust for turn in turns} == {"user", "assistant"}
+    assert await memory.provenance(whole.id) == sorted(turns, key=lambda turn: turn.id)
+    assert all(UUID(turn.id).version == 7 for turn in turns)
+
+
+async def test_without_a_summary_the_whole_is_not_found_by_searches(memory: VectorMemory) -> None:
+    whole = await memory.store_conversation(talk(), FACTS)
+    assert whole not in [hit.id for hit in await memory.search("Postgres database", top_k=50)]
+
+
+async def test_summary_and_keywords_are_found_and_lead_to_their_turns(memory) -> None:
+    whole = await memory.store_conversation(
+        talk(), FACTS, extract_keywords=True, generate_summary=True
+    )
+    hits = await memory.search("Postgres replica", top_k=50)
+    kinds = {hit.memory.kind for hit in hits}
+    assert kinds == {MemoryKind.TURN, MemoryKind.SUMMARY, MemoryKind.KEYWORD}
+    summary = await memory.get(whole)
+    assert summary.writer == "extractive"
+    assert "replica" in summary.text
+    [words] = [hit.memory for hit in hits if hit.memory.kind is MemoryKind.KEYWORD]
+    assert {"Postgres", "replica"} <= set(words.keywords)
+    sources = await memory.provenance(words.id)
+    assert sources
+    assert all(set(turn.keywords) & set(words.keywords) for turn in sources)
+    found = await memory.search("what", filters={"keywords": "replica", "kind": "turn"})
+    assert {hit.memory.seq for hit in found} == {2, 3, 4}
+
+
+async def test_storing_again_writes_nothing_twice_and_a_longer_one_only_what_is_new(
+    memory: VectorMemory, clock
+) -> None:
+    first = await memory.store_conversation(talk(2), FACTS)
+    before = await memory.get(first)
+    clock.forward(hours=1)
+    assert await memory.store_conversation(talk(2), FACTS) == first
+    assert await memory.get(first) == before
+    assert await memory.store_conversation(talk(4), FACTS) == first
+    after = await memory.get(first)
+    assert after.sources[:2] == before.sources
+    assert len(after.sources) == 4
+    assert (await memory.get(after.sources[0])).created_at == before.created_at
+    assert (await memory.stats()).kinds == {"turn": 4, "conversation": 1}
+
+
+async def test_what_became_of_a_turn_since_stays_when_it_is_stored_again(memory) -> None:
+    whole = await memory.get(await memory.store_conversation(talk(), FACTS))
+    await memory.update(whole.sources[1], importance=1.0, archived=True, metadata={"seen": 2})
+    await memory.store_conversation(talk(), FACTS)
+    again = await memory.get(whole.sources[1])
+    assert (again.importance, again.archived, again.metadata["seen"]) == (1.0, True, 2)
+
+
+async def test_a_long_message_is_several_memories_and_cut_otherwise_leaves_none_behind(
+    memory: VectorMemory,
+) -> None:
+    text = " ".join(f"Step {n} of the plan is to pack box {n}." for n in range(40))
+    long = [{"role": "user", "content": text, "timestamp": AT}, *talk(1)]
+    whole = await memory.get(await memory.store_conversation(long, FACTS, chunk_size=50))
+    pieces = [await memory.get(each) for each in whole.sources[:-1]]
+    assert len(pieces) > 5
+    assert {piece.kind for piece in pieces} == {MemoryKind.CHUNK}
+    assert {piece.seq for piece in pieces} == {1}
+    other = await memory.get(await memory.store_conversation(long, FACTS, chunk_size=300))
+    stats = await memory.stats()
+    assert stats.total == 1 + len(other.sources) < len(whole.sources)
+
+
+async def test_a_conversation_of_a_store_is_read_from_it(kind: str, backend, make) -> None:
+    if kind != "pgvector":
+        pytest.skip("Conversations are in Postgres.")
+    store = backend._store
+    conversation = await store.create_conversation("assistant", user_id="user-1")
+    for role, _, text in SAID:
+        await store.add_message(conversation.id, role, text)
+    memory = VectorMemory(config=make().config, store=store)
+    for form in (conversation, conversation.id, str(conversation.id)):
+        whole = await memory.get(await memory.store_conversation(form))
+        assert len(whole.sources) == len(SAID)
+        assert (whole.user_id, whole.conversation_id) == ("user-1", str(conversation.id))
+    assert (await memory.stats()).kinds == {"turn": 4, "conversation": 1}
+    await memory.aclose()
+    assert (await store.get_conversation(conversation.id)).message_count == 4
+    with pytest.raises(NotFoundError):
+        await memory.store_conversation(UUID(int=1))
+
+
+async def test_what_an_agent_recites_of_what_it_recalled_is_not_stored(memory) -> None:
+    await memory.add("Anna's sister Clara lives in Lisbon.", user_id="user-1")
+    await memory.search("Clara")
+    recited = [
+        {"role": "user", "content": "Where does she live?", "timestamp": AT},
+        {"role": "assistant", "content": "Anna's sister Clara lives in Lisbon.", "timestamp": AT},
+        {"role": "user", "content": "Anna's sister Clara lives in Lisbon.", "timestamp": AT},
+    ]
+    whole = await memory.get(await memory.store_conversation(recited, FACTS))
+    assert [(await memory.get(each)).role for each in whole.sources] == ["user", "user"]
+
+
+@pytest.mark.parametrize("nothing", [[], [{"role": "user", "content": " \n"}], 5, [5], [{}]])
+async def test_a_conversation_of_nothing_is_refused(memory: VectorMemory, nothing) -> None:
+    with pytest.raises(InvalidInputError):
+        await memory.store_conversation(nothing)
+
+
+async def test_names_that_are_ours_are_not_the_callers_to_say(memory: VectorMemory) -> None:
+    with pytest.raises(InvalidInputError, match="sources, superseded_by"):
+        await memory.store_conversation(talk(), {"sources": [], "superseded_by": "x"})
+    assert (await memory.stats()).total == 0
