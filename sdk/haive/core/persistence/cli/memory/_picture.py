@@ -188,7 +188,7 @@ def _key(words: Sequence[Sequence[str]], sizes: Sequence[int]) -> Iterator[str]:
     y = 112
     for group, (said, size) in enumerate(zip(words, sizes, strict=True)):
         text = " · ".join(said) or "without words"
-        text = text if len(text) <= 28 else f"{text[:27]}…"
+        text = text if len(text) <= 31 else f"{text[:30]}…"
         yield f'<circle class="g{group}" cx="{_KEY + 14}" cy="{y - 5}" r="6"/>'
         yield f'<text class="word" x="{_KEY + 32}" y="{y}">{_said(text)}</text>'
         yield (

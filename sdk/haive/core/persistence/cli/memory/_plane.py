@@ -202,7 +202,9 @@ def telling_words(
         chosen: list[str] = []
         for plain in best:
             # "song" and "songs" tell the same.
-            if len(chosen) < most and not any(plain[:5] == one[:5] for one in chosen):
+            if len(chosen) < most and not any(
+                plain.startswith(one[:5]) or one.startswith(plain[:5]) for one in chosen
+            ):
                 chosen.append(plain)
         found.append([_most(written[plain]) for plain in chosen])
     return found

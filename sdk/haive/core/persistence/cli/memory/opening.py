@@ -18,6 +18,7 @@ from haive.core.persistence.cli.connection import (
     DatabaseUrl,
     Key,
     Schema,
+    Target,
     Tenant,
     Url,
     find_target,
@@ -26,6 +27,7 @@ from haive.core.persistence.errors import (
     CollectionMismatchError,
     ConfigurationError,
     NotFoundError,
+    UnsupportedOperationError,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ class Opened:
 
     store: Store
     config: MemoryConfig
+    target: Target
 
     @property
     def collection(self) -> str:
@@ -138,6 +141,29 @@ class Opened:
         config = self._config_with(metric=found["metric"], **_recorded(found))
         async with VectorMemory(config=config, store=self.store, backend=backend) as memory:
             yield memory, backend
+
+    def dsn(self) -> str:
+        """A direct connection to the database that the tenant is in.
+
+        Raises:
+            UnsupportedOperationError: Only the REST API is known, or the base database.
+        """
+        from haive.core.persistence.multitenancy._databases import (  # noqa: PLC0415 - slow
+            DatabaseTransport,
+        )
+
+        transport = self.store._transport
+        if isinstance(getattr(transport, "_place", transport), DatabaseTransport):
+            raise UnsupportedOperationError(
+                "The tenant has a database of its own.",
+                hint="Name that one with --database-url.",
+            )
+        if self.target.database_url is None:
+            raise UnsupportedOperationError(
+                "Only a direct connection builds indexes.",
+                hint="Set DATABASE_URL, or pass --database-url, as the owner of the tables.",
+            )
+        return self.target.database_url
 
     async def _backend(self, *, make: bool = False) -> PgvectorBackend:
         """What keeps the collection; it is not opened.
@@ -240,7 +266,7 @@ def with_memory(command: Command[P]) -> Callable[..., None]:
         async def within() -> None:
             config = _config(**of_memory)
             async with target.opened() as store:
-                await command(Opened(store, config), *arguments, **options)
+                await command(Opened(store, config, target), *arguments, **options)
 
         asyncio.run(within())
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from haive.core.persistence.checkpointer._text import printable, size_text
 from haive.core.persistence.cli.conversations import parse_span
 from haive.core.persistence.cli.jobs import alone, repeat
 from haive.core.persistence.cli.memory.opening import (
@@ -142,6 +141,8 @@ async def _planned(memory: VectorMemory, done: Consolidation) -> list[str]:
 
 
 def _line(text: str) -> str:
+    from haive.core.persistence.checkpointer._text import printable  # noqa: PLC0415 - slow
+
     line = printable(" ".join(text.split()))
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
@@ -168,6 +169,7 @@ async def reindex(
     """
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - slow
 
+    dsn = opened.dsn()
     async with opened.reading() as (_, backend):
         columns = (
             TextColumn("{task.description}"),
@@ -184,7 +186,7 @@ async def reindex(
                     tasks[name] = progress.add_task(name, total=1.0)
                 progress.update(tasks[name], completed=share)
 
-            built = await backend.reindex(memory=memory, progress=tell)
+            built = await backend.reindex(connection_string=dsn, memory=memory, progress=tell)
     if as_json:
         typer.echo(safe_json({"built": built}))
     elif built:
@@ -196,6 +198,7 @@ async def reindex(
 @with_memory
 async def stats(opened: Opened, *, as_json: AsJson = False) -> None:
     """Show what a collection has, of which kinds, and how large it is."""
+    from haive.core.persistence.checkpointer._text import size_text  # noqa: PLC0415 - slow
     from haive.core.persistence.cli.memory import rendering  # noqa: PLC0415 - slow
 
     async with opened.reading() as (memory, backend):
