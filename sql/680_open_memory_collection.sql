@@ -155,6 +155,11 @@ begin
     $q$, v_table, v_type, 'pg_catalog.' || v_row.language
   );
   execute format('alter table %s alter column tokens set storage external', v_table);
+  if v_bytes between 1 and 3000 then
+    -- Beside the row, each vector that is compared would be one more look into an index.
+    execute format('alter table %s alter column vec set storage plain', v_table);
+    execute format('alter table %s set (toast_tuple_target = 4080)', v_table);
+  end if;
   execute format(
     'comment on table %s is %L', v_table,
     'Memories: a collection of haive.open_memory_collection. Written by the functions of haive, or by '

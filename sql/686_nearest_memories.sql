@@ -12,7 +12,8 @@ create or replace function haive_private.nearest_memories(
   p_tenant text,
   p_vector text,
   p_limit int,
-  p_recall double precision
+  p_recall double precision,
+  p_candidates int default null -- of the index, to measure what it finds
 )
 returns text[]
 language plpgsql
@@ -31,6 +32,7 @@ declare
   v_all bigint;
   v_share double precision;
   v_few boolean := true;
+  v_recalls jsonb;
   v_ef int;
   v_wide int := p_limit;
   v_settings text[];
@@ -42,7 +44,7 @@ begin
     p_vector, p_collection.storage
   );
   -- Of the tenant, exactly; of all, as the last analyze left it.
-  select coalesce(sum(s.memories), 0) into v_tenant_rows
+  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_tenant_rows, v_recalls
   from haive_private.memory_sizes as s
   where s.tenant_id = p_tenant and s.collection = p_collection.name;
   if p_collection.index_type <> 'flat' and p_recall < 1 and v_tenant_rows > c_few then
@@ -65,14 +67,26 @@ begin
   end if;
 
   if not v_few then
+    -- As it was measured, on a sample, so with something in hand; else as it usually is.
+    select min(m.candidates::int) into v_ef
+    from jsonb_each_text(v_recalls) as m (candidates, recall)
+    where m.recall::double precision >= (1 + 2 * p_recall) / 3;
     v_ef := case
+      when p_candidates is not null then p_candidates
+      when v_ef is not null then v_ef
+      when v_recalls is not null then 1000
       when p_recall <= 0.95 then 40 when p_recall <= 0.975 then 64 when p_recall <= 0.985 then 100
       when p_recall <= 0.99 then 160 when p_recall <= 0.995 then 250 else 500
     end;
     -- By the bits is not quite by distance: more are fetched, and sorted again.
     if p_collection.index_type = 'binary' then
       v_wide := greatest(
-        p_limit, 20 * least(p_limit, 10), case when p_recall > 0.97 then 400 else 200 end
+        p_limit,
+        case
+          when p_candidates is not null or v_recalls is not null then v_ef
+          when p_recall > 0.97 then 400
+          else 200
+        end
       );
       v_order := format(
         '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
@@ -136,9 +150,11 @@ end;
 $$;
 
 alter function haive_private.nearest_memories(
-  haive_private.memory_collections, text, boolean, text, text, int, double precision
+  haive_private.memory_collections, text, boolean, text, text, int, double precision,
+  int
 ) owner to haive_writer;
 
 comment on function haive_private.nearest_memories(
-  haive_private.memory_collections, text, boolean, text, text, int, double precision
+  haive_private.memory_collections, text, boolean, text, text, int, double precision,
+  int
 ) is 'The memories whose vectors are nearest, nearest first.';

@@ -13,7 +13,8 @@ haive.delete_memories(text, text[], text),
 haive.memory_tokens(text, text[], text),
 haive.search_memories(text, jsonb, text),
 haive.memory_stats(text, text),
-haive.plan_memory_indexes(text, bigint, text)
+haive.plan_memory_indexes(text, bigint, text),
+haive.measure_memory_recall(text, int, text)
 from public, anon, authenticated, service_role, haive_client;
 revoke all on function
 haive_private.memory_bytes(jsonb, int, bytea),
@@ -38,11 +39,12 @@ haive_private.number_of_memories(text, text, jsonb),
 haive_private.delete_memories(text, text, text[]),
 haive_private.memory_tokens(text, text, text[]),
 haive_private.nearest_memories(
-  haive_private.memory_collections, text, boolean, text, text, int, double precision
+  haive_private.memory_collections, text, boolean, text, text, int, double precision, int
 ),
 haive_private.search_memories(text, text, jsonb),
 haive_private.memory_stats(text, text),
 haive_private.plan_memory_indexes(text, text, bigint),
+haive_private.measure_memory_recall(text, text, int),
 haive_private.drop_memories(text, text, text, int),
 haive_private.memories_of_user(text, text, int, text),
 haive_private.stored_memory_bytes(text)
@@ -72,8 +74,10 @@ to authenticated, service_role, haive_client;
 grant execute on function
 haive.open_memory_collection(jsonb, text),
 haive.plan_memory_indexes(text, bigint, text),
+haive.measure_memory_recall(text, int, text),
 haive_private.open_memory_collection(text, jsonb),
-haive_private.plan_memory_indexes(text, text, bigint)
+haive_private.plan_memory_indexes(text, text, bigint),
+haive_private.measure_memory_recall(text, text, int)
 to service_role, haive_client;
 
 -- What the definer functions do, they do as haive_writer.

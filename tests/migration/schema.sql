@@ -2923,7 +2923,7 @@ GRANT ALL ON FUNCTION haive.search_memories(collection text, query jsonb, tenant
 REVOKE ALL ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION search_memories(collection text, query jsonb, tenant text)
-COMMENT ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) IS 'The best memories for {text, vector, limit, filter, weights, now, as_of, include_archived, recall, parts}, of which limit is needed: a list of {id, metadata, score} and, where wanted, parts, best first. weights has words, context, vector, speaker, recency and importance, each scaled to 0…1 over the candidates, and recency_half_life in days.';
+COMMENT ON FUNCTION haive.search_memories(collection text, query jsonb, tenant text) IS 'The best memories for {text, vector, limit, filter, weights, now, as_of, include_archived, recall, parts}, of which limit is needed: a list of {id, metadata, score} and, where wanted, parts, best first. weights has words, context, vector, speaker, recency and importance, each scaled to 0…1 over the candidates; neighbours, the share of the first three that a turn has of those beside it; and recency_half_life in days.';
 
 -- FUNCTION search_memories(text, jsonb, text)
 CREATE FUNCTION haive.search_memories(collection text, query jsonb, tenant text DEFAULT NULL::text) RETURNS json
@@ -9065,17 +9065,17 @@ CREATE TABLE haive_private.memory_collections (
     name text NOT NULL COLLATE pg_catalog."C",
     table_name text NOT NULL,
     model text,
-    dimensions integer,
+    dimensions haive_private.positive,
     storage text NOT NULL,
     metric text NOT NULL,
     language text NOT NULL,
     index_type text NOT NULL,
-    m integer NOT NULL,
-    ef_construction integer NOT NULL,
+    m haive_private.positive NOT NULL,
+    ef_construction haive_private.positive NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT memory_collections_dimensions_are_known CHECK (((dimensions >= 1) AND (dimensions <= 16000))),
+    CONSTRAINT memory_collections_dimensions_are_known CHECK ((((dimensions)::integer >= 1) AND ((dimensions)::integer <= 16000))),
     CONSTRAINT memory_collections_have_both CHECK ((num_nulls(model, dimensions) <> 1)),
-    CONSTRAINT memory_collections_index_is_bounded CHECK ((((m >= 2) AND (m <= 100)) AND ((ef_construction >= 4) AND (ef_construction <= 1000)) AND (ef_construction >= (2 * m)))),
+    CONSTRAINT memory_collections_index_is_bounded CHECK (((((m)::integer >= 2) AND ((m)::integer <= 100)) AND (((ef_construction)::integer >= 4) AND ((ef_construction)::integer <= 1000)) AND ((ef_construction)::integer >= (2 * (m)::integer)))),
     CONSTRAINT memory_collections_index_is_known CHECK ((index_type = ANY (ARRAY['hnsw'::text, 'ivfflat'::text, 'flat'::text, 'binary'::text]))),
     CONSTRAINT memory_collections_metric_is_known CHECK ((metric = ANY (ARRAY['cosine'::text, 'l2'::text, 'inner_product'::text]))),
     CONSTRAINT memory_collections_model_is_bounded CHECK (((length(model) >= 1) AND (length(model) <= 200))),
@@ -9207,6 +9207,10 @@ begin
     when 'gt', 'gte', 'lt', 'lte' then
       v_test := case v_op when 'gt' then '>' when 'gte' then '>=' when 'lt' then '<' else '<=' end;
       v_test := case
+        -- Between its bounds the column, which has an index and ends at them, compares the same.
+        when v_path = array['importance'] and jsonb_typeof(v_value) = 'number'
+          and v_value > '0' and v_value < '1' then
+          format('t.importance %s %L::double precision', v_test, v_value)
         when jsonb_typeof(v_value) = 'number' then
           format(
             'case when jsonb_typeof(%1$s) = ''number'' then (%1$s)::numeric %2$s %3$L::numeric end',
@@ -9511,8 +9515,8 @@ CREATE TABLE haive_private.memory_words (
     collection text NOT NULL COLLATE pg_catalog."C",
     lexeme text NOT NULL COLLATE pg_catalog."C",
     part bigint NOT NULL,
-    in_text integer NOT NULL,
-    in_all integer NOT NULL
+    in_text bigint NOT NULL,
+    in_all bigint NOT NULL
 );
 
 
@@ -11152,6 +11156,7 @@ begin
   );
   execute format('create index on %s (tenant_id, id)', v_table);
   execute format('create index on %s (tenant_id, happened_at)', v_table);
+  execute format('create index on %s (tenant_id, importance)', v_table);
   execute format(
     'create index on %s (tenant_id, user_id) where user_id is not null', v_table
   );
@@ -13161,7 +13166,7 @@ declare
   v_now timestamptz;
   v_recall double precision;
   v_half_life double precision;
-  v_weights double precision[]; -- words, context, vector, speaker, recency, importance
+  v_weights double precision[]; -- words, context, vector, speaker, recency, importance, neighbours
   v_vector text := p_query ->> 'vector';
   v_text text := left(coalesce(p_query ->> 'text', ''), 20000);
   v_spoken text;
@@ -13187,8 +13192,8 @@ begin
     v_weights := array(
       select coalesce((p_query -> 'weights' ->> u.name)::double precision, u.usual)
       from unnest(
-        array['words', 'context', 'vector', 'speaker', 'recency', 'importance'],
-        array[1, 1, 1, 0.3, 0, 0]::double precision[]
+        array['words', 'context', 'vector', 'speaker', 'recency', 'importance', 'neighbours'],
+        array[0.7, 1, 1, 1, 0, 0, 0.25]::double precision[]
       ) with ordinality as u (name, usual, place)
       order by u.place
     );
@@ -13280,8 +13285,10 @@ begin
         coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
         -- Alone, the nearest are the answer; with other signals one that is not may be better.
         case
-          when v_rare = '' and v_weights[4] + v_weights[5] + v_weights[6] = 0 then v_limit
-          when v_rare = '' and v_spoken = '  ' and v_weights[5] + v_weights[6] = 0 then v_limit
+          when v_rare = '' and v_weights[4] + v_weights[5] + v_weights[6] + v_weights[7] = 0
+            then v_limit
+          when v_rare = '' and v_spoken = '  ' and v_weights[5] + v_weights[6] + v_weights[7] = 0
+            then v_limit
           else greatest(100, 3 * v_limit)
         end,
         v_recall
@@ -13334,12 +13341,18 @@ begin
           t.id,
           coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
           %4$s as vector,
+          -- A name or its first word, and no role.
           case
-            when btrim(t.metadata ->> 'speaker') <> '' and strpos(
-              $6, ' ' || btrim(regexp_replace(
-                lower(t.metadata ->> 'speaker'), '[^[:alnum:]]+', ' ', 'g'
-              )) || ' '
-            ) > 0 then 1 else 0
+            when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
+              and (
+                strpos($6, ' ' || p.name || ' ') > 0
+                or (
+                  length(split_part(p.name, ' ', 1)) > 2
+                  and strpos($6, ' ' || split_part(p.name, ' ', 1) || ' ') > 0
+                )
+              )
+              then 1
+            else 0
           end as speaker,
           case
             when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
@@ -13350,19 +13363,30 @@ begin
               )
             else 0
           end as recency,
-          coalesce(t.importance, 0) as importance
+          coalesce(t.importance, 0) as importance,
+          case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
+          case
+            when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
+              then (t.metadata ->> 'seq')::bigint
+          end as seq
         from candidates as c
         join %1$s as t on t.id = c.id
         cross join lateral (
-          -- BM25 with k1 = 1.2 and b = 0.75, as Robertson and Zaragoza have it, of both texts at once.
+          select
+            btrim(regexp_replace(
+              lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
+            )) as name
+        ) as p
+        cross join lateral (
+          -- BM25 with k1 = 0.9 and b = 0.4, which suit short texts (Trotman 2014), of both at once.
           select
             sum(
-              $10[x.term] * x.tf * 2.2
-              / (x.tf + 1.2 * (0.25 + 0.75 * x.text_words * $14 / $12))
+              $10[x.term] * x.tf * 1.9
+              / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
             ) as words,
             sum(
-              $11[x.term] * x.tf_all * 2.2
-              / (x.tf_all + 1.2 * (0.25 + 0.75 * x.all_words * $14 / $13))
+              $11[x.term] * x.tf_all * 1.9
+              / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
             ) as context
           from (
             select
@@ -13379,7 +13403,7 @@ begin
       ),
       scaled as (
         select
-          s.id,
+          s.id, s.talk, s.seq,
           $15[1] * coalesce(
             (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
             (s.words > 0)::int
@@ -13409,10 +13433,31 @@ begin
           ) as importance
         from signals as s
       ),
+      -- A turn between others that fit is likely to be of the same matter.
+      beside as (
+        select
+          s.*,
+          $15[7] * (
+            case
+              when lag(s.seq) over talk = s.seq - 1
+                then lag(s.words + s.context + coalesce(s.vector, 0)) over talk
+              else 0
+            end
+            + case
+              when lead(s.seq) over talk = s.seq + 1
+                then lead(s.words + s.context + coalesce(s.vector, 0)) over talk
+              else 0
+            end
+          ) * (s.talk is not null)::int as neighbours
+        from scaled as s
+        window talk as (partition by s.talk order by s.seq, s.id)
+      ),
       best as (
         select
-          s.*, s.words + s.context + s.vector + s.speaker + s.recency + s.importance as score
-        from scaled as s
+          s.*,
+          s.words + s.context + s.vector + s.neighbours + s.speaker + s.recency + s.importance
+            as score
+        from beside as s
         order by score desc, s.id
         limit $5
       )
@@ -13421,8 +13466,9 @@ begin
           case
             when $16 then json_build_object(
               'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
-                'words', b.words, 'context', b.context, 'vector', b.vector, 'speaker', b.speaker,
-                'recency', b.recency, 'importance', b.importance
+                'words', b.words, 'context', b.context, 'vector', b.vector,
+                'neighbours', b.neighbours, 'speaker', b.speaker, 'recency', b.recency,
+                'importance', b.importance
               )
             )
             else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)

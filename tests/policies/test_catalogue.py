@@ -77,6 +77,7 @@ _CALLED = {
 }
 # Likewise, for those who run the platform: secret keys and direct connections.
 _PLATFORM = {
+    "measure_memory_recall",
     "open_memory_collection",
     "plan_memory_indexes",
     "create_tenant",

@@ -102,6 +102,7 @@ _EXPECTED = """
 | memory_stats | call | no | none | none | none | none | tenant | tenant | tenant | tenant | none |
 | open_memory_collection | call | no | no | no | no | no | no | no | all | all | all |
 | plan_memory_indexes | call | no | no | no | no | no | no | no | all | all | all |
+| measure_memory_recall | call | no | no | no | no | no | no | no | all | all | all |
 | create_tenant | call | no | no | no | no | no | no | no | all | all | all |
 | get_tenant | call | no | no | no | no | no | no | no | all | all | all |
 | list_tenants | call | no | no | no | no | no | no | no | all | all | all |
@@ -590,6 +591,9 @@ class Probe:
 
     async def _plan_memory_indexes(self, target):
         return await self._as_persona("fetchval", "select haive.plan_memory_indexes('notes')")
+
+    async def _measure_memory_recall(self, target):
+        return await self._as_persona("fetchval", "select haive.measure_memory_recall('notes')")
 
     # -- threads: each with one checkpoint, of the target's id -------------------------------------
 

@@ -24,7 +24,7 @@ from haive.core.persistence.multitenancy._names import tenant_schema
 
 _ROW, _SCHEMA = IsolationLevel.ROW, IsolationLevel.SCHEMA
 # What has no rows of tenants, and what stays where it is.
-_STAYING = {"migrations", "tenants", *copying._STAYING}
+_STAYING = {"memory_collections", "migrations", "tenants", *copying._STAYING}
 
 
 async def _contents(connection, schema, tenant):

@@ -80,7 +80,8 @@ async def test_an_export_has_everything_and_counts_it(store, tmp_path):
     assert done.unreadable == 0
     assert done.counts == {
         "conversations": 3, "messages": 12, "threads": 1, "checkpoints": 3, "memberships": 1,
-        "invitations": 0, "participations": 1, "authorships": 0, "events": 3 + 12 + 3, "audit": 1,
+        "invitations": 0, "participations": 1, "authorships": 0, "memories": 0, "events": 3 + 12 + 3,
+        "audit": 1,
     }  # fmt: skip
     found = _lines(path, "conversations")
     assert [one["id"] for one in found] == [str(one) for one in made]

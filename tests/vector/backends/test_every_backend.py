@@ -220,7 +220,9 @@ async def test_words_and_vectors_are_fused_and_parts_add_up(backend: MemoryBacke
         assert hit.score == pytest.approx(math.fsum(hit.parts.values()), abs=1e-9)
         assert all(0 <= part <= 1 for part in hit.parts.values())
     parts = {hit.record.id: hit.parts for hit in hits}
-    assert parts[by_word.id]["words"] == parts[by_vector.id]["vector"] == 1.0
+    usual = RetrievalWeights()
+    assert parts[by_word.id]["words"] == usual.words
+    assert parts[by_vector.id]["vector"] == usual.vector
     assert parts[by_vector.id]["words"] == 0.0
     plain = await backend.search(query("Why do grinders stop?", limit=3))
     assert [(hit.record.id, hit.score) for hit in plain] == [
@@ -232,7 +234,7 @@ async def test_words_and_vectors_are_fused_and_parts_add_up(backend: MemoryBacke
 async def test_context_speaker_recency_and_importance_count_as_weighted(
     backend: MemoryBackend,
 ) -> None:
-    zero = {"words": 0, "context": 0, "vector": 0, "speaker": 0}
+    zero = {"words": 0, "context": 0, "vector": 0, "neighbours": 0, "speaker": 0}
     best = {
         "context": record("Yes.", context="Do you like jazz?"),
         "speaker": record("I swim.", speaker="Ana Lima"),

@@ -316,6 +316,34 @@ def subscriptions(
 
 
 @app.command()
+def vectors(
+    *,
+    vectors: Annotated[int, typer.Option(min=1_000, help="How many, of all tenants.")] = 30_000,
+    dimensions: Annotated[int, typer.Option(min=2, max=2_000, help="Numbers in each.")] = 384,
+    calls: Annotated[int, typer.Option(min=20, help="Of each search in a round.")] = 100,
+    memory: Annotated[str, typer.Option(help="That Postgres may take to build an index.")] = "2GB",
+    rounds: Rounds = 3,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Loading and searching memories, beside bare pgvector and vecs, and what filters find."""
+
+    async def measure(progress: Progress) -> Report:
+        from haive.core.persistence.bench import vectors as bench  # noqa: PLC0415 - when it runs
+
+        return await bench.measure(
+            vectors=vectors,
+            dimensions=dimensions,
+            calls=calls,
+            rounds=rounds,
+            memory=memory,
+            progress=progress,
+        )
+
+    _run(measure, check=check, as_json=as_json, needs_stack=True)
+
+
+@app.command()
 def threading(
     *,
     dialogues: Annotated[

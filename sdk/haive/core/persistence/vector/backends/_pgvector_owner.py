@@ -105,6 +105,16 @@ async def build_indexes(
     return built
 
 
+async def measure_recall(dsn: str, schema: str, collection: str, tenant: str | None) -> None:
+    """Measure what the indexes find of a tenant's memories; a second a million, 30 times."""
+    async with owner(dsn) as connection:
+        await connection.execute(
+            f"select {schema}.measure_memory_recall($1, tenant => $2)",  # nosec B608 - checked
+            collection,
+            tenant,
+        )
+
+
 async def _watch(
     watcher: Connection, pid: int, name: str, progress: Callable[[str, float], None]
 ) -> None:
@@ -149,7 +159,7 @@ async def copy_in(
         await connection.set_type_codec(
             kind,
             schema=await connection.fetchval(_VECTORS),
-            encoder=_packed if kind == "vector" else _packed_half,
+            encoder=packed if kind == "vector" else _packed_half,
             decoder=bytes,
             format="binary",
         )
@@ -171,7 +181,8 @@ async def copy_in(
     return int(done.rpartition(" ")[2])
 
 
-def _packed(vector: Any) -> bytes:
+def packed(vector: Any) -> bytes:
+    """A vector as pgvector takes it in binary."""
     return _header(vector) + np.asarray(vector, ">f4").tobytes()
 
 

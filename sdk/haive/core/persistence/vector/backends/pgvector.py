@@ -23,6 +23,7 @@ from haive.core.persistence.vector.backends._pgvector_owner import (
     PlannedIndex,
     build_indexes,
     copy_in,
+    measure_recall,
 )
 from haive.core.persistence.vector.config import IndexType  # noqa: TC001 - pydantic reads it
 from haive.core.persistence.vector.filters import Filter, to_document
@@ -242,7 +243,9 @@ class PgvectorBackend:
         """Build the indexes of vectors that are missing, while others read and write.
 
         That is the collection's own, and one for the tenant where it has more than 10,000 memories
-        and less than half of all: in that of all, its rows would be lost among the others'.
+        and less than half of all: in that of all, its rows would be lost among the others'. Then it
+        is measured how much of an index gives which recall, on a sample of the tenant's vectors;
+        searches go by it from then on. Call it again when there are many more memories.
 
         Args:
             connection_string: A direct connection as the owner; that of a `PostgresStore` if None.
@@ -258,13 +261,16 @@ class PgvectorBackend:
         dsn = self._dsn(connection_string)
         plan = await self._call("plan_memory_indexes", {}, _PLAN)
         stats = await self.stats()
-        return await build_indexes(
+        built = await build_indexes(
             dsn,
             [PlannedIndex(**index) for index in plan],
             _quoted(stats["collection"]["table"]),
             memory=memory,
             progress=progress or (lambda _name, _share: None),
         )
+        transport = self._store._transport
+        await measure_recall(dsn, transport.schema, self.collection.name, transport.tenant)
+        return built
 
     async def load(self, records: Sequence[Record], *, connection_string: str | None = None) -> int:
         """COPY many new records in, all or none, and return how many.

@@ -1,0 +1,173 @@
+"""However many memories there are, a search finds what comparing all of them would."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import numpy as np
+import pytest
+from making_notes import collection_of, make_tenant, memory
+
+from haive.core.persistence.errors import ConflictError, InvalidInputError, TenantSuspendedError
+from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
+from haive.core.persistence.vector.config import IndexType, RetrievalWeights
+from haive.core.persistence.vector.filters import parse
+from haive.core.persistence.vector.records import Query, Record
+
+Open = Callable[..., Awaitable[PgvectorBackend]]
+pytestmark = pytest.mark.parametrize("transport", ["postgres"], indirect=True)
+_MANY = 12_000
+_WIDTH = 16
+
+
+def _many(number: int, seed: int) -> list[Record]:
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((number, _WIDTH)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    blank = memory()
+    return [
+        Record(
+            id=f"{blank.id[:24]}{seed:02x}{number:010x}",
+            metadata={
+                "number": number,
+                "rare": number % 400 == 0,
+                "importance": number % 100 / 100,
+            },
+            vector=vector,
+        )
+        for number, vector in enumerate(vectors)
+    ]
+
+
+async def _found(
+    backend: PgvectorBackend, vector: Any, where: Any = None, **more: Any
+) -> list[str]:
+    facts = {"limit": 10, "weights": RetrievalWeights(), "now": datetime.now(UTC), **more}
+    hits = await backend.search(Query(text="", vector=vector, filter=parse(where), **facts))
+    return [hit.record.id for hit in hits]
+
+
+def _nearest(records: list[Record], vector: Any, limit: int = 10) -> set[str]:
+    order = np.argsort([-float(record.vector @ vector) for record in records])
+    return {records[place].id for place in order[:limit]}
+
+
+async def _recall(backend: PgvectorBackend, records: list[Record], where: Any = None) -> float:
+    shares = []
+    for query in _many(20, 99):
+        wanted = _nearest(records, query.vector)
+        shares.append(len(wanted & set(await _found(backend, query.vector, where))) / len(wanted))
+    return sum(shares) / len(shares)
+
+
+async def _uses(owner: asyncpg.Connection, name: str) -> int:
+    """How often an index of vectors of the collection was read."""
+    await owner.execute("select pg_stat_force_next_flush()")
+    return await owner.fetchval(
+        "select coalesce(sum(idx_scan), 0) from pg_stat_user_indexes"
+        " where schemaname = 'vecs' and relname = $1 and indexrelname like 'ix_%'",
+        name,
+    )
+
+
+@pytest.mark.parametrize("index", [IndexType.HNSW, IndexType.BINARY, IndexType.IVFFLAT])
+async def test_of_many_the_index_finds_nearly_all_and_filters_lose_nothing(
+    open_backend: Open, owner: asyncpg.Connection, index: IndexType
+) -> None:
+    of = collection_of(dimensions=_WIDTH, index_type=index)
+    backend = await open_backend(of)
+    records = _many(_MANY, 1)
+    assert await backend.load(records) == _MANY
+    assert (await backend.stats())["memories"] == _MANY
+    told: list[float] = []
+    (built,) = await backend.reindex(progress=lambda _, share: told.append(share), memory="64MB")
+    assert built.startswith("vecs.ix_bits_" if index is IndexType.BINARY else "vecs.ix_vector_")
+    assert told[-1] == 1.0
+    assert await backend.reindex(memory="64MB") == []
+    # 16 bits say little: those are for wide vectors.
+    assert await _recall(backend, records) >= (0.45 if index is IndexType.BINARY else 0.9)
+    assert await _uses(owner, of.name) > 0 or index is IndexType.IVFFLAT
+    for where, passes in (
+        ({"rare": True}, lambda m: m["rare"]),
+        ({"importance": {"$lt": 0.02}}, lambda m: m["importance"] < 0.02),
+        ({"number": {"$gte": _MANY - 4}}, lambda m: m["number"] >= _MANY - 4),
+    ):
+        some = [record for record in records if passes(record.metadata)]
+        assert await _recall(backend, some, where) == 1.0
+    everything = _many(1, 99)[0].vector
+    assert len(await _found(backend, everything, {"importance": {"$gte": 0.1}}, limit=200)) == 200
+    assert set(await _found(backend, everything, recall=1.0)) == _nearest(records, everything)
+
+
+async def test_a_small_tenant_finds_all_of_its_own_and_a_large_one_gets_an_index_of_its_own(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    of = collection_of(dimensions=_WIDTH)
+    most = await open_backend(of)
+    small = await open_backend(of, tenant=await make_tenant(owner))
+    large = await open_backend(of, tenant=await make_tenant(owner))
+    await most.load(_many(13_000, 1))
+    few, many = _many(60, 2), _many(10_500, 3)
+    await small.put(few)
+    await large.load(many)
+    assert len(await most.reindex(memory="64MB")) == 1
+    assert await small.reindex(memory="64MB") == []
+    (own,) = await large.reindex(memory="64MB")
+    assert own.startswith("vecs.ix_own_")
+    assert await _recall(small, few) == 1.0
+    assert len(await _found(small, few[0].vector, limit=60)) == 60
+    assert await _recall(large, many) >= 0.9
+    assert len((await large.stats())["indexes"]) == 2
+
+
+async def test_an_index_that_is_missing_is_built(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    backend = await open_backend(collection_of(dimensions=_WIDTH))
+    await backend.put(_many(20, 1))
+    ((name, valid),) = [(i["name"], i["valid"]) for i in (await backend.stats())["indexes"]]
+    assert valid
+    await owner.execute(f"drop index vecs.{name}")
+    assert await backend.reindex(memory="64MB") == [f"vecs.{name}"]
+
+
+async def test_loading_is_all_or_none_counted_and_for_those_who_may_write(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    tenant = await make_tenant(owner)
+    backend = await open_backend(tenant=tenant)
+    first = memory("a cat", n=1)
+    await backend.put([first])
+    with pytest.raises(ConflictError):
+        await backend.load([memory("new"), first])
+    with pytest.raises(InvalidInputError):
+        await backend.load([memory("new"), memory("wide", width=9)])
+    assert await backend.count(None) == 1
+    assert await backend.load([memory("a cat sleeps") for _ in range(5)]) == 5
+    assert (await backend.stats())["words"] == 11
+    await owner.execute(
+        "update haive.tenants set status = 'suspended' where tenant_id = $1", tenant
+    )
+    with pytest.raises(TenantSuspendedError):
+        await backend.load([memory("new")])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"dimensions": 4_001}, "no index of type hnsw"),
+        ({"language": "klingon"}, "no language klingon"),
+        ({"dimensions": 16_001, "index_type": IndexType.FLAT}, "do not mean anything"),
+        ({"model": None}, "do not mean anything"),
+        ({"m": 50}, "do not mean anything"),
+        ({"name": "Upper"}, "name of a collection"),
+    ],
+)
+async def test_a_collection_that_cannot_be_is_refused(
+    open_backend: Open, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=said):
+        await open_backend(collection_of(**change))
