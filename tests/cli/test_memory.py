@@ -323,14 +323,15 @@ async def test_what_others_wrote_commands_no_terminal(ok, memory):
 
 def test_groups_that_lie_apart_are_found_and_drawn_apart():
     rng = np.random.default_rng(1)
-    centres = rng.standard_normal((4, 300))
-    truth = np.repeat(np.arange(4), [40, 30, 20, 10])
-    plane = plane_of((centres[truth] + 0.2 * rng.standard_normal((100, 300))).astype(np.float32))
+    centres = rng.standard_normal((5, 300))
+    truth = np.repeat(np.arange(5), [60, 30, 20, 15, 10])
+    plane = plane_of((centres[truth] + 0.6 * rng.standard_normal((135, 300))).astype(np.float32))
     assert plane.groups.tolist() == truth.tolist()
-    middles = np.stack([plane.points[truth == g].mean(axis=0) for g in range(4)])
-    spread = max(plane.points[truth == g].std(axis=0).max() for g in range(4))
+    middles = np.stack([plane.points[truth == g].mean(axis=0) for g in range(5)])
+    spread = max(plane.points[truth == g].std(axis=0).max() for g in range(5))
     apart = min(np.linalg.norm(a - b) for a, b in itertools.combinations(middles, 2))
-    assert apart > 4 * spread
+    # The components of all vectors, in place of those of the centres, come to 4.2.
+    assert apart > 5 * spread
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 7])
