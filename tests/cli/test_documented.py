@@ -64,6 +64,13 @@ def test_the_commands_are_these():
         "haive sessions hide",
         "haive sessions show-message",
         "haive sessions expire",
+        "haive memory search",
+        "haive memory add",
+        "haive memory forget",
+        "haive memory consolidate",
+        "haive memory reindex",
+        "haive memory stats",
+        "haive memory map",
         "haive audit tail",
         "haive audit export",
         "haive audit verify",
@@ -114,7 +121,16 @@ def test_the_version_is_shown(bare_haive):
 
 
 def test_the_root_imports_nothing_heavy():
-    heavy = {"asyncpg", "pydantic", "supabase", "httpx", "ijson", "cryptography", "ormsgpack"}
+    heavy = {
+        "asyncpg",
+        "pydantic",
+        "supabase",
+        "httpx",
+        "ijson",
+        "cryptography",
+        "ormsgpack",
+        "numpy",
+    }
     program = "import sys; from haive.core.persistence.cli import app; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -12,6 +12,7 @@ from haive.core.persistence.cli.checkpoints import checkpoints
 from haive.core.persistence.cli.conversations import conversations
 from haive.core.persistence.cli.groups import RootGroup
 from haive.core.persistence.cli.import_command import import_command
+from haive.core.persistence.cli.memory import memory
 from haive.core.persistence.cli.migrate import migrate
 from haive.core.persistence.cli.sessions import sessions
 from haive.core.persistence.cli.tenants import tenants
@@ -29,6 +30,7 @@ app.command(name="import")(import_command)
 app.add_typer(conversations)
 app.add_typer(checkpoints)
 app.add_typer(sessions)
+app.add_typer(memory)
 app.add_typer(audit)
 app.add_typer(tenants)
 app.command()(watch)
