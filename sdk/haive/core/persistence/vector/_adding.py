@@ -49,6 +49,9 @@ async def add_notes(
     if note.id is not None and (there := (await shelf.get([made[0].id])).get(made[0].id)):
         if there.text != made[0].text:
             raise ConflictError("The id is taken by another memory.")
+        if note.supersedes is not None:  # what a call that was interrupted may have left undone
+            ended = _ended(await _superseded(note.supersedes, there, shelf), there)
+            await shelf.rewrite([ended])
         return [there.id]
     older = None if note.supersedes is None else await _superseded(note.supersedes, made[0], shelf)
     ids: list[str] = []
@@ -60,8 +63,12 @@ async def add_notes(
             fresh[memory.id] = memory
     await shelf.write(list(fresh.values()))
     if older is not None:
-        await shelf.rewrite([replace(older, valid_to=made[0].valid_from, superseded_by=made[0].id)])
+        await shelf.rewrite([_ended(older, made[0])])
     return ids
+
+
+def _ended(older: Memory, by: Memory) -> Memory:
+    return replace(older, valid_to=by.valid_from, superseded_by=by.id)
 
 
 def _memory(text: str, note: Note, now: datetime) -> Memory:
@@ -106,9 +113,11 @@ async def _known(
     again = next((m.id for m in fresh.values() if m.text == memory.text), None)
     if again is not None:
         return again
-    recited = recalled.recited(memory.text, own=[memory.id])
-    if recited is not None and recited in await shelf.get([recited]):
-        return recited
+    recited = recalled.recited(memory.text, user_id=memory.user_id, own=[memory.id])
+    if recited is not None:
+        there = (await shelf.get([recited])).get(recited)
+        if there is not None and there.holds_at(shelf.clock()):
+            return recited
     found = await duplicate_of(memory, shelf, threshold)
     return None if found is None else found.id
 

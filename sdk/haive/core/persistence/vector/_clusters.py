@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,19 +41,28 @@ async def clusters(
     for start in range(0, len(memories), _AT_ONCE):
         part = memories[start : start + _AT_ONCE]
         vectors = await _vectors(part, shelf)
-        free = np.ones(len(part), dtype=bool)
-        for place, memory in enumerate(part):
-            if not free[place]:
-                continue
-            free[place] = False
-            rest = np.flatnonzero(free)
-            # Rounded, so that the last bits of a sum decide nothing.
-            cosines = np.round(vectors[rest] @ vectors[place], 4)
-            near = rest[cosines >= round(threshold, 4)]
-            ranked = near[np.lexsort((near, -cosines[cosines >= round(threshold, 4)]))]
-            taken = ranked if most is None else ranked[: most - 1]
-            free[taken] = False
-            found.append([memory, *(part[other] for other in sorted(taken.tolist()))])
+        groups = await asyncio.to_thread(_grouped, vectors, threshold, most)
+        found += [[part[place] for place in group] for group in groups]
+    return found
+
+
+def _grouped(vectors: NDArray[np.float32], threshold: float, most: int | None) -> list[list[int]]:
+    """The places of the members of each group; minutes of work where nothing is alike."""
+    found: list[list[int]] = []
+    free = np.ones(len(vectors), dtype=bool)
+    for place in range(len(vectors)):
+        if not free[place]:
+            continue
+        free[place] = False
+        rest = np.flatnonzero(free)
+        # Rounded, so that the last bits of a sum decide nothing.
+        cosines = np.round(vectors[rest] @ vectors[place], 4)
+        alike = cosines >= round(threshold, 4)
+        near = rest[alike]
+        ranked = near[np.lexsort((near, -cosines[alike]))]
+        taken = ranked if most is None else ranked[: most - 1]
+        free[taken] = False
+        found.append([place, *sorted(taken.tolist())])
     return found
 
 

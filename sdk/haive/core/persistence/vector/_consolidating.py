@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.errors import ConflictError, InvalidInputError
 from haive.core.persistence.vector._clusters import clusters
 from haive.core.persistence.vector._forgetting import forget, rebuilt_from
 from haive.core.persistence.vector._ids import EPOCH, derived_id
@@ -195,11 +195,27 @@ class _Planner:
             if not dry_run:
                 await self._shelf.write([made])
         if not dry_run:
-            fresh = [m for m in group if m.id in archives and m.archived_for != memory_id]
+            there = await self._unchanged(group, memory_id)
+            fresh = [m for m in there if m.id in archives and m.archived_for != memory_id]
             await self._shelf.rewrite(
                 [replace(memory, archived=True, archived_for=memory_id) for memory in fresh]
             )
         return made
+
+    async def _unchanged(self, group: Sequence[Memory], memory_id: str) -> list[Memory]:
+        """The members as they are now; a model may have taken minutes to read them.
+
+        Raises:
+            ConflictError: One was forgotten or changed, and what was made of it is removed.
+        """
+        there = await self._shelf.get(memory.id for memory in group)
+        if all(_says(memory) == _says(there.get(memory.id)) for memory in group):
+            return list(there.values())
+        await self._shelf.backend.delete([memory_id])
+        raise ConflictError(
+            "Memories were forgotten or changed while they were consolidated.",
+            hint="Call it again: it goes on from here.",
+        )
 
     def _archives(self, memory: Memory) -> bool:
         preserved = self._how.preserve_important and memory.importance >= IMPORTANT
@@ -245,6 +261,10 @@ class _Planner:
             else:
                 found |= self._leaves.get(each, {each})
         return frozenset(found)
+
+
+def _says(memory: Memory | None) -> tuple[str, datetime | None] | None:
+    return None if memory is None else (memory.text, memory.valid_to)
 
 
 def _place(memory: Memory) -> tuple[datetime, str, int, str]:

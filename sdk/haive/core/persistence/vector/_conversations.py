@@ -73,7 +73,7 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
 
     Turns that are there already are left as they are; the whole is written anew.
     """
-    pieces = _pieces(talk, how, shelf.clock(), recalled)
+    pieces = _pieces(talk, how, shelf, recalled)
     if not pieces:
         raise InvalidInputError("The conversation has nothing to remember: its messages are empty.")
     telling: list[str] = []
@@ -85,14 +85,14 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
             for p in pieces
         ]
     of_talk = both(
-        equals(conversation_id=talk.id),
+        equals(conversation_id=talk.id, user_id=talk.user_id),
         Comparison(("kind",), Operator.IN, [MemoryKind.TURN.value, MemoryKind.CHUNK.value]),
     )
     there = {memory.id: memory for memory in await shelf.find(of_talk)}
     whole = await _whole(talk, how, pieces, shelf)
     new = [piece for piece in pieces if piece.id not in there]
     known = [_with_what_is_known(p, there[p.id], talk) for p in pieces if p.id in there]
-    above = [whole, *_of_keywords(talk, telling, pieces, shelf.clock())]
+    above = [whole, *_of_keywords(talk, telling, pieces, shelf)]
     await shelf.write([*new, *above])
     await shelf.rewrite([memory for memory in known if memory != there[memory.id]])
     # A message that is cut otherwise than the last time leaves its old pieces behind.
@@ -103,12 +103,13 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
     return whole.id
 
 
-def whole_id(conversation_id: str, began: datetime | None) -> str:
-    """The id of the memory of a whole conversation."""
-    return derived_id(began or EPOCH, "whole", conversation_id)
+def _id_of(talk: Talk, tenant: str, when: datetime | None, *parts: str) -> str:
+    """The id of what is made of a conversation: of no other tenant's, and of no other user's."""
+    return derived_id(when or EPOCH, tenant, talk.user_id or "", *parts)
 
 
-def _pieces(talk: Talk, how: Processing, now: datetime, recalled: Recalled) -> list[Memory]:
+def _pieces(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled) -> list[Memory]:
+    now = shelf.clock()
     found: list[Memory] = []
     before: list[Memory] = []
     for turn in talk.turns:
@@ -119,7 +120,8 @@ def _pieces(talk: Talk, how: Processing, now: datetime, recalled: Recalled) -> l
         made: list[Memory] = []
         for number, text in enumerate(parts):
             source = turn.message_id or f"{talk.id}:{turn.seq}"
-            memory_id = derived_id(turn.at or EPOCH, kind.value, source, str(number), text)
+            told = (kind.value, source, str(number), text)
+            memory_id = _id_of(talk, shelf.tenant, turn.at, *told)
             fields: dict[str, Any] = {
                 "timestamp": turn.at,
                 "importance": importance_of(text) if turn.importance is None else turn.importance,
@@ -149,7 +151,8 @@ def _pieces(talk: Talk, how: Processing, now: datetime, recalled: Recalled) -> l
             )
             made.append(memory)
         own = [memory.id for memory in made]
-        if turn.role != MessageRole.USER and recalled.recited(turn.text, own=own) is not None:
+        recited = recalled.recited(turn.text, user_id=talk.user_id, own=own)
+        if turn.role != MessageRole.USER and recited is not None:
             continue
         found += made
         before = [*before, *made][-CONTEXT:]
@@ -169,7 +172,7 @@ def _with_what_is_known(piece: Memory, there: Memory, talk: Talk) -> Memory:
 
 
 async def _whole(talk: Talk, how: Processing, pieces: Sequence[Memory], shelf: Shelf) -> Memory:
-    memory_id = whole_id(talk.id, talk.began)
+    memory_id = _id_of(talk, shelf.tenant, talk.began, "whole", talk.id)
     earlier = (await shelf.get([memory_id])).get(memory_id)
     texts = [piece.text for piece in pieces]
     last = pieces[-1]
@@ -203,8 +206,9 @@ async def _whole(talk: Talk, how: Processing, pieces: Sequence[Memory], shelf: S
 
 
 def _of_keywords(
-    talk: Talk, telling: Sequence[str], pieces: Sequence[Memory], now: datetime
+    talk: Talk, telling: Sequence[str], pieces: Sequence[Memory], shelf: Shelf
 ) -> list[Memory]:
+    now = shelf.clock()
     sources = [piece for piece in pieces if piece.keywords]
     if not telling or not sources:
         return []
@@ -212,7 +216,7 @@ def _of_keywords(
     given = {name: value for name, value in talk.fields.items() if value is not None}
     return [
         Memory(
-            id=derived_id(talk.began or EPOCH, "keywords", talk.id),
+            id=_id_of(talk, shelf.tenant, talk.began, "keywords", talk.id),
             text=", ".join(telling),
             kind=MemoryKind.KEYWORD,
             user_id=talk.user_id,

@@ -102,6 +102,7 @@ class OpenedMemory:
                     backend=self._backend,
                     collection=await self._backend.open(wanted),
                     config=self.config,
+                    tenant=await self._backend.tenant(),
                     embedder=self._embedder,
                     reranker=self._reranker or _reranker_of(self._embedder),
                     clock=self._clock,

@@ -10,6 +10,8 @@ from haive.core.persistence.embedding._words import words_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from haive.core.persistence.vector.models import Memory
+
 # The last ones of a process; an agent recalls tens at a time.
 _KEPT = 500
 # Fewer words are said again by chance.
@@ -26,26 +28,27 @@ class Recalled:
     """
 
     def __init__(self) -> None:
-        self._words: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._said: OrderedDict[str, tuple[str | None, tuple[str, ...]]] = OrderedDict()
 
-    def remember(self, memories: Iterable[tuple[str, str]]) -> None:
-        """Keep ids and texts in mind."""
-        for memory_id, text in memories:
-            self._words.pop(memory_id, None)
-            self._words[memory_id] = tuple(words_of(text))
-        while len(self._words) > _KEPT:
-            self._words.popitem(last=False)
+    def remember(self, memories: Iterable[Memory]) -> None:
+        """Keep memories in mind."""
+        for memory in memories:
+            self._said.pop(memory.id, None)
+            self._said[memory.id] = memory.user_id, tuple(words_of(memory.text))
+        while len(self._said) > _KEPT:
+            self._said.popitem(last=False)
 
     def forget(self, ids: Iterable[str]) -> None:
         """Keep them in mind no more."""
         for memory_id in ids:
-            self._words.pop(memory_id, None)
+            self._said.pop(memory_id, None)
 
-    def recited(self, text: str, *, own: Iterable[str] = ()) -> str | None:
+    def recited(self, text: str, *, user_id: str | None, own: Iterable[str] = ()) -> str | None:
         """The first memory that a text recites, if it says hardly anything else.
 
         Args:
             text: What is to be stored.
+            user_id: Of whom: what another one's memory says is news of this one.
             own: Memories that the text itself is, stored earlier.
         """
         words = words_of(text)
@@ -54,8 +57,8 @@ class Recalled:
         joined = f" {' '.join(words)} "
         passed = set(own)
         covered, first = 0, None
-        for memory_id, said in reversed(self._words.items()):
-            if memory_id in passed or len(said) < _FEWEST:
+        for memory_id, (whose, said) in reversed(self._said.items()):
+            if whose != user_id or memory_id in passed or len(said) < _FEWEST:
                 continue
             found = joined.find(f" {' '.join(said)} ")
             if found < 0:

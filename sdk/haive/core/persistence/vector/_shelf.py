@@ -41,6 +41,7 @@ class Shelf:
     backend: MemoryBackend
     collection: Collection
     config: MemoryConfig
+    tenant: str
     embedder: Embedder | None
     reranker: Reranker
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))

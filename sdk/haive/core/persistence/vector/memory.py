@@ -283,7 +283,7 @@ class VectorMemory(OpenedMemory):
             ),
             shelf,
         )
-        self._recalled.remember((hit.id, hit.text) for hit in hits)
+        self._recalled.remember(hit.memory for hit in hits)
         if include_metadata:
             return hits
         plain: dict[str, Any] = {
@@ -329,7 +329,7 @@ class VectorMemory(OpenedMemory):
             where=both(whose, parse(filters)),
             shelf=shelf,
         )
-        self._recalled.remember((turn.id, turn.text) for each in found for turn in each.turns)
+        self._recalled.remember(turn for each in found for turn in each.turns)
         return found
 
     async def history(self, memory_id: str) -> list[Memory]:

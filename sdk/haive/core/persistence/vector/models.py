@@ -94,10 +94,13 @@ class Memory:
 
     @classmethod
     def from_metadata(cls, memory_id: str, metadata: Mapping[str, Any]) -> Self:
-        """The memory of an object that `to_metadata` made; what is missing has its default."""
-        known: dict[str, Any] = {
-            name: _read(name, metadata[name]) for name in FIELDS if metadata.get(name) is not None
-        }
+        """The memory of an object that `to_metadata` made.
+
+        What is missing has its default, and so has what means nothing: others than this package
+        write to collections too, and one of theirs must not make all unreadable.
+        """
+        read = {name: _read(name, metadata.get(name)) for name in FIELDS}
+        known: dict[str, Any] = {name: value for name, value in read.items() if value is not None}
         known.setdefault("text", "")
         rest = {name: value for name, value in metadata.items() if name not in FIELDS}
         return cls(id=memory_id, metadata=rest, **known)
@@ -110,17 +113,38 @@ class Memory:
 
 #: The names in a backend's metadata that are ours.
 FIELDS = tuple(f.name for f in fields(Memory) if f.name not in {"id", "metadata"})
+_KINDS = frozenset(MemoryKind)
 _TIMES = frozenset({"timestamp", "valid_from", "valid_to", "expires_at", "created_at"})
 
 
-def _read(name: str, value: Any) -> Any:
-    if name in _TIMES:
-        return datetime.fromisoformat(value).astimezone(UTC)
+_LISTS = frozenset({"sources", "keywords", "context_ids"})
+_NUMBERS = frozenset({"seq", "until_seq"})
+
+
+def _read(name: str, value: Any) -> Any:  # noqa: PLR0911 - a table
+    """What a field of ours says; None where it says nothing that can be meant."""
+    if name in _LISTS:
+        texts = isinstance(value, list) and all(isinstance(each, str) for each in value)
+        return tuple(value) if texts else None
+    if name in _NUMBERS:
+        return value if type(value) is int else None
+    if name == "importance":
+        number = type(value) in {int, float} and 0 <= value <= 1
+        return float(value) if number else None
+    if name == "archived":
+        return value is True
+    if not isinstance(value, str):
+        return None
     if name == "kind":
-        return MemoryKind(value)
-    if name in {"sources", "keywords", "context_ids"}:
-        return tuple(value)
-    return value
+        return MemoryKind(value) if value in _KINDS else None
+    return _time(value) if name in _TIMES else value
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,10 @@ class _Found(_Row):
     parts: dict[str, float] = {}
 
 
+class _Tenant(BaseModel):
+    tenant: str
+
+
 class _Opened(BaseModel):
     name: str
     model: str | None
@@ -69,6 +73,7 @@ class _Opened(BaseModel):
     ef_construction: int
 
 
+_TENANT = TypeAdapter(_Tenant)
 _OPENED = TypeAdapter(_Opened)
 _ROW_LIST = TypeAdapter(list[_Row])
 _FOUND = TypeAdapter(list[_Found])
@@ -102,6 +107,11 @@ class PgvectorBackend:
         if self._opened is None:
             raise ConfigurationError("The backend is not open.", hint="Await open() first.")
         return self._opened
+
+    async def tenant(self) -> str:
+        """Whose memories these are: the tenant that the store works in."""
+        found = await self._call("current_tenant", {}, _TENANT, named=False)
+        return found.tenant
 
     async def open(self, collection: Collection) -> Collection:
         """Make the collection where there is none, and return what it is.

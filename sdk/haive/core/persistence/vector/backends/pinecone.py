@@ -117,6 +117,10 @@ class PineconeBackend(FusingBackend):
         """``pinecone``."""
         return "pinecone"
 
+    async def tenant(self) -> str:
+        """Whose memories these are."""
+        return self._tenant
+
     async def open(self, collection: Collection) -> Collection:
         """Make the index where there is none, wait until it is ready, and return what it is.
 

@@ -21,6 +21,9 @@ class MemoryBackend(Protocol):
     def name(self) -> str:
         """As `VectorMemory` is asked for it: ``pgvector``, ``qdrant`` and so on."""
 
+    async def tenant(self) -> str:
+        """Whose memories these are: ids that are made of what is stored are made of it as well."""
+
     async def open(self, collection: Collection) -> Collection:
         """Make the collection where there is none, and return what it is.
 

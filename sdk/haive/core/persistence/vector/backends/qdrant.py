@@ -115,6 +115,10 @@ class QdrantBackend(FusingBackend):
         """``qdrant``."""
         return "qdrant"
 
+    async def tenant(self) -> str:
+        """Whose memories these are."""
+        return self._tenant
+
     async def open(self, collection: Collection) -> Collection:
         """Make the collection where there is none, and return what it is.
 

@@ -130,6 +130,10 @@ class WeaviateBackend(FusingBackend):
         """``weaviate``."""
         return "weaviate"
 
+    async def tenant(self) -> str:
+        """Whose memories these are."""
+        return self._tenant
+
     async def open(self, collection: Collection) -> Collection:
         """Make the collection and the tenant where they are missing, and return what it is.
 
