@@ -29,5 +29,9 @@ async def test_a_subscriber_that_begins_anew_after_a_break_loses_events(stack, m
 
     monkeypatch.setattr(PostgresHints, "_hint_all", forget)
     monkeypatch.setattr(chaos, "_PATIENCE", 3.0)
-    outcome = await chaos.run(stack, "postgres", events=1_500, disconnects=40, restarts=0)
-    assert outcome.missing > 0
+    # On a busy machine all breaks may come when nothing is on its way: then again.
+    for _ in range(6):
+        outcome = await chaos.run(stack, "postgres", events=1_500, disconnects=40, restarts=0)
+        if outcome.missing > 0:
+            return
+    pytest.fail("nothing was lost")

@@ -122,7 +122,7 @@ def kill(postgres_pids):
     return strike
 
 
-@pytest.mark.timeout(110)
+@pytest.mark.timeout(240)
 async def test_what_was_acknowledged_survives_the_kill_of_all_processes_and_writers_go_on(
     find_faults, kill, capsys
 ):
@@ -149,10 +149,11 @@ async def test_what_was_acknowledged_survives_the_kill_of_all_processes_and_writ
 
 async def test_the_same_check_finds_what_an_answer_before_the_commit_loses(find_faults, kill):
     lost = "acknowledged messages are lost"
-    async with durable_stack() as stack:
-        config = PersistenceConfig(connection_string=stack.database_url)
-        # On a busy machine all kills may come when no answer is ahead of its commit: then again.
-        for _ in range(6):
+    # On a busy machine all kills may come when no answer is ahead of its commit: then again, with
+    # another stack, for one whose server dies again and again waits longer each time.
+    for _ in range(6):
+        async with durable_stack() as stack:
+            config = PersistenceConfig(connection_string=stack.database_url)
             async with PostgresStore(config) as store:
                 load = await begin(store)
                 async with answers_early(stack.database_url) as append:
@@ -164,8 +165,8 @@ async def test_the_same_check_finds_what_an_answer_before_the_commit_loses(find_
                             await kill(stack)
                         await load.goes_on()
             faults = await find_faults(stack.database_url, load.acknowledged, load.batches)
-            if any(fault.startswith(lost) for fault in faults):
-                return
+        if any(fault.startswith(lost) for fault in faults):
+            return
     pytest.fail(f"nothing was lost: {faults}")
 
 

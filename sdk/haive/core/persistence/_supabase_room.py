@@ -130,8 +130,10 @@ class Room:
                 _log.debug("realtime: %s", type(error).__name__)
             finally:
                 self._channel = None
-                self.here = {}
-                await thrown_away(client)
+                try:
+                    await thrown_away(client)
+                finally:
+                    self.here = {}  # last, for what was on its way is still told meanwhile
             self._changed()
             if not self._stale:
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
