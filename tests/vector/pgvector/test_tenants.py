@@ -234,13 +234,31 @@ async def test_a_member_sees_and_writes_their_own_and_reads_nobodys(
         assert [each.id for each in await ann.find(None, limit=9)] == [mine.id, shared.id]
         assert await ann.count(parse({"$not": {"user_id": user}})) == 1
         await ann.put([memory("dog", user_id=user)])
-        for foreign in (memory("dog"), memory("dog", user_id="bob"), memory(user_id=7)):
+        for foreign in (memory("dog"), memory("dog", user_id="bob")):
             with pytest.raises(AccessDeniedError):
                 await ann.put([foreign])
         for taken in (shared, other):
             with pytest.raises(ConflictError):
                 await ann.put([type(taken)(id=taken.id, metadata={"user_id": user})])
         assert await ann.delete([mine.id, shared.id, other.id]) == [mine.id]
+
+
+async def test_a_number_is_not_the_member_whose_id_has_its_digits(
+    stack: LocalStack, backend: PgvectorBackend, owner: asyncpg.Connection, tenant: str
+) -> None:
+    user = tenant.removeprefix("memories-")
+    await owner.execute(
+        "insert into haive.members (tenant_id, user_id, role) values ($1, $2, 'member')",
+        *(tenant, user),
+    )
+    token = stack.mint_user_token(user)
+    async with SupabaseStore(stack.url, stack.publishable_key, access_token=token) as store:
+        member = PgvectorBackend(store)
+        member._opened = backend.collection
+        await member.put([memory("cat", user_id=user)])
+        with pytest.raises(AccessDeniedError):
+            await member.put([memory("cat", user_id=int(user))])
+    assert await backend.count(None) == 1
 
 
 @pytest.mark.parametrize("transport", ["postgres"], indirect=True)
