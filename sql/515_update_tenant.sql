@@ -47,6 +47,19 @@ begin
       message = 'the tenant "default" always exists',
       hint = 'Suspend it, or delete its conversations.';
   end if;
+  -- Of the tenant that was entered: the policies of the statistics know no other.
+  if (p_changes ->> 'encrypted')::boolean and exists (
+    select from haive_private.memory_sizes as s
+    where s.tenant_id = p_tenant_id
+    having sum(s.memories) > 0
+  ) and exists (
+    select from haive.tenants as t where t.tenant_id = p_tenant_id and not t.encrypted
+  ) then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the tenant has memories, which cannot be sealed',
+      hint = 'Forget them first: the database searches them by their words, so they stay in the clear.';
+  end if;
   update haive.tenants as t
   set
     name = coalesce(g.name, t.name),

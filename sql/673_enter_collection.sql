@@ -23,7 +23,6 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, p_write);
 begin
-  perform haive_private.refuse_sealed_memories();
   tenant := v_caller.tenant;
   actor := v_caller.actor;
   audit_reads := v_caller.audit_reads;
@@ -67,7 +66,8 @@ end;
 $$;
 
 comment on function haive_private.refuse_sealed_memories() is
-'Refuses memories in a tenant whose content the database must not see.';
+'Refuses to write and search memories in a tenant whose content the database must not see; what is there '
+'can be read and deleted.';
 
 -- Of the server, not ours: another schema than extensions, where somebody made it there.
 create or replace function haive_private.vector_schema()

@@ -23,7 +23,6 @@ begin
       message = 'only services open collections',
       hint = 'Call with a secret key, or on a direct connection.';
   end if;
-  perform haive_private.refuse_sealed_memories();
   v_row.name := p_settings ->> 'name';
   v_row.model := p_settings ->> 'model';
   v_row.dimensions := (p_settings ->> 'dimensions')::int;
@@ -58,8 +57,10 @@ begin
         ),
         hint = 'Name another index_name, or re-embed the collection.';
     end if;
+    -- In a tenant that is sealed too, so that what was left there can be deleted.
     return haive_private.memory_collection_doc(v_found);
   end if;
+  perform haive_private.refuse_sealed_memories();
   if (v_row.name ~ '^[a-z0-9][a-z0-9-]{0,60}$') is not true then
     raise exception using
       errcode = 'PT422',
@@ -168,9 +169,8 @@ begin
   execute format('create index on %s (tenant_id, id)', v_table);
   execute format('create index on %s (tenant_id, happened_at)', v_table);
   execute format('create index on %s (tenant_id, importance)', v_table);
-  execute format(
-    'create index on %s (tenant_id, user_id) where user_id is not null', v_table
-  );
+  -- Of nobody's too: a member's searches count both.
+  execute format('create index on %s (tenant_id, user_id)', v_table);
   execute format('create index on %s using gin (words)', v_table);
   execute format('create index on %s using gin (metadata jsonb_path_ops)', v_table);
   -- Lists are made of what is there: an index of them comes with haive memory reindex.

@@ -1,6 +1,6 @@
 -- Definer: haive_writer owns the tables in schema vecs.
 create or replace function haive_private.put_memories(
-  p_tenant text, p_collection text, p_memories jsonb
+  p_tenant text, p_collection text, p_memories jsonb, p_replace_only boolean
 )
 returns bigint
 language plpgsql
@@ -13,9 +13,16 @@ declare
   v_type text := format('%s.%I', haive_private.vector_schema(), (v.collection).storage);
   -- What is nobody's is everybody's to read, and not to replace.
   v_own text := v.own || case when v.actor is null then '' else ' and t.user_id is not null' end;
+  v_changes constant text := $q$
+    vec = coalesce(%1$s.vec, t.vec),
+    metadata = %1$s.metadata,
+    tokens = case when %1$s.vec is null then coalesce(%1$s.tokens, t.tokens) else %1$s.tokens end
+  $q$;
+  v_write text;
   v_given bigint;
   v_written bigint;
 begin
+  perform haive_private.refuse_sealed_memories();
   if jsonb_typeof(p_memories) is distinct from 'array' or jsonb_array_length(p_memories) > 10000 then
     raise exception using
       errcode = 'PT422',
@@ -49,7 +56,8 @@ begin
   end if;
   if v.actor is not null then
     perform from jsonb_array_elements(p_memories) as m (memory)
-    where m.memory -> 'metadata' ->> 'user_id' is distinct from v.actor;
+    -- A number is no user's id, and would make a memory of nobody's.
+    where m.memory -> 'metadata' -> 'user_id' is distinct from to_jsonb(v.actor);
     if found then
       raise exception using
         errcode = 'PT403',
@@ -66,33 +74,57 @@ begin
       hint = 'It was opened without a model.';
   end if;
 
+  -- In one order, so that writers of the same memories do not wait in a circle. What is only replaced
+  -- is locked first: it is there then, or somebody has removed it and it stays away.
+  v_write := case
+    when p_replace_only then format(
+      $q$
+        there as (
+          select t.id from %1$s as t
+          where %2$s and t.id in (select g.id from given as g)
+          order by t.id
+          for update
+        ),
+        written as (
+          update %1$s as t set %3$s
+          from given as g join there as h on h.id = g.id
+          where t.id = g.id
+          returning 1
+        ),
+        wanted as (
+          select from written
+          union all
+          select from %1$s as t where t.id in (select g.id from given as g) and (%2$s) is not true
+        )
+      $q$, v.relation, v_own, format(v_changes, 'g')
+    )
+    else format(
+      $q$
+        written as (
+          insert into %1$s as t (id, vec, metadata, tenant_id, tokens)
+          select g.id, g.vec, g.metadata, $2, g.tokens from given as g order by g.id
+          on conflict (id) do update set %3$s
+          where %2$s
+          returning 1
+        ),
+        wanted as (select from given)
+      $q$, v.relation, v_own, format(v_changes, 'excluded')
+    )
+  end;
   perform set_config('persistence.putting', 'on', true);
   begin
     execute format(
       $q$
         with given as (
           select distinct on (m.memory ->> 'id')
-            m.memory ->> 'id' as id, (m.memory ->> 'vector')::%2$s as vec,
+            m.memory ->> 'id' as id, (m.memory ->> 'vector')::%1$s as vec,
             m.memory -> 'metadata' as metadata, decode(m.memory ->> 'tokens', 'base64') as tokens
           from jsonb_array_elements($1) with ordinality as m (memory, place)
-          -- In one order, so that writers of the same memories do not wait in a circle.
           order by m.memory ->> 'id', m.place desc
         ),
-        written as (
-          insert into %1$s as t (id, vec, metadata, tenant_id, tokens)
-          select g.id, g.vec, g.metadata, $2, g.tokens from given as g
-          on conflict (id) do update
-          set
-            vec = coalesce(excluded.vec, t.vec),
-            metadata = excluded.metadata,
-            tokens = case
-              when excluded.vec is null then coalesce(excluded.tokens, t.tokens) else excluded.tokens
-            end
-          where %3$s
-          returning 1
-        )
-        select (select count(*) from given), (select count(*) from written)
-      $q$, v.relation, v_type, v_own
+        %2$s
+        select (select count(*) from wanted), (select count(*) from written)
+      $q$, v_type, v_write
     ) into v_given, v_written using p_memories, v.tenant;
   exception
     -- Of the values, and nothing else: what a trigger refuses has codes of ours.
@@ -116,13 +148,13 @@ begin
 end;
 $$;
 
-alter function haive_private.put_memories(text, text, jsonb) owner to haive_writer;
+alter function haive_private.put_memories(text, text, jsonb, boolean) owner to haive_writer;
 
-comment on function haive_private.put_memories(text, text, jsonb) is
+comment on function haive_private.put_memories(text, text, jsonb, boolean) is
 'What haive.put_memories does, for a caller without rights on the tables.';
 
 create or replace function haive.put_memories(
-  collection text, memories jsonb, tenant text default null
+  collection text, memories jsonb, tenant text default null, replace_only boolean default false
 )
 returns bigint
 language sql
@@ -131,11 +163,12 @@ security invoker
 set search_path = ''
 as $$
   select haive_private.put_memories(
-    put_memories.tenant, put_memories.collection, put_memories.memories
+    put_memories.tenant, put_memories.collection, put_memories.memories, put_memories.replace_only
   )
 $$;
 
-comment on function haive.put_memories(text, jsonb, text) is
+comment on function haive.put_memories(text, jsonb, text, boolean) is
 'Writes memories, all or none, replacing those of the same id, and returns how many. Each is {id, '
 'metadata, vector, tokens}: vector as text, [1,2,3]; tokens as base64. Without a vector the one that is '
-'there stays, and without either the tokens too.';
+'there stays, and without either the tokens too. With replace_only those that are not there (any more) '
+'are left out: it does not bring back what was forgotten meanwhile.';

@@ -54,7 +54,7 @@ begin
       from pg_class as c where c.oid = v_relation::regclass;
       -- Some 2,000 rows tell a broad filter; where they do not, counting goes no further than it must.
       execute format(
-        'select avg((%s)::int) from %s as t tablesample system (%s) repeatable (1)',
+        'select avg(((%s) is true)::int) from %s as t tablesample system (%s) repeatable (1)',
         p_condition, v_relation, least(100, greatest(0.01, 200000.0 / v_all))
       ) into v_share;
       if coalesce(v_share, 0) * v_all < 3 * c_few then

@@ -27,12 +27,14 @@ declare
   v_size record;
   v_terms record;
   v_rare text := ''; -- a tsquery of the words that candidates are found by
+  v_common text := ''; -- of the others
   v_prescore text := '0 + 0';
   v_near text[] := '{}';
   v_alone boolean; -- whether nearness is all that there is to go by
   v_distance text;
   v_answer json;
 begin
+  perform haive_private.refuse_sealed_memories();
   begin
     v_limit := (p_query ->> 'limit')::int;
     v_now := coalesce((p_query ->> 'now')::timestamptz, now());
@@ -82,13 +84,9 @@ begin
   );
 
   -- The words of the query, the rarest first; those that no memory has add nothing.
-  select
-    coalesce(sum(s.memories), 0)::double precision as memories,
-    greatest(coalesce(sum(s.text_words), 0)::double precision, 1) as text_words,
-    greatest(coalesce(sum(s.all_words), 0)::double precision, 1) as all_words
-  into v_size
-  from haive_private.memory_sizes as s
-  where s.tenant_id = v.tenant and s.collection = (v.collection).name;
+  v_size := haive_private.weigh_words(
+    v.tenant, v.actor, v.collection, to_tsvector(v_language, v_text)
+  );
   select
     coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}') as lexemes,
     array_agg(ln(1 + greatest(v_size.memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
@@ -96,6 +94,7 @@ begin
     array_agg(ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
       order by f.in_all, f.lexeme) as of_all,
     string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched) as rare,
+    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before >= c_matched) as common,
     string_agg(
       format(
         '%s * (t.words @@ %L)::int',
@@ -111,22 +110,11 @@ begin
         order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
       ), 0) as before,
       row_number() over (order by g.in_all, g.lexeme) as place
-    from (
-      select
-        w.lexeme, sum(w.in_text)::double precision as in_text,
-        sum(w.in_all)::double precision as in_all
-      from haive_private.memory_words as w
-      where
-        w.tenant_id = v.tenant and w.collection = (v.collection).name
-        and w.lexeme = any(tsvector_to_array(to_tsvector(v_language, v_text)))
-      group by w.lexeme
-      having sum(w.in_all) > 0
-      order by 3, 1
-      limit 64
-    ) as g
+    from unnest(v_size.lexemes, v_size.in_text, v_size.in_all) as g (lexeme, in_text, in_all)
   ) as f;
   if v_weights[1] + v_weights[2] > 0 and v_terms.rare is not null then
     v_rare := v_terms.rare;
+    v_common := coalesce(v_terms.common, '');
     v_prescore := v_terms.prescore;
   end if;
   v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
@@ -188,10 +176,12 @@ begin
               (s.vector is not null)::int
             ) as score
           from (
-            select t.id, t.metadata, %2$s as vector from %1$s as t where t.id = any($1)
+            -- The condition once more: what is read now may have been changed since they were found.
+            select t.id, t.metadata, %2$s as vector from %1$s as t
+            where t.id = any($1) and %3$s
           ) as s
         ) as b
-      $q$, v.relation, v_distance
+      $q$, v.relation, v_distance, v_where
     ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
   else
     execute format(
@@ -201,13 +191,24 @@ begin
           where $1 <> '' and %2$s and t.words @@ $1::tsquery
           limit $2
         ),
+        -- What is rare among all may be another's or fail the filter: then the common words are all
+        -- that there is to go by. Not read where the rare ones found enough.
+        more as materialized (
+          select t.id, t.words from %1$s as t
+          where $18 <> '' and (select count(*) from matched) < $5
+            and %2$s and t.words @@ $18::tsquery and not t.words @@ $1::tsquery
+          limit $2
+        ),
         weighed as (
-          select t.id from matched as t order by %3$s desc, t.id limit $3
+          select t.id
+          from (select * from matched union all select * from more) as t
+          order by %3$s desc, t.id
+          limit $3
         ),
         found as materialized (
           select w.id from weighed as w
           union
-          select u.id from unnest($4) as u (id)
+          select t.id from %1$s as t where t.id = any($4) and %2$s
         ),
         -- A query that matches less than was asked for still gets what passes the filter.
         rest as (
@@ -242,7 +243,7 @@ begin
           cross join lateral (
             select
               btrim(regexp_replace(
-                lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
+                lower(left(coalesce(t.metadata ->> 'speaker', ''), 200)), '[^[:alnum:]]+', ' ', 'g'
               )) as name
           ) as p
         ),
@@ -265,7 +266,9 @@ begin
             %4$s as vector,
             c.speaker,
             case
-              when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
+              -- A date, and neither now nor infinity.
+              when coalesce(t.happened_at, t.metadata ->> 'created_at') ~ '^\d{4}-'
+                and pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
                 then power(
                   0.5, least(1000, greatest(0, extract(epoch from (
                     $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
@@ -276,8 +279,9 @@ begin
             coalesce(t.importance, 0) as importance,
             case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
             case
-              when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
-                then (t.metadata ->> 'seq')::bigint
+              -- Of an int, so that the one beside it is in bounds too.
+              when pg_input_is_valid(t.metadata ->> 'seq', 'int')
+                then (t.metadata ->> 'seq')::int::bigint
             end as seq
           from told as c
           join %1$s as t on t.id = c.id
@@ -389,7 +393,8 @@ begin
     ) into v_answer using
       v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
       v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language;
+      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language,
+      v_common;
   end if;
   if v.audit_reads then
     perform haive_private.audit_read(

@@ -5,7 +5,7 @@ haive_private.memory_collections, haive_private.memory_words, haive_private.memo
 from public, anon, authenticated, service_role, haive_client, haive_writer;
 revoke all on function
 haive.open_memory_collection(jsonb, text),
-haive.put_memories(text, jsonb, text),
+haive.put_memories(text, jsonb, text, boolean),
 haive.get_memories(text, text[], boolean, text),
 haive.find_memories(text, jsonb, int, text, boolean, text),
 haive.count_memories(text, jsonb, text),
@@ -31,7 +31,7 @@ haive_private.open_memory_collection(text, jsonb),
 haive_private.memory_collection_doc(haive_private.memory_collections),
 haive_private.memory_index(haive_private.memory_collections, text, boolean),
 haive_private.memory_index_name(haive_private.memory_collections, text),
-haive_private.put_memories(text, text, jsonb),
+haive_private.put_memories(text, text, jsonb, boolean),
 haive_private.get_memories(text, text, text[], boolean),
 haive_private.memory_doc(boolean),
 haive_private.find_memories(text, text, jsonb, int, text, boolean),
@@ -41,6 +41,7 @@ haive_private.memory_tokens(text, text, text[]),
 haive_private.nearest_memories(
   haive_private.memory_collections, text, boolean, text, text, int, double precision, int
 ),
+haive_private.weigh_words(text, text, haive_private.memory_collections, tsvector),
 haive_private.search_memories(text, text, jsonb),
 haive_private.memory_stats(text, text),
 haive_private.plan_memory_indexes(text, text, bigint),
@@ -53,7 +54,7 @@ from public, anon, authenticated, service_role, haive_client;
 revoke create on schema haive_private from haive_writer;
 
 grant execute on function
-haive.put_memories(text, jsonb, text),
+haive.put_memories(text, jsonb, text, boolean),
 haive.get_memories(text, text[], boolean, text),
 haive.find_memories(text, jsonb, int, text, boolean, text),
 haive.count_memories(text, jsonb, text),
@@ -61,7 +62,7 @@ haive.delete_memories(text, text[], text),
 haive.memory_tokens(text, text[], text),
 haive.search_memories(text, jsonb, text),
 haive.memory_stats(text, text),
-haive_private.put_memories(text, text, jsonb),
+haive_private.put_memories(text, text, jsonb, boolean),
 haive_private.get_memories(text, text, text[], boolean),
 haive_private.find_memories(text, text, jsonb, int, text, boolean),
 haive_private.number_of_memories(text, text, jsonb),

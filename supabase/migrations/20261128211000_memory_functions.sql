@@ -288,7 +288,6 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, p_write);
 begin
-  perform haive_private.refuse_sealed_memories();
   tenant := v_caller.tenant;
   actor := v_caller.actor;
   audit_reads := v_caller.audit_reads;
@@ -332,7 +331,8 @@ end;
 $$;
 
 comment on function haive_private.refuse_sealed_memories() is
-'Refuses memories in a tenant whose content the database must not see.';
+'Refuses to write and search memories in a tenant whose content the database must not see; what is there '
+'can be read and deleted.';
 
 -- Of the server, not ours: another schema than extensions, where somebody made it there.
 create or replace function haive_private.vector_schema()
@@ -1368,7 +1368,6 @@ begin
       message = 'only services open collections',
       hint = 'Call with a secret key, or on a direct connection.';
   end if;
-  perform haive_private.refuse_sealed_memories();
   v_row.name := p_settings ->> 'name';
   v_row.model := p_settings ->> 'model';
   v_row.dimensions := (p_settings ->> 'dimensions')::int;
@@ -1403,8 +1402,10 @@ begin
         ),
         hint = 'Name another index_name, or re-embed the collection.';
     end if;
+    -- In a tenant that is sealed too, so that what was left there can be deleted.
     return haive_private.memory_collection_doc(v_found);
   end if;
+  perform haive_private.refuse_sealed_memories();
   if (v_row.name ~ '^[a-z0-9][a-z0-9-]{0,60}$') is not true then
     raise exception using
       errcode = 'PT422',
@@ -1513,9 +1514,8 @@ begin
   execute format('create index on %s (tenant_id, id)', v_table);
   execute format('create index on %s (tenant_id, happened_at)', v_table);
   execute format('create index on %s (tenant_id, importance)', v_table);
-  execute format(
-    'create index on %s (tenant_id, user_id) where user_id is not null', v_table
-  );
+  -- Of nobody's too: a member's searches count both.
+  execute format('create index on %s (tenant_id, user_id)', v_table);
   execute format('create index on %s using gin (words)', v_table);
   execute format('create index on %s using gin (metadata jsonb_path_ops)', v_table);
   -- Lists are made of what is there: an index of them comes with haive memory reindex.
@@ -1707,7 +1707,7 @@ comment on function haive.open_memory_collection(jsonb, text) is
 
 -- Definer: haive_writer owns the tables in schema vecs.
 create or replace function haive_private.put_memories(
-  p_tenant text, p_collection text, p_memories jsonb
+  p_tenant text, p_collection text, p_memories jsonb, p_replace_only boolean
 )
 returns bigint
 language plpgsql
@@ -1720,9 +1720,16 @@ declare
   v_type text := format('%s.%I', haive_private.vector_schema(), (v.collection).storage);
   -- What is nobody's is everybody's to read, and not to replace.
   v_own text := v.own || case when v.actor is null then '' else ' and t.user_id is not null' end;
+  v_changes constant text := $q$
+    vec = coalesce(%1$s.vec, t.vec),
+    metadata = %1$s.metadata,
+    tokens = case when %1$s.vec is null then coalesce(%1$s.tokens, t.tokens) else %1$s.tokens end
+  $q$;
+  v_write text;
   v_given bigint;
   v_written bigint;
 begin
+  perform haive_private.refuse_sealed_memories();
   if jsonb_typeof(p_memories) is distinct from 'array' or jsonb_array_length(p_memories) > 10000 then
     raise exception using
       errcode = 'PT422',
@@ -1756,7 +1763,8 @@ begin
   end if;
   if v.actor is not null then
     perform from jsonb_array_elements(p_memories) as m (memory)
-    where m.memory -> 'metadata' ->> 'user_id' is distinct from v.actor;
+    -- A number is no user's id, and would make a memory of nobody's.
+    where m.memory -> 'metadata' -> 'user_id' is distinct from to_jsonb(v.actor);
     if found then
       raise exception using
         errcode = 'PT403',
@@ -1773,33 +1781,57 @@ begin
       hint = 'It was opened without a model.';
   end if;
 
+  -- In one order, so that writers of the same memories do not wait in a circle. What is only replaced
+  -- is locked first: it is there then, or somebody has removed it and it stays away.
+  v_write := case
+    when p_replace_only then format(
+      $q$
+        there as (
+          select t.id from %1$s as t
+          where %2$s and t.id in (select g.id from given as g)
+          order by t.id
+          for update
+        ),
+        written as (
+          update %1$s as t set %3$s
+          from given as g join there as h on h.id = g.id
+          where t.id = g.id
+          returning 1
+        ),
+        wanted as (
+          select from written
+          union all
+          select from %1$s as t where t.id in (select g.id from given as g) and (%2$s) is not true
+        )
+      $q$, v.relation, v_own, format(v_changes, 'g')
+    )
+    else format(
+      $q$
+        written as (
+          insert into %1$s as t (id, vec, metadata, tenant_id, tokens)
+          select g.id, g.vec, g.metadata, $2, g.tokens from given as g order by g.id
+          on conflict (id) do update set %3$s
+          where %2$s
+          returning 1
+        ),
+        wanted as (select from given)
+      $q$, v.relation, v_own, format(v_changes, 'excluded')
+    )
+  end;
   perform set_config('persistence.putting', 'on', true);
   begin
     execute format(
       $q$
         with given as (
           select distinct on (m.memory ->> 'id')
-            m.memory ->> 'id' as id, (m.memory ->> 'vector')::%2$s as vec,
+            m.memory ->> 'id' as id, (m.memory ->> 'vector')::%1$s as vec,
             m.memory -> 'metadata' as metadata, decode(m.memory ->> 'tokens', 'base64') as tokens
           from jsonb_array_elements($1) with ordinality as m (memory, place)
-          -- In one order, so that writers of the same memories do not wait in a circle.
           order by m.memory ->> 'id', m.place desc
         ),
-        written as (
-          insert into %1$s as t (id, vec, metadata, tenant_id, tokens)
-          select g.id, g.vec, g.metadata, $2, g.tokens from given as g
-          on conflict (id) do update
-          set
-            vec = coalesce(excluded.vec, t.vec),
-            metadata = excluded.metadata,
-            tokens = case
-              when excluded.vec is null then coalesce(excluded.tokens, t.tokens) else excluded.tokens
-            end
-          where %3$s
-          returning 1
-        )
-        select (select count(*) from given), (select count(*) from written)
-      $q$, v.relation, v_type, v_own
+        %2$s
+        select (select count(*) from wanted), (select count(*) from written)
+      $q$, v_type, v_write
     ) into v_given, v_written using p_memories, v.tenant;
   exception
     -- Of the values, and nothing else: what a trigger refuses has codes of ours.
@@ -1823,13 +1855,13 @@ begin
 end;
 $$;
 
-alter function haive_private.put_memories(text, text, jsonb) owner to haive_writer;
+alter function haive_private.put_memories(text, text, jsonb, boolean) owner to haive_writer;
 
-comment on function haive_private.put_memories(text, text, jsonb) is
+comment on function haive_private.put_memories(text, text, jsonb, boolean) is
 'What haive.put_memories does, for a caller without rights on the tables.';
 
 create or replace function haive.put_memories(
-  collection text, memories jsonb, tenant text default null
+  collection text, memories jsonb, tenant text default null, replace_only boolean default false
 )
 returns bigint
 language sql
@@ -1838,14 +1870,15 @@ security invoker
 set search_path = ''
 as $$
   select haive_private.put_memories(
-    put_memories.tenant, put_memories.collection, put_memories.memories
+    put_memories.tenant, put_memories.collection, put_memories.memories, put_memories.replace_only
   )
 $$;
 
-comment on function haive.put_memories(text, jsonb, text) is
+comment on function haive.put_memories(text, jsonb, text, boolean) is
 'Writes memories, all or none, replacing those of the same id, and returns how many. Each is {id, '
 'metadata, vector, tokens}: vector as text, [1,2,3]; tokens as base64. Without a vector the one that is '
-'there stays, and without either the tokens too.';
+'there stays, and without either the tokens too. With replace_only those that are not there (any more) '
+'are left out: it does not bring back what was forgotten meanwhile.';
 
 -- Definer: haive_writer owns the tables in schema vecs.
 create or replace function haive_private.get_memories(
@@ -2235,7 +2268,7 @@ begin
       from pg_class as c where c.oid = v_relation::regclass;
       -- Some 2,000 rows tell a broad filter; where they do not, counting goes no further than it must.
       execute format(
-        'select avg((%s)::int) from %s as t tablesample system (%s) repeatable (1)',
+        'select avg(((%s) is true)::int) from %s as t tablesample system (%s) repeatable (1)',
         p_condition, v_relation, least(100, greatest(0.01, 200000.0 / v_all))
       ) into v_share;
       if coalesce(v_share, 0) * v_all < 3 * c_few then
@@ -2340,6 +2373,117 @@ comment on function haive_private.nearest_memories(
   int
 ) is 'The memories whose vectors are nearest, nearest first.';
 
+-- What BM25 needs to know of the words of a query: in how many memories they are. For who sees all of
+-- the tenant it is exact, and kept by the triggers. A member's answers must not tell how many of the
+-- others' memories have a word, so for them only what they may see is counted: of what has one of the
+-- words, the first 4,000; of how many there are, theirs and nobody's up to 10,000 each.
+-- Definer: haive_writer owns the tables in schema vecs.
+create or replace function haive_private.weigh_words(
+  p_tenant text,
+  p_actor text, -- null: all memories of the tenant
+  p_collection haive_private.memory_collections,
+  p_words tsvector,
+  out memories double precision,
+  out text_words double precision,
+  out all_words double precision,
+  out lexemes text[], -- of the query, the rarest 64 of those that are there at all, the rarest first
+  out in_text double precision[], -- in how many texts each is
+  out in_all double precision[]
+)
+returns record
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  c_words constant int := 64;
+begin
+  if p_actor is null then
+    select coalesce(sum(s.memories), 0), sum(s.text_words), sum(s.all_words)
+    into memories, text_words, all_words
+    from haive_private.memory_sizes as s
+    where s.tenant_id = p_tenant and s.collection = p_collection.name;
+    select
+      array_agg(g.lexeme order by g.in_all, g.lexeme),
+      array_agg(g.in_text order by g.in_all, g.lexeme),
+      array_agg(g.in_all order by g.in_all, g.lexeme)
+    into lexemes, in_text, in_all
+    from (
+      select w.lexeme, sum(w.in_text) as in_text, sum(w.in_all) as in_all
+      from haive_private.memory_words as w
+      where
+        w.tenant_id = p_tenant and w.collection = p_collection.name
+        and w.lexeme = any(tsvector_to_array(p_words))
+      group by w.lexeme
+      having sum(w.in_all) > 0
+      order by 3, 1
+      limit c_words
+    ) as g;
+  else
+    execute format(
+      $q$
+        with matched as materialized (
+          select t.words from %1$s as t
+          where
+            t.tenant_id = $1 and (t.user_id is null or t.user_id = $2)
+            and t.words @@ (
+              select string_agg(quote_literal(u.lexeme), ' | ')::tsquery from unnest($3) as u
+            )
+          limit 4000
+        ),
+        lengths as (
+          select
+            avg(l.in_text) as in_text, avg(l.in_all) as in_all
+          from (select m.words from matched as m limit 600) as m
+          cross join lateral (
+            select
+              coalesce(sum(cardinality(array_positions(u.weights, 'A'))), 0) as in_text,
+              coalesce(sum(cardinality(u.positions)), 0) as in_all
+            from unnest(m.words) as u
+          ) as l
+        ),
+        counted as (
+          select u.lexeme, sum(('A' = any(u.weights))::int) as in_text, count(*) as in_all
+          from matched as m cross join unnest(m.words) as u
+          where u.lexeme = any(tsvector_to_array($3))
+          group by u.lexeme
+          order by 3, 1
+          limit $4
+        )
+        select
+          n.number, l.in_text * n.number, l.in_all * n.number,
+          (select array_agg(c.lexeme order by c.in_all, c.lexeme) from counted as c),
+          (select array_agg(c.in_text order by c.in_all, c.lexeme) from counted as c),
+          (select array_agg(c.in_all order by c.in_all, c.lexeme) from counted as c)
+        from (
+          select count(*) as number
+          from (
+            (select from %1$s as t where t.tenant_id = $1 and t.user_id = $2 limit 10000)
+            union all
+            (select from %1$s as t where t.tenant_id = $1 and t.user_id is null limit 10000)
+          ) as o
+        ) as n
+        cross join lengths as l
+      $q$, format('vecs.%I', p_collection.table_name)
+    ) into memories, text_words, all_words, lexemes, in_text, in_all
+    using p_tenant, p_actor, p_words, c_words;
+  end if;
+  text_words := greatest(text_words, 1);
+  all_words := greatest(all_words, 1);
+  lexemes := coalesce(lexemes, '{}');
+end;
+$$;
+
+alter function haive_private.weigh_words(
+  text, text, haive_private.memory_collections, tsvector
+) owner to haive_writer;
+
+comment on function haive_private.weigh_words(
+  text, text, haive_private.memory_collections, tsvector
+) is 'In how many memories the words of a query are, among those that the caller may see.';
+
 -- One round trip: candidates by words and by vectors, every signal for each of them, one order.
 -- Definer: haive_writer owns the tables in schema vecs.
 create or replace function haive_private.search_memories(
@@ -2369,12 +2513,14 @@ declare
   v_size record;
   v_terms record;
   v_rare text := ''; -- a tsquery of the words that candidates are found by
+  v_common text := ''; -- of the others
   v_prescore text := '0 + 0';
   v_near text[] := '{}';
   v_alone boolean; -- whether nearness is all that there is to go by
   v_distance text;
   v_answer json;
 begin
+  perform haive_private.refuse_sealed_memories();
   begin
     v_limit := (p_query ->> 'limit')::int;
     v_now := coalesce((p_query ->> 'now')::timestamptz, now());
@@ -2424,13 +2570,9 @@ begin
   );
 
   -- The words of the query, the rarest first; those that no memory has add nothing.
-  select
-    coalesce(sum(s.memories), 0)::double precision as memories,
-    greatest(coalesce(sum(s.text_words), 0)::double precision, 1) as text_words,
-    greatest(coalesce(sum(s.all_words), 0)::double precision, 1) as all_words
-  into v_size
-  from haive_private.memory_sizes as s
-  where s.tenant_id = v.tenant and s.collection = (v.collection).name;
+  v_size := haive_private.weigh_words(
+    v.tenant, v.actor, v.collection, to_tsvector(v_language, v_text)
+  );
   select
     coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}') as lexemes,
     array_agg(ln(1 + greatest(v_size.memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
@@ -2438,6 +2580,7 @@ begin
     array_agg(ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
       order by f.in_all, f.lexeme) as of_all,
     string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched) as rare,
+    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before >= c_matched) as common,
     string_agg(
       format(
         '%s * (t.words @@ %L)::int',
@@ -2453,22 +2596,11 @@ begin
         order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
       ), 0) as before,
       row_number() over (order by g.in_all, g.lexeme) as place
-    from (
-      select
-        w.lexeme, sum(w.in_text)::double precision as in_text,
-        sum(w.in_all)::double precision as in_all
-      from haive_private.memory_words as w
-      where
-        w.tenant_id = v.tenant and w.collection = (v.collection).name
-        and w.lexeme = any(tsvector_to_array(to_tsvector(v_language, v_text)))
-      group by w.lexeme
-      having sum(w.in_all) > 0
-      order by 3, 1
-      limit 64
-    ) as g
+    from unnest(v_size.lexemes, v_size.in_text, v_size.in_all) as g (lexeme, in_text, in_all)
   ) as f;
   if v_weights[1] + v_weights[2] > 0 and v_terms.rare is not null then
     v_rare := v_terms.rare;
+    v_common := coalesce(v_terms.common, '');
     v_prescore := v_terms.prescore;
   end if;
   v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
@@ -2530,10 +2662,12 @@ begin
               (s.vector is not null)::int
             ) as score
           from (
-            select t.id, t.metadata, %2$s as vector from %1$s as t where t.id = any($1)
+            -- The condition once more: what is read now may have been changed since they were found.
+            select t.id, t.metadata, %2$s as vector from %1$s as t
+            where t.id = any($1) and %3$s
           ) as s
         ) as b
-      $q$, v.relation, v_distance
+      $q$, v.relation, v_distance, v_where
     ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
   else
     execute format(
@@ -2543,13 +2677,24 @@ begin
           where $1 <> '' and %2$s and t.words @@ $1::tsquery
           limit $2
         ),
+        -- What is rare among all may be another's or fail the filter: then the common words are all
+        -- that there is to go by. Not read where the rare ones found enough.
+        more as materialized (
+          select t.id, t.words from %1$s as t
+          where $18 <> '' and (select count(*) from matched) < $5
+            and %2$s and t.words @@ $18::tsquery and not t.words @@ $1::tsquery
+          limit $2
+        ),
         weighed as (
-          select t.id from matched as t order by %3$s desc, t.id limit $3
+          select t.id
+          from (select * from matched union all select * from more) as t
+          order by %3$s desc, t.id
+          limit $3
         ),
         found as materialized (
           select w.id from weighed as w
           union
-          select u.id from unnest($4) as u (id)
+          select t.id from %1$s as t where t.id = any($4) and %2$s
         ),
         -- A query that matches less than was asked for still gets what passes the filter.
         rest as (
@@ -2584,7 +2729,7 @@ begin
           cross join lateral (
             select
               btrim(regexp_replace(
-                lower(coalesce(t.metadata ->> 'speaker', '')), '[^[:alnum:]]+', ' ', 'g'
+                lower(left(coalesce(t.metadata ->> 'speaker', ''), 200)), '[^[:alnum:]]+', ' ', 'g'
               )) as name
           ) as p
         ),
@@ -2607,7 +2752,9 @@ begin
             %4$s as vector,
             c.speaker,
             case
-              when pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
+              -- A date, and neither now nor infinity.
+              when coalesce(t.happened_at, t.metadata ->> 'created_at') ~ '^\d{4}-'
+                and pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
                 then power(
                   0.5, least(1000, greatest(0, extract(epoch from (
                     $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
@@ -2618,8 +2765,9 @@ begin
             coalesce(t.importance, 0) as importance,
             case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
             case
-              when pg_input_is_valid(t.metadata ->> 'seq', 'bigint')
-                then (t.metadata ->> 'seq')::bigint
+              -- Of an int, so that the one beside it is in bounds too.
+              when pg_input_is_valid(t.metadata ->> 'seq', 'int')
+                then (t.metadata ->> 'seq')::int::bigint
             end as seq
           from told as c
           join %1$s as t on t.id = c.id
@@ -2731,7 +2879,8 @@ begin
     ) into v_answer using
       v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
       v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language;
+      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language,
+      v_common;
   end if;
   if v.audit_reads then
     perform haive_private.audit_read(

@@ -113,6 +113,7 @@ _INTERNAL = {
     "refuse_sealed_memories",
     "stored_memory_bytes",
     "vector_schema",
+    "weigh_words",
     "administer_tenant",
     "begin_conversations",
     "check_session_write",

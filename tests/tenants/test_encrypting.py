@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -12,9 +13,12 @@ from haive.core.persistence._keys import KeyRing
 from haive.core.persistence._sealing import Sealer
 from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.encryption import DataKeys, EnvironmentKey, FileKeyStore
-from haive.core.persistence.errors import ConfigurationError, InvalidInputError
+from haive.core.persistence.errors import ConfigurationError, ConflictError, InvalidInputError
 from haive.core.persistence.multitenancy import TenantConfig, TenantManager
 from haive.core.persistence.multitenancy import manager as managing
+from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
+from haive.core.persistence.vector.config import IndexType
+from haive.core.persistence.vector.records import Collection, Record
 
 
 @pytest.fixture
@@ -92,3 +96,23 @@ async def test_without_keys_nothing_is_changed(manager, tenant_id):
     with pytest.raises(ConfigurationError, match="no keys"):
         await manager.encrypt_tenant(tenant_id)
     assert not (await manager.get_tenant(tenant_id)).encrypted
+
+
+async def test_one_with_memories_is_not_sealed_until_they_are_forgotten(keyed, new_id):
+    tenant = (await keyed.create_tenant(new_id())).tenant_id
+    collection = Collection(
+        name=new_id().lower()[:40], model=None, dimensions=None, metric="cosine",
+        language="english", index_type=IndexType.FLAT, m=16, ef_construction=64,
+    )  # fmt: skip
+    async with keyed.tenant_context(tenant) as store:
+        backend = PgvectorBackend(store)
+        await backend.open(collection)
+        key = str(uuid4())
+        await backend.put([Record(id=key, metadata={"text": "in the clear"}, vector=None)])
+        with pytest.raises(ConflictError, match="has memories") as refused:
+            await keyed.encrypt_tenant(tenant)
+        assert "Forget them first" in refused.value.hint
+        assert not (await keyed.get_tenant(tenant)).encrypted
+        await backend.delete([key])
+    await keyed.encrypt_tenant(tenant)
+    assert (await keyed.get_tenant(tenant)).encrypted

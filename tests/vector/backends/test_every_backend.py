@@ -83,6 +83,20 @@ async def test_metadata_alone_is_replaced_beside_vector_and_tokens(backend: Memo
     assert await backend.count(parse({"topic": {"$exists": True}})) == 0
 
 
+async def test_replacing_brings_nothing_back_that_is_gone(backend: MemoryBackend) -> None:
+    stays, goes = replace(record("stays", seed=1), tokens=b"\x00"), record("goes")
+    await backend.put([stays, goes])
+    await backend.delete([goes.id])
+    changed = [
+        replace(each, metadata={"text": "new"}, vector=None, tokens=None) for each in (goes, stays)
+    ]
+    await backend.replace([*changed, record("never was")])
+    (found,) = await backend.find(None, limit=10, vectors=True)
+    assert (found.id, found.metadata) == (stays.id, {"text": "new"})
+    np.testing.assert_allclose(found.vector, stays.vector, atol=1e-6)
+    assert await backend.tokens([stays.id]) == {stays.id: b"\x00"}
+
+
 async def test_the_last_of_two_with_one_id_is_kept(backend: MemoryBackend) -> None:
     one = record("one")
     await backend.put([one, replace(one, metadata={"text": "two"})])

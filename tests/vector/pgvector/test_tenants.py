@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -22,7 +23,9 @@ from haive.core.persistence.errors import (
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.multitenancy import IsolationLevel, TenantConfig, TenantManager
 from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
+from haive.core.persistence.vector.config import RetrievalWeights
 from haive.core.persistence.vector.filters import parse
+from haive.core.persistence.vector.records import Query
 
 Open = Callable[..., Awaitable[PgvectorBackend]]
 
@@ -154,7 +157,15 @@ async def test_a_sealed_tenant_has_no_memories(
     tenant = await make_tenant(owner)
     backend = await open_backend(tenant=tenant)
     await owner.execute("update haive.tenants set encrypted = true where tenant_id = $1", tenant)
-    for attempt in (backend.put([memory("a")]), backend.find(None, limit=1), backend.stats()):
+    query = Query(
+        text="a",
+        vector=None,
+        limit=1,
+        filter=None,
+        weights=RetrievalWeights(),
+        now=datetime.now(UTC),
+    )
+    for attempt in (backend.put([memory("a")]), backend.search(query)):
         with pytest.raises(InvalidInputError, match="sealed"):
             await attempt
     with pytest.raises(asyncpg.PostgresError, match="sealed"):  # nor does vecs, as the owner
@@ -162,6 +173,25 @@ async def test_a_sealed_tenant_has_no_memories(
             f"insert into vecs.\"{backend.collection.name}\" (id, tenant_id) values ('x', $1)",
             tenant,
         )
+
+
+async def test_a_tenant_with_memories_is_not_sealed_and_one_that_was_can_delete_them(
+    backend: PgvectorBackend, open_backend: Open, owner: asyncpg.Connection, tenant: str
+) -> None:
+    left = memory("in the clear")
+    await backend.put([left])
+    seal = "select haive.update_tenant($1, '{\"encrypted\": true}')"
+    with pytest.raises(asyncpg.PostgresError, match="has memories") as refused:
+        await owner.execute(seal, tenant)
+    assert refused.value.sqlstate == "PT409"
+    # Sealed before this was refused: what is there can be found, and goes.
+    await owner.execute("update haive.tenants set encrypted = true where tenant_id = $1", tenant)
+    again = await open_backend(backend.collection)
+    assert [each.id for each in await again.find(None, limit=9)] == [left.id]
+    assert await again.delete([left.id]) == [left.id]
+    assert await again.count(None) == 0
+    await owner.execute("update haive.tenants set encrypted = false where tenant_id = $1", tenant)
+    await owner.execute(seal, tenant)
 
 
 async def test_no_id_of_another_tenant_is_taken_and_no_collection_is_there_unopened(
@@ -211,6 +241,24 @@ async def test_a_member_sees_and_writes_their_own_and_reads_nobodys(
             with pytest.raises(ConflictError):
                 await ann.put([type(taken)(id=taken.id, metadata={"user_id": user})])
         assert await ann.delete([mine.id, shared.id, other.id]) == [mine.id]
+
+
+async def test_a_number_is_not_the_member_whose_id_has_its_digits(
+    stack: LocalStack, backend: PgvectorBackend, owner: asyncpg.Connection, tenant: str
+) -> None:
+    user = tenant.removeprefix("memories-")
+    await owner.execute(
+        "insert into haive.members (tenant_id, user_id, role) values ($1, $2, 'member')",
+        *(tenant, user),
+    )
+    token = stack.mint_user_token(user)
+    async with SupabaseStore(stack.url, stack.publishable_key, access_token=token) as store:
+        member = PgvectorBackend(store)
+        member._opened = backend.collection
+        await member.put([memory("cat", user_id=user)])
+        with pytest.raises(AccessDeniedError):
+            await member.put([memory("cat", user_id=int(user))])
+    assert await backend.count(None) == 1
 
 
 @pytest.mark.parametrize("transport", ["postgres"], indirect=True)

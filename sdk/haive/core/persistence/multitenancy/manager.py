@@ -506,7 +506,8 @@ class TenantManager:
 
         Raises:
             ConfigurationError: The manager has no keys.
-            ConflictError: Somebody else seals its rows.
+            ConflictError: Somebody else seals its rows, or it has memories: those cannot be sealed,
+                and are forgotten first.
         """
         keys = self._data_keys()
         tenant = await self.get_tenant(tenant_id)

@@ -81,9 +81,14 @@ class Shelf:
         )
 
     async def rewrite(self, memories: Sequence[Memory]) -> None:
-        """Write what is known of memories anew; their texts have not changed."""
+        """Write what is known of memories anew; their texts have not changed.
+
+        One that was forgotten meanwhile stays so.
+        """
         if memories:
-            await self.backend.put([Record(id=m.id, metadata=m.to_metadata()) for m in memories])
+            await self.backend.replace(
+                [Record(id=m.id, metadata=m.to_metadata()) for m in memories]
+            )
 
     async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
         """The vectors of texts, None in a collection without.

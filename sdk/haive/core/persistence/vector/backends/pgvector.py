@@ -149,13 +149,16 @@ class PgvectorBackend:
             InvalidInputError: A vector is not the collection's, or metadata no JSON.
             ConflictError: An id is another user's or tenant's.
         """
-        documents = [self._document(record) for record in records]
-        for chunk in _chunks(documents):
-            await self._call(
-                "put_memories",
-                {"memories": to_json(chunk, "memories", _LIMIT)},
-                _COUNT,
-            )
+        await self._write(records, {})
+
+    async def replace(self, records: Sequence[Record]) -> None:
+        """As `put`, but write only those that are still there: what was forgotten stays so.
+
+        Raises:
+            InvalidInputError: A vector is not the collection's, or metadata no JSON.
+            ConflictError: An id is another user's or tenant's.
+        """
+        await self._write(records, {"replace_only": True})
 
     async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """Records by id, in the order asked for, without those that are not there."""
@@ -332,6 +335,12 @@ class PgvectorBackend:
 
     async def aclose(self) -> None:
         """Nothing: the store was given, and is closed by whoever opened it."""
+
+    async def _write(self, records: Sequence[Record], how: Mapping[str, bool]) -> None:
+        documents = [self._document(record) for record in records]
+        for chunk in _chunks(documents):
+            given = {"memories": to_json(chunk, "memories", _LIMIT), **how}
+            await self._call("put_memories", given, _COUNT)
 
     async def _call(
         self,

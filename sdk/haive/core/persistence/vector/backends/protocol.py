@@ -38,6 +38,13 @@ class MemoryBackend(Protocol):
         keeps both, and its metadata alone is replaced.
         """
 
+    async def replace(self, records: Sequence[Record]) -> None:
+        """As `put`, but writes only those that are still there.
+
+        What was forgotten since it was read is not brought back by a rewrite: for certain in
+        Postgres; elsewhere it is looked up just before, and a deletion in between is undone.
+        """
+
     async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """Records by id, in the order asked for, without those that are not there."""
 
