@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haive.core.persistence.vector._shelf import PAGE, batches, spoken
+from haive.core.persistence.vector._batches import batches
+from haive.core.persistence.vector._shelf import PAGE, spoken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,9 +6,10 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._chunks import context_of
 from haive.core.persistence.vector._keywords import has_keyword, keywords
-from haive.core.persistence.vector._shelf import PAGE, batches
+from haive.core.persistence.vector._shelf import PAGE
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.models import DERIVED, ForgetResult, Memory, MemoryKind
 

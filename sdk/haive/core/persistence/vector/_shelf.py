@@ -11,12 +11,13 @@ import numpy as np
 from haive.core.persistence._encoding import check_text
 from haive.core.persistence.embedding import HashingEmbedder
 from haive.core.persistence.errors import InvalidInputError, ModelAnswerError
+from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.filters import All, Comparison, Operator
 from haive.core.persistence.vector.models import Memory
 from haive.core.persistence.vector.records import Record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -174,10 +175,3 @@ def both(*parts: Filter | None) -> Filter | None:
     """What passes all filters that there are."""
     given = tuple(part for part in parts if part is not None)
     return All(given) if len(given) > 1 else (given[0] if given else None)
-
-
-def batches(values: Iterable[str], size: int) -> Iterator[list[str]]:
-    """The values in lists of at most ``size``."""
-    every = list(values)
-    for start in range(0, len(every), size):
-        yield every[start : start + size]

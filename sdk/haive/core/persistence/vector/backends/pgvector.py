@@ -18,6 +18,7 @@ from haive.core.persistence.errors import (
     UnsupportedOperationError,
 )
 from haive.core.persistence.postgres import PostgresStore
+from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._values import time_text, to_json_value
 from haive.core.persistence.vector.backends._pgvector_owner import (
     PlannedIndex,
@@ -163,7 +164,7 @@ class PgvectorBackend:
     async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """Records by id, in the order asked for, without those that are not there."""
         found: list[Record] = []
-        for some in _slices(ids):
+        for some in batches(ids, _ROWS):
             rows = await self._call("get_memories", {"ids": some, "vectors": vectors}, _ROW_LIST)
             found += [row.record() for row in rows]
         return found
@@ -171,7 +172,7 @@ class PgvectorBackend:
     async def tokens(self, ids: Sequence[str]) -> dict[str, bytes]:
         """Packed token vectors by id, without those that have none."""
         found: dict[str, bytes] = {}
-        for some in _slices(ids):
+        for some in batches(ids, _ROWS):
             packed = await self._call("memory_tokens", {"ids": some}, _TOKENS)
             found |= {memory: b64decode(text) for memory, text in packed.items()}
         return found
@@ -237,7 +238,7 @@ class PgvectorBackend:
     async def delete(self, ids: Sequence[str]) -> list[str]:
         """Remove records and return the ids of those that were there."""
         gone: list[str] = []
-        for some in _slices(ids):
+        for some in batches(ids, _ROWS):
             these = await self._call("delete_memories", {"ids": some}, _IDS, safe=False)
             gone += these
         return gone
@@ -413,11 +414,6 @@ def _vector(text: str | None) -> NDArray[np.float32] | None:
 
 def _quoted(table: str) -> str:
     return 'vecs."{}"'.format(table.replace('"', '""'))
-
-
-def _slices(ids: Sequence[str]) -> Iterator[list[str]]:
-    for start in range(0, len(ids), _ROWS):
-        yield list(ids[start : start + _ROWS])
 
 
 def _chunks(documents: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

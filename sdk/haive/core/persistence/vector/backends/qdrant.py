@@ -26,6 +26,7 @@ from haive.core.persistence.errors import (
     DatabaseError,
     UnavailableError,
 )
+from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.backends._extras import library, optional, setting
 from haive.core.persistence.vector.backends._fusing import (
     PAGE,
@@ -49,7 +50,7 @@ from haive.core.persistence.vector.config import IndexType
 from haive.core.persistence.vector.records import Collection, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Awaitable, Sequence
     from typing import TypeVar
 
     from numpy.typing import NDArray
@@ -146,7 +147,7 @@ class QdrantBackend(FusingBackend):
             ConflictError: An id is another tenant's.
         """
         checked = self.check(records)
-        for batch in _batches(checked):
+        for batch in batches(checked, PAGE):
             await self._put(batch)
 
     async def replace(self, records: Sequence[Record]) -> None:
@@ -174,7 +175,7 @@ class QdrantBackend(FusingBackend):
     async def delete(self, ids: Sequence[str]) -> list[str]:
         """Remove records and return the ids of those that were there."""
         there = {str(point.id) for point in await self._points(ids, ["tenant"])}
-        for batch in _batches(sorted(there)):
+        for batch in batches(sorted(there), PAGE):
             await self._call(
                 self._client.delete(
                     self.collection.name,
@@ -343,7 +344,7 @@ class QdrantBackend(FusingBackend):
         self, ids: Sequence[str], payload: list[str], *, vectors: bool = False
     ) -> list[Any]:
         found: list[Any] = []
-        for batch in _batches(sorted({each for each in ids if is_uuid(each)})):
+        for batch in batches(sorted({each for each in ids if is_uuid(each)}), PAGE):
             page, _ = await self._call(
                 self._client.scroll(
                     self.collection.name,
@@ -419,8 +420,3 @@ def _error(status: int | None) -> Exception:
     if status == 429 or (status or 500) >= 500:
         return UnavailableError(f"Qdrant cannot answer now (HTTP {status}); try again.")
     return DatabaseError(f"Qdrant refused the request (HTTP {status}).")
-
-
-def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
-    for at in range(0, len(items), PAGE):
-        yield items[at : at + PAGE]

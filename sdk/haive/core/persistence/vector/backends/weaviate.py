@@ -36,6 +36,7 @@ from haive.core.persistence.errors import (
     PersistenceError,
     UnavailableError,
 )
+from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.backends._extras import library, optional, setting
 from haive.core.persistence.vector.backends._fusing import (
     FusingBackend,
@@ -61,7 +62,7 @@ from haive.core.persistence.vector.filters import Operator
 from haive.core.persistence.vector.records import Collection, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Awaitable, Sequence
     from typing import TypeVar
 
     from numpy.typing import NDArray
@@ -202,7 +203,7 @@ class WeaviateBackend(FusingBackend):
     async def delete(self, ids: Sequence[str]) -> list[str]:
         """Remove records and return the ids of those that were there."""
         there = set(await self._fetch(ids, vectors=False))
-        for batch in _batches(there):
+        for batch in batches(sorted(there), _AT_ONCE):
             where = self._property("key").contains_any(batch)
             await self._call(self._objects.data.delete_many(where=where))
         return [each for each in dict.fromkeys(ids) if each in there]
@@ -346,7 +347,7 @@ class WeaviateBackend(FusingBackend):
     async def _fetch(self, ids: Sequence[str], *, vectors: bool) -> dict[str, Any]:
         _ = self.collection
         found: dict[str, Any] = {}
-        for batch in _batches({each for each in ids if is_uuid(each)}):
+        for batch in batches(sorted({each for each in ids if is_uuid(each)}), _AT_ONCE):
             page = await self._call(
                 self._objects.query.fetch_objects(
                     filters=self._property("key").contains_any(batch),
@@ -449,11 +450,6 @@ def _from_description(name: str, text: str | None) -> Collection:
 def _order(text: str) -> int:
     """The first 48 bits of an id, in a UUIDv7 milliseconds: a float holds them."""
     return UUID(text).int >> 80
-
-
-def _batches(ids: Iterable[str]) -> list[list[str]]:
-    every = sorted(ids)
-    return [every[at : at + _AT_ONCE] for at in range(0, len(every), _AT_ONCE)]
 
 
 def _error(status: int) -> Exception:
