@@ -1,7 +1,7 @@
 """Vectors of texts: without a model, from one on this machine, or from an API."""
 
 from haive.core.persistence.embedding.calibration import Calibration
-from haive.core.persistence.embedding.embedder import Embedder
+from haive.core.persistence.embedding.embedder import Embedder, QueryEmbedder
 from haive.core.persistence.embedding.hashing import HashingEmbedder
 from haive.core.persistence.embedding.minilm import MiniLMEmbedder
 from haive.core.persistence.embedding.openai import OpenAIEmbedder
@@ -13,5 +13,6 @@ __all__ = [
     "HashingEmbedder",
     "MiniLMEmbedder",
     "OpenAIEmbedder",
+    "QueryEmbedder",
     "calibrate",
 ]

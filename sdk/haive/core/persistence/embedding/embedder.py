@@ -44,3 +44,15 @@ class Embedder(Protocol):
         Raises:
             ModelError: It could not be measured.
         """
+
+
+@runtime_checkable
+class QueryEmbedder(Embedder, Protocol):
+    """An embedder whose model reads a question otherwise than a text that may answer it."""
+
+    async def embed_query(self, text: str) -> NDArray[np.float32]:
+        """The vector of a question: shape (dimensions,), of length 1.
+
+        Raises:
+            ModelError: There is none.
+        """

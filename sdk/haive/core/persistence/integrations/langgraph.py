@@ -7,17 +7,14 @@ import random
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from haive.core.persistence.checkpointer._codec import is_stored_by_name
 from haive.core.persistence.checkpointer.config import CheckpointConfig
-from haive.core.persistence.config import PersistenceConfig
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
+from haive.core.persistence.integrations._connecting import opened
 from haive.core.persistence.integrations._graphs import Graphs, Listing
-from haive.core.persistence.postgres import PostgresStore
-from haive.core.persistence.supabase import SupabaseStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
@@ -86,7 +83,7 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
         """
         with loop_in_thread() as loop:
             bridge = Bridge(loop)
-            store = bridge.wait("from_store", _opened(url, settings))
+            store = bridge.wait("from_store", opened(url, settings))
             try:
                 yield cls(Graphs(store, config or CheckpointConfig()), bridge)
             finally:
@@ -291,21 +288,6 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
     def _listed(self, listing: Listing) -> Iterator[CheckpointTuple]:
         while not listing.done:
             yield from self._bridge.wait("alist", listing.page())
-
-
-async def _opened(url: str, settings: Mapping[str, Any]) -> Store:
-    """An open store at an address."""
-    store: PostgresStore | SupabaseStore
-    if urlsplit(url).scheme in {"http", "https"}:
-        store = SupabaseStore(url, **settings)
-    else:
-        store = PostgresStore(PersistenceConfig(connection_string=url, **settings))
-    try:
-        await store.initialize(create_schema=False, run_migrations=False)
-    except BaseException:
-        await store.aclose()
-        raise
-    return store
 
 
 def _loaded_class(module: str, name: str, *_: str) -> type | None:

@@ -45,7 +45,7 @@ async def add_notes(
         ConflictError: It is superseded already, or the id is taken by another text.
         ModelError: There are no vectors; nothing was stored.
     """
-    made = [_memory(checked_text(text), note, shelf.clock()) for text in texts]
+    made = [noted(checked_text(text), note, shelf.clock()) for text in texts]
     if note.id is not None and (there := (await shelf.get([made[0].id])).get(made[0].id)):
         if there.text != made[0].text:
             raise ConflictError("The id is taken by another memory.")
@@ -71,7 +71,8 @@ def _ended(older: Memory, by: Memory) -> Memory:
     return replace(older, valid_to=by.valid_from, superseded_by=by.id)
 
 
-def _memory(text: str, note: Note, now: datetime) -> Memory:
+def noted(text: str, note: Note, now: datetime) -> Memory:
+    """The memory that a note is."""
     fields, rest = split(note.metadata)
     given = {name: value for name, value in fields.items() if value is not None}
     given.setdefault("importance", importance_of(text))

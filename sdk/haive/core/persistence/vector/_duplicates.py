@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from haive.core.persistence.vector._shelf import Shelf
 
-_NEAREST = RetrievalWeights(
+NEAREST = RetrievalWeights(
     words=0.0, context=0.0, vector=1.0, neighbours=0.0, speaker=0.0, recency=0.0, importance=0.0
 )
 _WORDS = RetrievalWeights(
@@ -40,7 +40,7 @@ async def duplicate_of(memory: Memory, shelf: Shelf, threshold: float) -> Memory
             vector=None if vectors is None else vectors[0],
             limit=_LOOKED_AT,
             filter=both(equals(user_id=memory.user_id), equals(kind=memory.kind.value)),
-            weights=_WORDS if vectors is None else _NEAREST,
+            weights=_WORDS if vectors is None else NEAREST,
             now=shelf.clock(),
         )
     )

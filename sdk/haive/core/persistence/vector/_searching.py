@@ -56,10 +56,9 @@ async def search(asked: Asked, shelf: Shelf) -> list[MemoryHit]:
         raise InvalidInputError("top_k is a number.")
     if not 1 <= asked.top_k <= MAX_TOP_K:
         raise InvalidInputError(f"top_k is from 1 to {MAX_TOP_K:,}.")
-    vectors = await shelf.vectors([asked.query])
     query = Query(
         text=asked.query,
-        vector=None if vectors is None else vectors[0],
+        vector=await shelf.query_vector(asked.query),
         limit=max(asked.top_k, _RERANKED) if asked.rerank else asked.top_k,
         filter=asked.where,
         weights=shelf.config.weights,
@@ -69,7 +68,7 @@ async def search(asked: Asked, shelf: Shelf) -> list[MemoryHit]:
         recall=shelf.config.recall,
         parts=asked.explain or asked.rerank,
     )
-    hits = await _unexpired(query, shelf)
+    hits = await unexpired(query, shelf)
     found = [
         MemoryHit(
             memory=Memory.from_metadata(hit.record.id, hit.record.metadata),
@@ -84,7 +83,7 @@ async def search(asked: Asked, shelf: Shelf) -> list[MemoryHit]:
     return found if asked.explain else [replace(hit, parts={}) for hit in found]
 
 
-async def _unexpired(query: Query, shelf: Shelf) -> list[Hit]:
+async def unexpired(query: Query, shelf: Shelf) -> list[Hit]:
     """The hits that have not expired.
 
     Few memories ever expire, and a filter has its price: it is added only where one came up.

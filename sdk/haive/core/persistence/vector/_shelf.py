@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haive.core.persistence._encoding import check_text
-from haive.core.persistence.embedding import HashingEmbedder
+from haive.core.persistence.embedding import HashingEmbedder, QueryEmbedder
 from haive.core.persistence.errors import InvalidInputError, ModelAnswerError
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.filters import All, Comparison, Operator
@@ -99,14 +99,29 @@ class Shelf:
         """
         if self.embedder is None:
             return None
-        vectors = np.asarray(await self.embedder.embed(texts), dtype=np.float32)
-        wanted = (len(texts), self.collection.dimensions)
+        return self._checked(await self.embedder.embed(texts), self.embedder, len(texts))
+
+    async def query_vector(self, query: str) -> NDArray[np.float32] | None:
+        """The vector of what is looked for, None in a collection without.
+
+        Raises:
+            ModelError: There is none, or it is not what it should be.
+        """
+        if isinstance(self.embedder, QueryEmbedder):
+            vector = await self.embedder.embed_query(query)
+            return self._checked(np.atleast_2d(vector), self.embedder, 1).reshape(-1)
+        vectors = await self.vectors([query])
+        return None if vectors is None else vectors[0]
+
+    def _checked(self, made: NDArray[np.float32], by: Embedder, count: int) -> NDArray[np.float32]:
+        vectors = np.asarray(made, dtype=np.float32)
+        wanted = (count, self.collection.dimensions)
         if vectors.shape != wanted:
             raise ModelAnswerError(
-                f"{self.embedder.name} gave vectors of the shape {vectors.shape} and not {wanted}."
+                f"{by.name} gave vectors of the shape {vectors.shape} and not {wanted}."
             )
         if not np.isfinite(vectors).all():
-            raise ModelAnswerError(f"{self.embedder.name} gave a vector with NaN or an infinity.")
+            raise ModelAnswerError(f"{by.name} gave a vector with NaN or an infinity.")
         return vectors
 
     async def get(self, ids: Iterable[str]) -> dict[str, Memory]:

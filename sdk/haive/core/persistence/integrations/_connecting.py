@@ -1,0 +1,30 @@
+"""Stores that an adapter opens by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from haive.core.persistence.config import PersistenceConfig
+from haive.core.persistence.postgres import PostgresStore
+from haive.core.persistence.supabase import SupabaseStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from haive.core.persistence.store import Store
+
+
+async def opened(url: str, settings: Mapping[str, Any]) -> Store:
+    """An open store at an address: ``postgresql://…``, or ``https://…`` of a Supabase project."""
+    store: PostgresStore | SupabaseStore
+    if urlsplit(url).scheme in {"http", "https"}:
+        store = SupabaseStore(url, **settings)
+    else:
+        store = PostgresStore(PersistenceConfig(connection_string=url, **settings))
+    try:
+        await store.initialize(create_schema=False, run_migrations=False)
+    except BaseException:
+        await store.aclose()
+        raise
+    return store

@@ -1,0 +1,11 @@
+"""LangChain's vector store and chat history; needs ``haive-persistence[langchain]``."""
+
+from haive.core.persistence.integrations._embeddings import HaiveEmbeddings, LangChainEmbedder
+from haive.core.persistence.integrations._vector_store import HaiveRetriever, HaiveVectorStore
+
+__all__ = [
+    "HaiveEmbeddings",
+    "HaiveRetriever",
+    "HaiveVectorStore",
+    "LangChainEmbedder",
+]
