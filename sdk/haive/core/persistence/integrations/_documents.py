@@ -8,8 +8,9 @@ from uuid import UUID
 
 from langchain_core.documents import Document
 
-from haive.core.persistence._encoding import check_text, new_id
+from haive.core.persistence._encoding import new_id
 from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.integrations._checking import checked_name, listed
 from haive.core.persistence.vector._adding import Note, noted
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._shelf import checked_text
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 # What the adapter keeps in the metadata of a document's memory: its id, and what is named as ours.
 _OWN = "langchain"
 _RESERVED = frozenset({*FIELDS, _OWN})
-_LONGEST_ID = 1_000
 # What a document tells of a memory that was no document.
 _TOLD = ("kind", "user_id", "conversation_id", "seq", "speaker", "role", "timestamp")
 
@@ -108,10 +108,12 @@ def keys_of(ids: Iterable[str | None] | None, count: int) -> list[str]:
     """
     if ids is None:
         return [str(new_id()) for _ in range(count)]
-    given = _listed(ids)
+    given = listed(ids, "ids")
     if len(given) != count:
         raise InvalidInputError(f"There are {len(given)} ids for {count} texts.")
-    return [str(new_id()) if key is None else checked_key(key) for key in given]
+    return [
+        str(new_id()) if key is None else checked_name(key, "The id of a document") for key in given
+    ]
 
 
 def asked_keys(ids: Sequence[str]) -> list[str]:
@@ -120,20 +122,9 @@ def asked_keys(ids: Sequence[str]) -> list[str]:
     Raises:
         InvalidInputError: One is no text, or they are one text and no list.
     """
-    return list(dict.fromkeys(checked_key(key) for key in _listed(ids)))
-
-
-def checked_key(key: object) -> str:
-    """The id of a document.
-
-    Raises:
-        InvalidInputError: It is no text of 1 to 1,000 characters.
-    """
-    if not isinstance(key, str) or not key:
-        raise InvalidInputError("The id of a document is a text.")
-    if len(key) > _LONGEST_ID:
-        raise InvalidInputError(f"The id of a document has up to {_LONGEST_ID:,} characters.")
-    return check_text(key, "The id of a document", 4 * _LONGEST_ID)
+    return list(
+        dict.fromkeys(checked_name(key, "The id of a document") for key in listed(ids, "ids"))
+    )
 
 
 def is_memory_id(key: str) -> bool:
@@ -147,9 +138,3 @@ def is_memory_id(key: str) -> bool:
 def derived_from(key: str, tenant: str, whose: str | None) -> str:
     """The memory's id for any other id: always the same, and another for each tenant and user."""
     return derived_id(EPOCH, "document", json.dumps([tenant, whose, key]))
-
-
-def _listed(ids: object) -> list[Any]:
-    if isinstance(ids, str) or not hasattr(ids, "__iter__"):
-        raise InvalidInputError("ids is a list of texts.")
-    return list(ids)

@@ -9,6 +9,7 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
+from haive.core.persistence.integrations._checking import no_more
 from haive.core.persistence.integrations._connecting import opened
 from haive.core.persistence.integrations._embeddings import HaiveEmbeddings, LangChainEmbedder
 from haive.core.persistence.integrations._vectors import Vectors
@@ -288,7 +289,7 @@ class HaiveVectorStore(VectorStore):
             InvalidInputError: Something cannot be stored; then nothing is.
             ModelError: There are no vectors; nothing was stored.
         """
-        _no_more(kwargs)
+        no_more(kwargs)
         return await self._bridge.run(self._vectors.add(texts, metadatas, ids))
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -318,7 +319,7 @@ class HaiveVectorStore(VectorStore):
         Raises:
             InvalidInputError: Neither is given, or both, or a filter that all documents pass.
         """
-        _no_more(kwargs)
+        no_more(kwargs)
         return await self._bridge.run(self._vectors.delete(ids, filter))
 
     async def asearch(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
@@ -395,7 +396,7 @@ class HaiveVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
         """The nearest by their vectors alone, with their cosines; below 0 it is 0."""
-        _no_more(kwargs)
+        no_more(kwargs)
         return await self._bridge.run(self._vectors.near(query, k, filter))
 
     async def asimilarity_search_by_vector(
@@ -418,7 +419,7 @@ class HaiveVectorStore(VectorStore):
             InvalidInputError: The vector is none of this collection's.
             UnsupportedOperationError: The collection has no vectors.
         """
-        _no_more(kwargs)
+        no_more(kwargs)
         found = await self._bridge.run(self._vectors.near(embedding, k, filter))
         return [document for document, _ in found]
 
@@ -483,7 +484,7 @@ class HaiveVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[str]:
         """See `aadd_texts`."""
-        _no_more(kwargs)
+        no_more(kwargs)
         return self._bridge.wait("aadd_texts", self._vectors.add(texts, metadatas, ids))
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -498,7 +499,7 @@ class HaiveVectorStore(VectorStore):
         **kwargs: Any,
     ) -> bool:
         """See `adelete`."""
-        _no_more(kwargs)
+        no_more(kwargs)
         return self._bridge.wait("adelete", self._vectors.delete(ids, filter))
 
     def search(self, query: str, search_type: str, **kwargs: Any) -> list[Document]:
@@ -545,7 +546,7 @@ class HaiveVectorStore(VectorStore):
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - LangChain's name
         **kwargs: Any,
     ) -> list[tuple[Document, float]]:
-        _no_more(kwargs)
+        no_more(kwargs)
         return self._bridge.wait(
             "asimilarity_search_with_relevance_scores", self._vectors.near(query, k, filter)
         )
@@ -559,7 +560,7 @@ class HaiveVectorStore(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """See `asimilarity_search_by_vector`."""
-        _no_more(kwargs)
+        no_more(kwargs)
         found = self._bridge.wait(
             "asimilarity_search_by_vector", self._vectors.near(embedding, k, filter)
         )
@@ -605,16 +606,6 @@ class HaiveVectorStore(VectorStore):
                 options=kwargs,
             ),
         )
-
-
-def _no_more(given: Mapping[str, Any]) -> None:
-    """Refuse what would do nothing.
-
-    Raises:
-        InvalidInputError: There is such an argument.
-    """
-    if given:
-        raise InvalidInputError(f"This takes no {', '.join(sorted(given))}.")
 
 
 def _checked_search(search_type: object) -> str:

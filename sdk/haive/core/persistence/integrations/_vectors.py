@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
 from haive.core.persistence.errors import InvalidInputError, UnsupportedOperationError
+from haive.core.persistence.integrations._checking import checked_user, listed
 from haive.core.persistence.integrations._documents import (
     asked_keys,
     derived_from,
@@ -98,9 +99,8 @@ class Vectors:
         ids: Iterable[str | None] | None,
     ) -> list[str]:
         """Write documents, each in the place of the one of the same id."""
-        if isinstance(texts, str):
-            raise InvalidInputError("texts is a list of texts.")
-        contents = list(texts)
+        contents = listed(texts, "texts")
+        metadatas = None if metadatas is None else listed(metadatas, "metadatas")
         if metadatas and len(metadatas) != len(contents):
             raise InvalidInputError(
                 f"There are {len(metadatas)} metadatas for {len(contents)} texts."
@@ -320,17 +320,6 @@ class Vectors:
     async def _stored(self, ids: Sequence[str], shelf: Shelf) -> dict[str, NDArray[np.float32]]:
         records = await shelf.backend.get(ids, vectors=True) if ids else []
         return {record.id: record.vector for record in records if record.vector is not None}
-
-
-def checked_user(value: object) -> str | None:
-    """A user's id, or None.
-
-    Raises:
-        InvalidInputError: It is no text, or an empty one.
-    """
-    if value is not None and not (isinstance(value, str) and value):
-        raise InvalidInputError("user_id is a text.")
-    return value
 
 
 def _checked_count(value: object, name: str) -> int:
