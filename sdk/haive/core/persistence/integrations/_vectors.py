@@ -209,10 +209,10 @@ class Vectors:
     async def near(
         self, query: str | Sequence[float], k: int, filters: Mapping[str, Any] | None
     ) -> Scored:
-        """The documents with the nearest vectors, with their cosines, nearest first."""
+        """The documents with the nearest vectors, with cosines from 0 to 1, nearest first."""
         _, shelf = await self._opened()
         found = await self._nearest(await self._vector(query, shelf), k, filters, shelf)
-        return [(document_of(memory), cosine) for memory, _, cosine in found]
+        return [(document_of(memory), min(max(cosine, 0.0), 1.0)) for memory, _, cosine in found]
 
     async def varied(
         self,
@@ -310,7 +310,7 @@ class Vectors:
             (
                 Memory.from_metadata(hit.record.id, hit.record.metadata),
                 stored[hit.record.id],
-                min(max(float(stored[hit.record.id] @ vector), 0.0), 1.0),
+                float(stored[hit.record.id] @ vector),
             )
             for hit in hits
             if hit.record.id in stored
