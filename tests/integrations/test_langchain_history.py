@@ -29,9 +29,10 @@ from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableFieldSpec
 from langchain_core.runnables.history import RunnableWithMessageHistory
 
-from haive.core.persistence import PersistenceConfig, PostgresStore, Store
+from haive.core.persistence import PersistenceConfig, PostgresStore, Store, SupabaseStore
 from haive.core.persistence._rows import row_of
 from haive.core.persistence.errors import (
+    AccessDeniedError,
     ContentTooLargeError,
     InvalidInputError,
     NotFoundError,
@@ -323,6 +324,35 @@ async def test_the_same_session_of_another_tenant_is_another_one(
             await by_id.aget_messages()
         await theirs.aclear()
     assert await history.aget_messages() == [HumanMessage("mine")]
+
+
+async def test_signed_in_users_have_histories_of_their_own(
+    store: Store, stack: LocalStack, tenant: str
+) -> None:
+    said = {}
+    for user in (f"anna-{tenant}", f"ben-{tenant}"):
+        await store.set_member(user, "member")
+        token = stack.mint_user_token(user)
+        async with SupabaseStore(
+            stack.url, stack.publishable_key, access_token=token, tenant=tenant
+        ) as own:
+            history = HaiveChatMessageHistory.from_store(own, "s", user_id=user)
+            await history.aadd_messages([HumanMessage(user)])
+            assert await history.aget_messages() == [HumanMessage(user)]
+            for other in said.values():
+                theirs = HaiveChatMessageHistory.from_store(own, conversation_id=other)
+                with pytest.raises(NotFoundError):
+                    await theirs.aget_messages()
+                with pytest.raises(NotFoundError):
+                    await theirs.aadd_messages([HumanMessage("me too")])
+            # Under another's name there is nothing to be read, and nothing is written.
+            pretended = HaiveChatMessageHistory.from_store(own, "s", user_id="carl")
+            with pytest.raises(AccessDeniedError):
+                await pretended.aadd_messages([HumanMessage("I am Carl.")])
+            said[user] = await history.aconversation_id()
+    for user in said:
+        service = HaiveChatMessageHistory.from_store(store, "s", user_id=user)
+        assert await service.aget_messages() == [HumanMessage(user)]
 
 
 async def test_a_session_goes_on_after_it_was_cleared(history: HaiveChatMessageHistory) -> None:

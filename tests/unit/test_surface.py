@@ -27,6 +27,7 @@ from haive.core.persistence import (
     store,
     supabase,
 )
+from haive.core.persistence.integrations import langchain
 
 
 def test_the_public_names() -> None:
@@ -72,12 +73,25 @@ def test_the_public_names_of_privacy() -> None:
 def test_the_public_names_of_embedding_and_language() -> None:
     assert embedding.__all__ == [
         "Calibration", "Embedder", "HashingEmbedder", "MiniLMEmbedder", "OpenAIEmbedder",
-        "calibrate",
+        "QueryEmbedder", "calibrate",
     ]  # fmt: skip
     assert language.__all__ == ["ChatModel", "Extract", "OpenAIChat", "extract"]
     for module in (embedding, language):
         for name in module.__all__:
             assert inspect.getdoc(getattr(module, name)), name
+
+
+def test_the_public_names_for_langchain() -> None:
+    assert langchain.__all__ == [
+        "HaiveChatHistories", "HaiveChatMessageHistory", "HaiveEmbeddings", "HaiveRetriever",
+        "HaiveVectorStore", "LangChainEmbedder",
+    ]  # fmt: skip
+    for name in langchain.__all__:
+        cls = getattr(langchain, name)
+        assert inspect.getdoc(cls), name
+        for each, member in vars(cls).items():
+            if not each.startswith(("_", "model_")) and callable(member):
+                assert member.__doc__, each
 
 
 def test_a_model_is_imported_where_it_is_used() -> None:

@@ -6,8 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
-from haive.core.persistence.vector import VectorMemory
+from haive.core.persistence.embedding import HashingEmbedder
+from haive.core.persistence.errors import (
+    ConflictError,
+    InvalidInputError,
+    ModelAnswerError,
+    NotFoundError,
+)
+from haive.core.persistence.vector import RetrievalWeights, VectorMemory
 
 
 async def texts(memory: VectorMemory, query: str, **how: object) -> list[str]:
@@ -124,3 +130,23 @@ async def test_a_search_out_of_bounds_is_refused(memory: VectorMemory, wrong) ->
         await memory.search("  ")
     with pytest.raises(InvalidInputError, match=r"\$near"):
         await memory.search("tea", filters={"importance": {"$near": 1}})
+
+
+class Turning(HashingEmbedder):
+    """Reads a question as the opposite of what it says."""
+
+    width = 256
+
+    async def embed_query(self, text: str):
+        return -(await self.embed([text]))[0][: self.width]
+
+
+async def test_an_embedder_that_reads_questions_otherwise_is_asked_to(make) -> None:
+    only = RetrievalWeights(words=0, context=0, vector=1, speaker=0, neighbours=0)
+    embedder = Turning(256)
+    memory = make(embedder=embedder, weights=only)
+    await memory.add_many(["Anna likes green tea.", "Bo drives a red car."])
+    assert (await texts(memory, "green tea", top_k=2))[-1] == "Anna likes green tea."
+    embedder.width = 255
+    with pytest.raises(ModelAnswerError, match="255"):
+        await memory.search("green tea")
