@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_core.indexing import InMemoryRecordManager, aindex
 from qdrant_client import AsyncQdrantClient
 
 from haive.core.persistence import PersistenceConfig, PostgresStore, Store
@@ -431,7 +432,8 @@ async def test_wrong_questions_are_refused(make: Make) -> None:
         vectors.adelete(["1"], soft=True),
         vectors.aget_by_ids("1"),
         vectors.aget_by_ids([7]),
-        vectors.aadd_texts(["b"], batch_size=3),
+        vectors.aadd_texts(["b"], refresh=True),
+        vectors.aadd_texts(["b"], batch_size=0),
     ]
     for question in wrong:
         with pytest.raises(InvalidInputError):
@@ -547,6 +549,52 @@ async def test_waiting_on_the_loop_of_the_store_is_refused(make: Make) -> None:
     assert "asimilarity_search" in str(caught.value.hint)
     await asyncio.to_thread(vectors.add_texts, TEXTS)
     assert texts_of(await vectors.asimilarity_search("Rhine", k=1)) == [TEXTS[2]]
+
+
+async def test_langchains_indexing_keeps_the_collection_like_its_source(make: Make) -> None:
+    vectors = make(Words())
+    record = InMemoryRecordManager(namespace="manuals")
+    await record.acreate_schema()
+    source = [Document(page_content=text, metadata={"source": "m"}) for text in TEXTS]
+
+    async def indexed(documents: list[Document]) -> dict[str, int]:
+        return dict(
+            await aindex(
+                documents,
+                record,
+                vectors,
+                batch_size=3,
+                cleanup="full",
+                source_id_key="source",
+                key_encoder="sha256",
+            )
+        )
+
+    assert (await indexed(source))["num_added"] == 4
+    assert (await indexed(source))["num_skipped"] == 4
+    changed = await indexed(source[:2])
+    assert (changed["num_deleted"], changed["num_skipped"]) == (2, 2)
+    assert sorted(texts_of(await vectors.asimilarity_search("coffee", k=9))) == sorted(TEXTS[:2])
+
+
+async def test_texts_are_embedded_by_batches(make: Make) -> None:
+    model = Words()
+    vectors = make(model)
+    ids = await vectors.aadd_texts(TEXTS, batch_size=3)
+    assert model.asked["documents"] == 2
+    assert texts_of(await vectors.aget_by_ids(ids)) == TEXTS
+
+
+async def test_a_model_has_the_name_that_its_vectors_are_known_by() -> None:
+    class Cached(Words):
+        underlying_embeddings = Words(model="behind")
+
+    assert (await LangChainEmbedder.of(Words())).name == "Words:words-64"
+    assert (await LangChainEmbedder.of(Cached())).name == "Words:behind-64"
+    assert (await LangChainEmbedder.of(Words(), name="ours-1")).name == "ours-1"
+    long = (await LangChainEmbedder.of(Words(model="x" * 500))).name
+    assert len(long) <= 200
+    assert long.endswith("-64")
 
 
 async def test_texts_make_a_vector_store(make: Make, store: Store, tenant: str) -> None:

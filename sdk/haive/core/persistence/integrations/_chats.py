@@ -63,13 +63,13 @@ class Chats:
     def __init__(self, store: Store, agent_id: str) -> None:
         self._store = store
         self._agent_id = agent_id
-        self._tenant: str | None = None
+        self._tenant = store._transport.tenant
 
     async def conversation_of(self, chat: Chat) -> UUID:
         """The id of the conversation: always the same for one tenant, user and session."""
         if chat.conversation_id is not None:
             return chat.conversation_id
-        if self._tenant is None:
+        if self._tenant is None:  # it is the caller's only one, and the database knows which
             found = await self._store._transport.call("current_tenant", {}, _TENANT, safe=True)
             self._tenant = found.tenant
         name = json.dumps([self._tenant, chat.user_id, chat.session_id])

@@ -33,27 +33,28 @@ class LangChainEmbedder:
     Args:
         embeddings: What makes the vectors.
         dimensions: Numbers in a vector.
+        name: What a collection records of it; the class and the model it names if not given.
     """
 
-    def __init__(self, embeddings: Embeddings, dimensions: int) -> None:
+    def __init__(self, embeddings: Embeddings, dimensions: int, *, name: str | None = None) -> None:
         self.embeddings = embeddings
         self._dimensions = dimensions
-        self._name = name_of(embeddings)
+        self._name = name or f"{name_of(embeddings)}-{dimensions}"
 
     @classmethod
-    async def of(cls, embeddings: Embeddings) -> LangChainEmbedder:
+    async def of(cls, embeddings: Embeddings, *, name: str | None = None) -> LangChainEmbedder:
         """One whose width was measured, by a vector that is made for it.
 
         Raises:
             ModelError: It makes none.
         """
         probe = _rows([await _made(embeddings.aembed_query(_PROBE), embeddings)], embeddings)
-        return cls(embeddings, probe.shape[1])
+        return cls(embeddings, probe.shape[1], name=name)
 
     @property
     def name(self) -> str:
-        """The class and the model it names, ``OpenAIEmbeddings:text-embedding-3-small-1536``."""
-        return f"{self._name}-{self._dimensions}"
+        """What made a vector: ``OpenAIEmbeddings:text-embedding-3-small-1536``."""
+        return self._name
 
     @property
     def dimensions(self) -> int:
@@ -122,7 +123,13 @@ class HaiveEmbeddings(Embeddings):
 
 
 def name_of(embeddings: Embeddings) -> str:
-    """What makes the vectors, by its class and the model that it names."""
+    """What makes the vectors, by its class and the model that it names.
+
+    What only keeps the vectors of another one (``CacheBackedEmbeddings``) has that one's name.
+    """
+    behind = getattr(embeddings, "underlying_embeddings", None)
+    if isinstance(behind, Embeddings):
+        return name_of(behind)
     given = (getattr(embeddings, attribute, None) for attribute in _MODEL)
     model = next((name for name in given if isinstance(name, str) and name), None)
     own = type(embeddings).__name__

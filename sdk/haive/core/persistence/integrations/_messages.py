@@ -98,19 +98,14 @@ def restored(message: Message) -> list[BaseMessage]:
     One that LangChain did not write may be several: each result of a tool is a message there.
     """
     own = message.metadata.get(_OWN)
-    if not isinstance(own, dict) or own.get("type") not in {"chat", *_ROLES}:
-        return _of_another(message)
-    left = own.get("data")
-    data: dict[str, Any] = dict(left) if isinstance(left, dict) else {}
-    if "name" in message.metadata:
-        data["name"] = message.metadata["name"]
-    if isinstance(message.content, str):
-        data["content"] = message.content
-    else:
-        _take_parts(message.content, data, own)
-    if message.token_usage is not None or "usage" in own:
-        data["usage_metadata"] = _counted(message.token_usage) | own.get("usage", {})
-    return messages_from_dict([{"type": own["type"], "data": data}])
+    if isinstance(own, dict) and own.get("type") in ("chat", *_ROLES):
+        try:
+            return messages_from_dict([{"type": own["type"], "data": _data(message, own)}])
+        except (ValidationError, KeyError, TypeError, AttributeError):
+            # Others than this package write to conversations: one message that is not what it
+            # says must not make all unreadable.
+            return _of_another(message)
+    return _of_another(message)
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -218,6 +213,20 @@ def _left(message: BaseMessage) -> dict[str, Any]:
 # -- reading -------------------------------------------------------------------------------------
 
 
+def _data(message: Message, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of LangChain's message that a stored one was."""
+    data: dict[str, Any] = dict(own.get("data", {}))
+    if "name" in message.metadata:
+        data["name"] = message.metadata["name"]
+    if isinstance(message.content, str):
+        data["content"] = message.content
+    else:
+        _take_parts(message.content, data, own)
+    if message.token_usage is not None or "usage" in own:
+        data["usage_metadata"] = _counted(message.token_usage) | own.get("usage", {})
+    return data
+
+
 def _take_parts(parts: Sequence[ContentPart], data: dict[str, Any], own: Mapping[str, Any]) -> None:
     """Put the parts of a content where LangChain has them."""
     blocks: list[Any] = []
@@ -250,7 +259,8 @@ def _block(part: TextPart | ImagePart) -> Any:
     """The block that a part was, or is now."""
     extra = part.model_extra or {}
     if isinstance(part, TextPart):
-        return extra[_OWN] if _OWN in extra else part.model_dump()
+        whole = extra.get(_OWN)
+        return whole if isinstance(whole, str | dict) else part.model_dump()
     kept = extra.get(_OWN)
     if isinstance(kept, dict) and isinstance(kept.get("image_url"), dict):
         return {"type": "image_url", **kept, "image_url": {**kept["image_url"], "url": part.url}}

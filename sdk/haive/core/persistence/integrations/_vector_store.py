@@ -271,18 +271,20 @@ class HaiveVectorStore(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[str]:
         """Write documents, replacing those of the same id, and return their ids; one round trip.
 
-        Up to 1,000 of them, of up to 8 MiB, are written all or none. It is one round trip more
-        where the vector store is for a user and UUIDs are given as ids. What a consolidation made
-        of a document that is replaced stays as it is until the next one.
+        Up to 1,000 of them, of up to 8 MiB, are written all or none, and more by as many. It is one
+        round trip more where the vector store is for a user and UUIDs are given as ids. What a
+        consolidation made of a document that is replaced stays as it is until the next one.
 
         Args:
             texts: Their contents, of up to 256 KiB each.
             metadatas: One for each text: any JSON.
             ids: One for each text, of any kind; where it is None, one is made.
+            batch_size: How many are embedded and written at once, where not all are.
             kwargs: There are no others.
 
         Raises:
@@ -290,7 +292,7 @@ class HaiveVectorStore(VectorStore):
             ModelError: There are no vectors; nothing was stored.
         """
         no_more(kwargs)
-        return await self._bridge.run(self._vectors.add(texts, metadatas, ids))
+        return await self._bridge.run(self._vectors.add(texts, metadatas, ids, batch_size))
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Documents by id, in the order asked for, without those that are not there.
@@ -481,11 +483,12 @@ class HaiveVectorStore(VectorStore):
         metadatas: list[dict[str, Any]] | None = None,
         *,
         ids: list[str] | None = None,
+        batch_size: int | None = None,
         **kwargs: Any,
     ) -> list[str]:
         """See `aadd_texts`."""
         no_more(kwargs)
-        return self._bridge.wait("aadd_texts", self._vectors.add(texts, metadatas, ids))
+        return self._bridge.wait("aadd_texts", self._vectors.add(texts, metadatas, ids, batch_size))
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """See `aget_by_ids`."""

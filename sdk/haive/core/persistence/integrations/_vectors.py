@@ -22,6 +22,7 @@ from haive.core.persistence.integrations._documents import (
 )
 from haive.core.persistence.integrations._embeddings import LangChainEmbedder
 from haive.core.persistence.vector import MemoryConfig, VectorMemory
+from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._duplicates import NEAREST
 from haive.core.persistence.vector._searching import MAX_TOP_K, unexpired
 from haive.core.persistence.vector.filters import parse
@@ -97,8 +98,11 @@ class Vectors:
         texts: Iterable[str],
         metadatas: Sequence[Mapping[str, Any]] | None,
         ids: Iterable[str | None] | None,
+        batch_size: int | None = None,
     ) -> list[str]:
         """Write documents, each in the place of the one of the same id."""
+        if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+            raise InvalidInputError("batch_size is a number from 1 on.")
         contents = listed(texts, "texts")
         metadatas = None if metadatas is None else listed(metadatas, "metadatas")
         if metadatas and len(metadatas) != len(contents):
@@ -115,7 +119,8 @@ class Vectors:
             memories[place] = memory_of(
                 text, metadata, key=key, memory_id=place, whose=self._whose, now=now
             )
-        await shelf.write(list(memories.values()))
+        for batch in batches(memories.values(), batch_size or len(memories) or 1):
+            await shelf.write(batch)
         return keys
 
     async def _places(self, keys: Sequence[str], shelf: Shelf) -> dict[str, str]:
