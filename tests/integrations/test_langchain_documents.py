@@ -211,6 +211,7 @@ async def test_users_have_documents_of_their_own(make: Make) -> None:
         assert texts_of(await vectors.aget_by_ids(["1", UUID_ID])) == [f"coffee of {whose}", whose]
         found = await vectors.asimilarity_search("coffee")
         assert texts_of(found) == [f"coffee of {whose}", whose]
+        assert len(await vectors.asimilarity_search("coffee", filter={})) == 2
         other = {"$or": [{"user_id": "anna"}, {"user_id": "ben"}]}
         assert len(await vectors.asimilarity_search("coffee", filter=other)) == 2
     assert len(await every.asimilarity_search("coffee")) == 4
@@ -438,9 +439,10 @@ async def test_wrong_questions_are_refused(make: Make) -> None:
     for question in wrong:
         with pytest.raises(InvalidInputError):
             await question
-    for filters in ({"n": {"$near": 1}}, "n", lambda _: True):
-        with pytest.raises(InvalidFilterError):
-            await vectors.asimilarity_search("a", filter=filters)
+    for filters in ({"n": {"$near": 1}}, "n", "", lambda _: True):
+        for each in (vectors, make(Words(), user_id="anna")):
+            with pytest.raises(InvalidFilterError):
+                await each.asimilarity_search("a", filter=filters)
     for whose in ("", 7):
         with pytest.raises(InvalidInputError):
             make(user_id=whose)
@@ -485,8 +487,18 @@ async def test_another_model_is_refused(make: Make) -> None:
     for other in (Words(32), Words(model="other"), None):
         with pytest.raises(CollectionMismatchError):
             await make(other).aadd_texts(["b"])
-    with pytest.raises(ConfigurationError):
-        await make(Words(), embedding_strategy="local").aadd_texts(["b"])
+    for twice in (
+        {"embedding_strategy": "local"},
+        {"embedding_model": "text-embedding-3-small"},
+        {"embedder": HashingEmbedder(64)},
+    ):
+        with pytest.raises(ConfigurationError, match="beside"):
+            make(Words(), **twice)
+    for none in (HashingEmbedder(64), "text-embedding-3-small", len):
+        with pytest.raises(ConfigurationError, match="no Embeddings"):
+            make(none)
+    with pytest.raises(ModelAnswerError, match="64"):
+        await make(Words(), embedding_dimensions=32, index_name="narrow").aadd_texts(["b"])
 
 
 # -- how -------------------------------------------------------------------------------------------

@@ -95,7 +95,8 @@ class Bridge:
         except RuntimeError:
             work.close()
             raise PersistenceError(
-                "The event loop of the store is closed.", hint="Make a new saver, and a new store."
+                "The event loop of the store is closed.",
+                hint="Open a new store, and this over it anew.",
             ) from None
 
 

@@ -310,6 +310,8 @@ class HaiveVectorStore(VectorStore):
     ) -> bool:
         """Forget documents with all that was made of them, as `VectorMemory.forget`.
 
+        Seven round trips for 500, as what was made of them is looked for.
+
         Args:
             ids: Which ones; those that are not there are passed over.
             filter: Or all that pass.

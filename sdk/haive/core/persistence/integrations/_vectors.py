@@ -7,9 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from haive.core.persistence.errors import InvalidInputError, UnsupportedOperationError
+from haive.core.persistence.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    UnsupportedOperationError,
+)
 from haive.core.persistence.integrations._checking import checked_user, listed
 from haive.core.persistence.integrations._documents import (
     asked_keys,
@@ -21,7 +26,7 @@ from haive.core.persistence.integrations._documents import (
     memory_of,
 )
 from haive.core.persistence.integrations._embeddings import LangChainEmbedder
-from haive.core.persistence.vector import MemoryConfig, VectorMemory
+from haive.core.persistence.vector import EmbeddingStrategy, MemoryConfig, VectorMemory
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._duplicates import NEAREST
 from haive.core.persistence.vector._searching import MAX_TOP_K, unexpired
@@ -32,7 +37,6 @@ from haive.core.persistence.vector.records import Query
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from langchain_core.embeddings import Embeddings
     from numpy.typing import NDArray
 
     from haive.core.persistence.store import Store
@@ -66,6 +70,8 @@ class Vectors:
         self._whose = checked_user(whose)
         self._store = store
         self._config = config or MemoryConfig()
+        if embeddings is not None:
+            _check_model(embeddings, self._config)
         self.embeddings = embeddings
         self._opening = asyncio.Lock()
         if memory is None and embeddings is None:
@@ -78,6 +84,12 @@ class Vectors:
             await self.memory.aclose()
 
     async def _opened(self) -> tuple[VectorMemory, Shelf]:
+        if self.memory is None:
+            await self._make()
+        assert self.memory is not None  # noqa: S101 # nosec B101
+        return self.memory, await self.memory._open()
+
+    async def _make(self) -> None:
         async with self._opening:
             if self.memory is None:
                 assert self.embeddings is not None  # noqa: S101 # nosec B101 - else it was made
@@ -89,7 +101,6 @@ class Vectors:
                 )
                 config = self._config.model_copy(update={"embedder": embedder})
                 self.memory = VectorMemory(config=config, store=self._store)
-        return self.memory, await self.memory._open()
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -181,7 +192,9 @@ class Vectors:
         if self._whose is None:
             return filters
         whose = {"user_id": {"$eq": self._whose}}
-        return whose if filters is None else {"$and": [whose, filters]}
+        if filters is None or parse(filters) is None:
+            return whose
+        return {"$and": [whose, filters]}
 
     async def search(
         self,
@@ -325,6 +338,25 @@ class Vectors:
     async def _stored(self, ids: Sequence[str], shelf: Shelf) -> dict[str, NDArray[np.float32]]:
         records = await shelf.backend.get(ids, vectors=True) if ids else []
         return {record.id: record.vector for record in records if record.vector is not None}
+
+
+def _check_model(embeddings: object, config: MemoryConfig) -> None:
+    """Refuse two models for one collection.
+
+    Raises:
+        ConfigurationError: The config names another one, or this is none.
+    """
+    if not isinstance(embeddings, Embeddings):
+        raise ConfigurationError(
+            f"A {type(embeddings).__name__} is no Embeddings of LangChain's.",
+            hint="An Embedder of this package is MemoryConfig(embedder=…).",
+        )
+    strategy, model = config.embedding_strategy, config.embedding_model
+    if config.embedder or model or strategy is not EmbeddingStrategy.AUTO:
+        raise ConfigurationError(
+            "embedding is given beside an embedder, embedding_strategy or embedding_model.",
+            hint="Leave those out: the embedding is what makes the vectors.",
+        )
 
 
 def _checked_count(value: object, name: str) -> int:
