@@ -45,6 +45,7 @@ from haive.core.persistence.integrations.langchain import (
 )
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.models import ImagePart, Message, ToolCallPart
+from haive.core.persistence.privacy import PIIMode, PIIPolicy
 
 OpenStore = Callable[..., Awaitable[Store]]
 
@@ -106,6 +107,13 @@ TALK: list[BaseMessage] = [
     ToolMessage([{"type": "text", "text": "a"}, "b"], tool_call_id="c3"),
     ChatMessage("As a judge: yes.", role="judge"),
     AIMessage("It is in Basel.", mood="calm"),
+    AIMessage(
+        content_blocks=[
+            {"type": "text", "text": "Again."},
+            {"type": "tool_call", "id": "c5", "name": "track", "args": {"parcel": 7}},
+        ]
+    ),
+    HumanMessage(content_blocks=[{"type": "file", "base64": "AA", "mime_type": "application/pdf"}]),
 ]
 
 
@@ -382,6 +390,29 @@ async def test_signed_in_users_have_histories_of_their_own(
     for user in said:
         service = HaiveChatMessageHistory.from_store(store, "s", user_id=user)
         assert await service.aget_messages() == [HumanMessage(user)]
+
+
+async def test_personal_data_is_masked_wherever_langchain_has_it(
+    stack: LocalStack, tenant: str
+) -> None:
+    mail = "anna@example.org"
+    async with PostgresStore(
+        PersistenceConfig(connection_string=stack.database_url, pool_size=1, tenant=tenant),
+        pii=PIIPolicy(mode=PIIMode.MASK),
+    ) as masking:
+        history = HaiveChatMessageHistory.from_store(masking, "s")
+        await history.aadd_messages(
+            [
+                HumanMessage(f"I am {mail}."),
+                HumanMessage([f"I am {mail}.", {"type": "reasoning", "reasoning": mail}]),
+                AIMessage("", tool_calls=[{"id": "1", "name": "write", "args": {"to": mail}}]),
+                ToolMessage(f"Sent to {mail}.", tool_call_id="1", artifact={"to": mail}),
+                AIMessage("Done.", additional_kwargs={"to": mail}),
+            ]
+        )
+        found = await history.aget_messages()
+    assert len(found) == 5
+    assert mail not in repr([message.model_dump() for message in found])
 
 
 async def test_a_session_goes_on_after_it_was_cleared(history: HaiveChatMessageHistory) -> None:
