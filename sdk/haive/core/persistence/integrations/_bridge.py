@@ -96,7 +96,7 @@ class Bridge:
             work.close()
             raise PersistenceError(
                 "The event loop of the store is closed.",
-                hint="Open a new store, and this over it anew.",
+                hint="Make it anew, over a new store.",
             ) from None
 
 

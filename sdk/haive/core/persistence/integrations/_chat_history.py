@@ -10,7 +10,7 @@ from langchain_core.chat_history import BaseChatMessageHistory
 from haive.core.persistence._encoding import as_uuid
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
 from haive.core.persistence.integrations._chats import Chat, Chats
-from haive.core.persistence.integrations._connecting import opened
+from haive.core.persistence.integrations._open import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,8 +10,8 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
 from haive.core.persistence.integrations._checking import no_more
-from haive.core.persistence.integrations._connecting import opened
 from haive.core.persistence.integrations._embeddings import HaiveEmbeddings, LangChainEmbedder
+from haive.core.persistence.integrations._open import opened
 from haive.core.persistence.integrations._vectors import Vectors
 
 if TYPE_CHECKING:

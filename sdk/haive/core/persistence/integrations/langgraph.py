@@ -13,8 +13,8 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from haive.core.persistence.checkpointer._codec import is_stored_by_name
 from haive.core.persistence.checkpointer.config import CheckpointConfig
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
-from haive.core.persistence.integrations._connecting import opened
 from haive.core.persistence.integrations._graphs import Graphs, Listing
+from haive.core.persistence.integrations._open import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence

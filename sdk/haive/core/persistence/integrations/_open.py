@@ -1,4 +1,4 @@
-"""Stores that an adapter opens by itself."""
+"""Opens a store at an address, for adapters with a store of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 async def opened(url: str, settings: Mapping[str, Any]) -> Store:
-    """An open store at an address: ``postgresql://…``, or ``https://…`` of a Supabase project."""
+    """An open store at an address.
+
+    Args:
+        url: ``postgresql://…`` of a database, or ``https://…`` of a Supabase project.
+        settings: What `PersistenceConfig` or `SupabaseStore` takes beside.
+    """
     store: PostgresStore | SupabaseStore
     if urlsplit(url).scheme in {"http", "https"}:
         store = SupabaseStore(url, **settings)
