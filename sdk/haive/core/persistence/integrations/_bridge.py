@@ -95,8 +95,7 @@ class Bridge:
         except RuntimeError:
             work.close()
             raise PersistenceError(
-                "The event loop of the store is closed.",
-                hint="Make it anew, over a new store.",
+                "The event loop of the store is closed.", hint="Make it anew, over a new store."
             ) from None
 
 
