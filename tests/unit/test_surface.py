@@ -94,6 +94,15 @@ def test_the_public_names_for_langchain() -> None:
                 assert member.__doc__, each
 
 
+def test_the_extra_for_langchain_needs_no_langgraph() -> None:
+    code = (
+        "import sys, haive.core.persistence.integrations.langchain;"
+        "print(*sorted({'langgraph', 'langgraph_sdk', 'qdrant_client'} & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
+
+
 def test_a_model_is_imported_where_it_is_used() -> None:
     code = (
         "import sys, haive.core.persistence.embedding as e; e.MiniLMEmbedder; e.HashingEmbedder();"
