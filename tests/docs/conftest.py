@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from haive.core.persistence.local import LocalStack
 from haive.core.persistence.schema import migrate
 
 Run = Callable[..., Awaitable[dict[str, object]]]
+# The servers that stand in for Pinecone and Weaviate are theirs.
+sys.path.append(str(Path(__file__).parents[1] / "vector"))
 
 
 @pytest.fixture(scope="session")

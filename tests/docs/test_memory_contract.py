@@ -1,10 +1,15 @@
-"""The documented snippet of memory runs as written, with pgvector and with qdrant."""
+"""The documented snippet of memory runs as written, with each vector database.
+
+Pinecone and Weaviate are asked by their own clients, and servers written from their descriptions
+answer.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +18,7 @@ import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from backends.fakes import pinecone, weaviate
 
 from haive.core.persistence import PersistenceConfig, PostgresStore
 from haive.core.persistence.vector import MemoryKind
@@ -55,11 +61,34 @@ async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         yield
 
 
-@pytest.mark.parametrize("vector_store", ["pgvector", "qdrant"])
+@pytest.fixture(params=["pgvector", "qdrant", "pinecone", "weaviate"])
+async def vector_store(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[str]:
+    """A vector database, found by what is set in the environment."""
+    for name in ("PINECONE_API_KEY", "QDRANT_API_KEY", "WEAVIATE_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    async with AsyncExitStack() as running:
+        if request.param == "qdrant":
+            monkeypatch.setenv("QDRANT_URL", ":memory:")
+        elif request.param == "pinecone":
+            service = pinecone.FakePinecone()
+            await running.enter_async_context(service.server)
+            monkeypatch.setenv("PINECONE_CONTROLLER_HOST", service.url)
+            monkeypatch.setenv("PINECONE_API_KEY", pinecone.KEY)
+        elif request.param == "weaviate":
+            other = weaviate.FakeWeaviate()
+            await other.start()
+            running.push_async_callback(other.stop)
+            monkeypatch.setenv("WEAVIATE_URL", other.url)
+            monkeypatch.setenv("WEAVIATE_GRPC_PORT", str(other.grpc_port))
+            monkeypatch.setenv("WEAVIATE_API_KEY", weaviate.KEY)
+        yield request.param
+
+
 async def test_the_memory_snippet_stores_finds_consolidates_and_tells_episodes(
-    environment: None, provider: None, monkeypatch: pytest.MonkeyPatch, vector_store: str, run
+    environment: None, provider: None, vector_store: str, run
 ) -> None:
-    monkeypatch.setenv("QDRANT_URL", ":memory:")
     async with PostgresStore(PersistenceConfig()) as store:
         conversation = await store.create_conversation("assistant", user_id="user-123")
         for role, text in SAID:

@@ -45,6 +45,18 @@ def test_without_a_url_the_setting_and_its_variable_are_named(
         WeaviateBackend()
 
 
+@pytest.mark.parametrize("port", ["", "grpc", "0", "65536", "-1", "\u0661"])
+def test_a_port_of_the_environment_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, port: str
+) -> None:
+    monkeypatch.setenv("WEAVIATE_GRPC_PORT", port)
+    if not port:  # as if it were not set
+        WeaviateBackend(url="http://localhost")
+        return
+    with pytest.raises(ConfigurationError, match="WEAVIATE_GRPC_PORT"):
+        WeaviateBackend(url="http://localhost")
+
+
 @pytest.mark.parametrize("missing", ["weaviate", "snowballstemmer"])
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     monkeypatch.setitem(sys.modules, missing, None)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -95,11 +96,12 @@ class WeaviateBackend(FusingBackend):
         url: Of the cluster; ``WEAVIATE_URL`` from the environment if not given.
         api_key: ``WEAVIATE_API_KEY`` from the environment if not given; a server of one's own may
             need none.
-        grpc_port: Of a server of one's own; Weaviate's cloud has its own address for it.
+        grpc_port: Of a server of one's own; ``WEAVIATE_GRPC_PORT`` from the environment if not
+            given, else 50051. Weaviate's cloud has its own address for it.
         timeout: Seconds for a request.
 
     Raises:
-        ConfigurationError: The extra is not installed, or there is no url.
+        ConfigurationError: The extra is not installed, there is no url, or the port is none.
     """
 
     negations = False
@@ -111,7 +113,7 @@ class WeaviateBackend(FusingBackend):
         tenant: str = "default",
         url: str | None = None,
         api_key: SecretStr | str | None = None,
-        grpc_port: int = 50051,
+        grpc_port: int | None = None,
         timeout: int = 60,
     ) -> None:
         super().__init__()
@@ -120,7 +122,7 @@ class WeaviateBackend(FusingBackend):
         self._errors = library("weaviate.exceptions", "weaviate")
         self._url = setting(url, "url", "WEAVIATE_URL")
         self._key = optional(api_key, "WEAVIATE_API_KEY")
-        self._grpc_port = grpc_port
+        self._grpc_port = _port(grpc_port)
         self._timeout = timeout
         self._tenant = tenant
         self._client: Any = None
@@ -427,6 +429,15 @@ def _record(found: Any) -> Record:
         metadata=json.loads(found.properties["document"]),
         vector=np.asarray(vector, np.float32) if vector else None,
     )
+
+
+def _port(given: int | None) -> int:
+    found = optional(None if given is None else str(given), "WEAVIATE_GRPC_PORT") or "50051"
+    if re.fullmatch(r"[0-9]{1,5}", found) is None or not 0 < int(found) < 65_536:
+        raise ConfigurationError(
+            "grpc_port is no port.", hint="Pass grpc_port, or set WEAVIATE_GRPC_PORT."
+        )
+    return int(found)
 
 
 def _class_name(name: str) -> str:
