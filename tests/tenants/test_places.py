@@ -227,6 +227,16 @@ async def test_a_tenant_has_a_database_of_its_own(
             found = await there.fetchval("select tenant_id from haive.conversations")
             await there.close()
             assert found == name
+            # Who does not know that database still hears of all others.
+            beside = new_id()
+            knows_less = TenantManager(base_store, TenantConfig())
+            await knows_less.create_tenant(beside)
+            numbers = await knows_less.get_analytics([name, beside], ["conversation_count"])
+            assert list(numbers.unreached) == [name]
+            assert numbers[name].conversation_count is None
+            assert numbers.totals.conversation_count == numbers[beside].conversation_count == 0
+            numbers = await manager.get_analytics([name, beside], ["conversation_count"])
+            assert (numbers.unreached, numbers[name].conversation_count) == ({}, 1)
             await manager.suspend_tenant(name)
             with pytest.raises(TenantSuspendedError):
                 await store.get_conversation(conversation.id)

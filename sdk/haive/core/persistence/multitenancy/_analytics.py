@@ -45,6 +45,8 @@ class TenantMetrics(BaseModel):
     known: bool
     """Whether there is such a tenant."""
     isolation: str | None = None
+    unreached: str | None = None
+    """Why a tenant has no numbers that is kept elsewhere: its schema or database did not answer."""
     conversation_count: int | None = None
     """Conversations begun in the time."""
     message_count: int | None = None
@@ -90,9 +92,18 @@ class Analytics(Mapping[str, TenantMetrics]):
         return tuple(row.tenant_id for row in self._rows.values() if not row.known)
 
     @property
+    def unreached(self) -> dict[str, str]:
+        """Tenants whose schema or database did not answer, and why; the totals are without them."""
+        return {
+            row.tenant_id: row.unreached
+            for row in self._rows.values()
+            if row.unreached is not None
+        }
+
+    @property
     def totals(self) -> TenantMetrics:
         """The sums over all tenants; a user of two tenants is counted in both."""
-        rows = [row for row in self._rows.values() if row.known]
+        rows = [row for row in self._rows.values() if row.known and row.unreached is None]
 
         def total(metric: str) -> int | None:
             if metric not in self.metrics:

@@ -28,6 +28,7 @@ from haive.core.persistence.errors import (
     ConflictError,
     InvalidInputError,
     NotFoundError,
+    PersistenceError,
     UnsupportedOperationError,
 )
 from haive.core.persistence.multitenancy import compliance
@@ -395,7 +396,8 @@ class TenantManager:
 
         Args:
             include_tenants: Their ids; all if not given. Those that do not exist are answered
-                without numbers and are in ``unknown``.
+                without numbers and are in ``unknown``, and those whose own schema or database does
+                not answer in ``unreached``.
             metrics: Any of ``conversation_count``, ``message_count``, ``token_usage``,
                 ``storage_used`` and ``active_users``.
             time_range: ``last_N_days`` (today included), ``today`` or ``this_month``, in the time
@@ -415,11 +417,20 @@ class TenantManager:
             if row.isolation in {None, IsolationLevel.ROW}:
                 return row
             async with at_once:  # where its rows are, only its own tables know of it
-                place = await self._find(row.tenant_id)
                 of_one = {**asked, "tenant_ids": [row.tenant_id]}
-                (found,) = await place.call(
-                    "tenant_analytics", of_one, ROWS, safe=True, in_tenant=False
-                )
+                try:
+                    place = await self._find(row.tenant_id)
+                    (found,) = await place.call(
+                        "tenant_analytics", of_one, ROWS, safe=True, in_tenant=False
+                    )
+                except PersistenceError as error:
+                    # What the others did is worth knowing, whatever has become of this one.
+                    return TenantMetrics(
+                        tenant_id=row.tenant_id,
+                        known=True,
+                        isolation=row.isolation,
+                        unreached=error.message,
+                    )
             return found.model_copy(update={"isolation": row.isolation})
 
         return Analytics(await asyncio.gather(*map(counted, rows)), metrics, time_range)
