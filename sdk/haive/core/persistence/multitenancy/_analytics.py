@@ -95,9 +95,7 @@ class Analytics(Mapping[str, TenantMetrics]):
     def unreached(self) -> dict[str, str]:
         """Tenants whose schema or database did not answer, and why; the totals are without them."""
         return {
-            row.tenant_id: row.unreached
-            for row in self._rows.values()
-            if row.unreached is not None
+            row.tenant_id: row.unreached for row in self._rows.values() if row.unreached is not None
         }
 
     @property
