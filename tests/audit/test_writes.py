@@ -375,7 +375,7 @@ async def test_invitations_erasures_and_keys_are_on_record(record, client):
     query = "select haive.revoke_invitation($1, $2)"
     await client.fetchval(query, UUID(invited["id"]), record.tenant)
     for _ in range(2):
-        await client.fetchval("select haive.erase_user('ada', tenant => $1)", record.tenant)
+        await client.fetchval("select haive.erase_user('lovelace', tenant => $1)", record.tenant)
     await record.owner.execute(
         "insert into haive_private.tenant_keys (tenant_id, key_id, wrapped, kek_id, status)"
         " values ($1, '0123abcd', 'x', 'kek', 'active')",
@@ -388,7 +388,7 @@ async def test_invitations_erasures_and_keys_are_on_record(record, client):
     ]  # fmt: skip
     assert rows[0]["rows"] == {invited["id"]: "reader"}
     assert rows[4]["rows"] == {"0123abcd": "active"}
-    assert not any("ada" in str(row["rows"]) for row in rows)
+    assert not any("lovelace" in str(row["rows"]) for row in rows)
 
 
 _UNWATCHED = """

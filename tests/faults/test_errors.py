@@ -144,8 +144,8 @@ async def test_a_session_that_the_server_ends_is_replaced_unseen(database, open_
     for n in range(1, 6):
         connection = await asyncpg.connect(database)
         await connection.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity "
-            "where datname = current_database() and pid <> pg_backend_pid()"
+            "select pg_terminate_backend(pid) from pg_stat_activity where backend_type = "
+            "'client backend' and datname = current_database() and pid <> pg_backend_pid()"
         )
         await connection.close()
         assert (await store.add_message(conversation.id, "user", f"{n}")).seq == n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import platform
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from haive.core.persistence.errors import PartUnavailableError
-from haive.core.persistence.local import LocalStack, parts
+from haive.core.persistence.local import LocalStack, cluster, parts
 from haive.core.persistence.local.accounts import Account
 from haive.core.persistence.local.machine import check_machine
 
@@ -84,6 +85,29 @@ async def test_what_a_killed_builder_has_left_is_cleared(tmp_path, monkeypatch):
 
     assert (await parts.cached("part-1", build)) == tmp_path / "part-1"
     assert not (tmp_path / ".part-1-dead").exists()
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no memory that is a directory")
+async def test_the_first_cluster_is_made_where_deno_may_go(tmp_path, monkeypatch):
+    """Deno is let into no directory under /dev, which temporary files may be told to be in."""
+    made = tmp_path / "made"
+    made.mkdir()
+
+    async def anew(_: str, build) -> Path:
+        await build(made)
+        return made
+
+    monkeypatch.setattr(cluster, "cached", anew)
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/shm")
+    account = Account.for_services()
+    binaries, npm_parts = await asyncio.gather(
+        parts.PostgresBinaries.find(account), parts.NpmParts.find(account)
+    )
+    target = tmp_path / "cluster"
+    await cluster.create_cluster(
+        target, binaries=binaries, npm_parts=npm_parts, account=account, durable=False
+    )
+    assert (target / "PG_VERSION").is_file()
 
 
 @pytest.fixture

@@ -114,8 +114,10 @@ async def _find_template(binaries: PostgresBinaries, npm_parts: NpmParts, accoun
     made_from = "\n".join((binaries.version, npm_parts.root.name, _SETTINGS, _ACCESS, *sql))
 
     async def build(target: Path) -> None:
-        # Elsewhere first: the service account cannot write into root's cache.
-        with tempfile.TemporaryDirectory(prefix="haive-template-") as name:
+        # Elsewhere first: the service account cannot write into root's cache, nor Deno into /dev.
+        in_devices = Path(tempfile.gettempdir()).is_relative_to("/dev")
+        place = "/tmp" if in_devices else None  # noqa: S108  # nosec B108
+        with tempfile.TemporaryDirectory(prefix="haive-template-", dir=place) as name:
             workshop = Path(name)
             account.take(workshop)
             cluster = workshop / "cluster"
