@@ -426,6 +426,42 @@ def memory(
     _run(_with_server(None, measure), check=check, as_json=as_json, needs_stack=True)
 
 
+@app.command()
+def consolidation(
+    *,
+    input_file: Annotated[
+        str, typer.Option("--input", help="Dialogues to remember; any file that import reads.")
+    ],
+    dialogues: Annotated[
+        int | None, typer.Option(min=1, help="How many of them; all if not given.")
+    ] = None,
+    strategy: Annotated[str, typer.Option(help="hierarchical, dedupe or summarize.")] = (
+        "hierarchical"
+    ),
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Of similarity.")] = 0.5,
+    stops: Annotated[int, typer.Option(min=1, help="How often it is killed.")] = 10,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether a consolidation that is stopped anywhere ends where it would have."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import consolidation as bench  # noqa: PLC0415
+
+        return await bench.measure(
+            server,
+            file=input_file,
+            dialogues=dialogues,
+            strategy=strategy,
+            threshold=threshold,
+            stops=stops,
+            progress=progress,
+        )
+
+    # Always a stack of its own: the two runs are in databases that are copies.
+    _run(_with_server(None, measure), check=check, as_json=as_json, needs_stack=True)
+
+
 def _with_server(
     database_url: str | None, measure: Callable[[Server, Progress], Awaitable[Report]]
 ) -> Callable[[Progress], Awaitable[Report]]:

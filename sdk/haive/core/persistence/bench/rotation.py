@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import random
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from haive.core.persistence._keys import KeyRing
+from haive.core.persistence.bench.killed import begun, environment
 from haive.core.persistence.bench.report import Bar, Report, Row
 from haive.core.persistence.bench.sealed import Traffic, fill
 from haive.core.persistence.config import PersistenceConfig
@@ -23,9 +21,9 @@ from haive.core.persistence.multitenancy import AuditMode, TenantConfig, TenantM
 from haive.core.persistence.postgres import PostgresStore
 
 if TYPE_CHECKING:
-    from asyncio import StreamReader
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
 
     from haive.core.persistence.bench.server import Server
     from haive.core.persistence.bench.timing import Progress
@@ -54,23 +52,10 @@ class _Run:
     batch: int
     environment: dict[str, str]
 
-    @contextlib.asynccontextmanager
-    async def rotor(self) -> AsyncIterator[tuple[Process, AsyncIterator[tuple[str, int]]]]:
+    def rotor(self) -> AbstractAsyncContextManager[tuple[Process, AsyncIterator[tuple[str, int]]]]:
         """A process that rotates, and what it tells from the moment that it begins to."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "haive.core.persistence.bench.rotor"),
-            *(self.tenant, str(_MAX_AGE), str(self.batch)),
-            stdout=asyncio.subprocess.PIPE,
-            env=self.environment,
-        )
-        try:
-            if process.stdout is None or await process.stdout.readline() != b"begun\n":
-                raise RuntimeError("The process that rotates did not begin.")
-            yield process, _told(process.stdout)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+        arguments = (self.tenant, str(_MAX_AGE), str(self.batch))
+        return begun("haive.core.persistence.bench.rotor", *arguments, env=self.environment)
 
     async def to_its_end(self) -> tuple[int, float]:
         """Rotate until it is done: how many rows it sealed, and in how many seconds."""
@@ -82,12 +67,6 @@ class _Run:
         raise RuntimeError("The process that rotates failed.")
 
 
-async def _told(lines: StreamReader) -> AsyncIterator[tuple[str, int]]:
-    async for line in lines:
-        what, _, count = line.decode().partition(" ")
-        yield what, int(count)
-
-
 async def measure(server: Server, *, rows: int, kills: int, progress: Progress) -> Report:
     """Run the bench."""
     report = Report(bench="rotation", method=_METHOD, machine=server.machine)
@@ -95,12 +74,7 @@ async def measure(server: Server, *, rows: int, kills: int, progress: Progress) 
     run = _Run(
         tenant=f"bench-rotation-{uuid4().hex[:8]}",
         batch=min(_BATCH, max(rows // 100, 1)),
-        environment={
-            **os.environ,
-            "DATABASE_URL": server.dsn,
-            "TENANT_MASTER_KEY": master,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        },
+        environment=environment(DATABASE_URL=server.dsn, TENANT_MASTER_KEY=master),
     )
     async with AsyncExitStack() as opened:
         base = await opened.enter_async_context(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from haive.core.persistence.bench.killed import tell
 from haive.core.persistence.config import PersistenceConfig
 from haive.core.persistence.encryption import (
     DatabaseKeyStore,
@@ -25,7 +26,7 @@ async def main(tenant: str, max_age: float, batch: int) -> None:
     async with PostgresStore(PersistenceConfig(tenant=tenant)) as store:
         keys = DataKeys(EnvironmentKey(), DatabaseKeyStore(store))
         store._sealer = Sealer(tenant, keys, max_age=max_age)
-        _tell("begun")
+        tell("begun")
         while True:
             try:
                 rotated = await rotate(
@@ -33,17 +34,13 @@ async def main(tenant: str, max_age: float, batch: int) -> None:
                     store._sealer,
                     keys,
                     batch=batch,
-                    progress=lambda table, count: _tell(f"{table} {count}"),
+                    progress=lambda table, count: tell(f"{table} {count}"),
                 )
                 break
             except ConflictError:
                 # The session of the one that was killed holds its lock until the server notices.
                 await asyncio.sleep(0.05)
-    _tell(f"ended {rotated.rows + rotated.checkpoints}")
-
-
-def _tell(line: str) -> None:
-    print(line, flush=True)  # noqa: T201 - to the process that kills
+    tell(f"ended {rotated.rows + rotated.checkpoints}")
 
 
 if __name__ == "__main__":

@@ -46,21 +46,26 @@ class Server:
         return PostgresStore(PersistenceConfig(connection_string=self.dsn, tenant=TENANT))
 
     @asynccontextmanager
-    async def databases(self) -> AsyncIterator[Callable[[], Awaitable[str]]]:
-        """Makes empty databases with the schema, and answers their connection strings.
+    async def databases(self) -> AsyncIterator[Callable[..., Awaitable[str]]]:
+        """Makes databases with the schema, and answers their connection strings.
 
-        What tables take can be told exactly where nothing was in them before.
+        What tables take can be told exactly where nothing was in them before. They are empty, or
+        copies of the one whose connection string is given, which nobody is connected to.
         """
         admin = await asyncpg.connect(self.admin_dsn)
         names = ["bench_template"]
         try:
             await admin.execute(f"create database {names[0]} owner postgres")
+            template = await asyncpg.connect(_other(self.admin_dsn, names[0]))
+            await template.execute(_VECTORS)
+            await template.close()
             await migrate(_other(self.dsn, names[0]))
 
-            async def make() -> str:
+            async def make(like: str | None = None) -> str:
                 names.append(f"bench_{len(names)}")
+                original = names[0] if like is None else urlsplit(like).path.strip("/")
                 await admin.execute(
-                    f"create database {names[-1]} template {names[0]} owner postgres"
+                    f"create database {names[-1]} template {original} owner postgres"
                 )
                 return _other(self.dsn, names[-1])
 
@@ -77,6 +82,12 @@ class Server:
         for table in ("messages", "conversations", "events"):
             await self.owner.execute(f"vacuum (analyze) haive.{table}")
 
+
+# As a project has them.
+_VECTORS = """
+    create schema extensions authorization postgres;
+    create extension vector with schema extensions;
+"""
 
 _CLEAR = (
     "delete from haive.messages where tenant_id = $1",

@@ -13,7 +13,7 @@ from haive.core.persistence.vector._clusters import clusters
 from haive.core.persistence.vector._forgetting import forget, rebuilt_from
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._importance import IMPORTANT
-from haive.core.persistence.vector._shelf import both
+from haive.core.persistence.vector._shelf import PAGE, both
 from haive.core.persistence.vector._values import time_text
 from haive.core.persistence.vector.filters import Comparison, Operator
 from haive.core.persistence.vector.models import (
@@ -115,6 +115,10 @@ class _Planner:
         self._how = how
         self._shelf = shelf
         self._above = above
+        self._made_of: defaultdict[str, list[Memory]] = defaultdict(list)
+        for memory in above.values():
+            for source in memory.sources:
+                self._made_of[source].append(memory)
         self._leaves: dict[str, frozenset[str]] = {}
         self._considered: frozenset[str] = frozenset()
         self._groups: list[ConsolidationGroup] = []
@@ -127,7 +131,7 @@ class _Planner:
             members = [memory for memory in originals if memory.importance < IMPORTANT]
         for level in range(1, _LEVELS + 1 if self._how.strategy == "hierarchical" else 2):
             groups = await self._grouped(members, level)
-            members = [await self._made(group, level, dry_run=dry_run) for group in groups]
+            members = await self._made(groups, level, dry_run=dry_run)
             if len(members) < 2:
                 break
         plan = ConsolidationPlan(
@@ -167,54 +171,86 @@ class _Planner:
             return (user, memory.conversation_id or "", day)
         return (user,)
 
-    async def _made(self, group: list[Memory], level: int, *, dry_run: bool) -> Memory:
-        """The memory of a group: the one that is there, or a new one."""
-        sources = frozenset(memory.id for memory in group)
-        covering = self._covering(sources)
-        if covering is not None:
-            return covering
-        kind = MemoryKind.MERGED if self._how.strategy == "dedupe" else MemoryKind.SUMMARY
-        ordered = _best_first(group) if kind is MemoryKind.MERGED else group
-        when = max(memory.timestamp or EPOCH for memory in group)
-        memory_id = derived_id(when, self._how.strategy, *sorted(sources))
-        self._leaves[memory_id] = self._under(sources)
-        archives = tuple(memory.id for memory in group if self._archives(memory))
-        self._groups.append(
-            ConsolidationGroup(
-                id=memory_id,
-                kind=kind,
-                sources=tuple(memory.id for memory in ordered),
-                archives=archives,
-                level=level,
-            )
-        )
-        made = self._above.get(memory_id)
-        if made is None:
-            empty = _unwritten(memory_id, kind, ordered, self._how.strategy, self._shelf.clock())
-            made = await rebuilt_from(empty, {each.id: each for each in group}, self._shelf)
-            if not dry_run:
-                await self._shelf.write([made])
-        if not dry_run:
-            there = await self._unchanged(group, memory_id)
-            fresh = [m for m in there if m.id in archives and m.archived_for != memory_id]
-            await self._shelf.rewrite(
-                [replace(memory, archived=True, archived_for=memory_id) for memory in fresh]
-            )
+    async def _made(
+        self, groups: Sequence[list[Memory]], level: int, *, dry_run: bool
+    ) -> list[Memory]:
+        """The memories of groups: those that are there, and new ones.
+
+        What a model writes is stored at once, as it may fail at the next group; what costs nothing
+        to make again goes in batches.
+        """
+        most = PAGE if self._shelf.config.chat is None else 1
+        made: list[Memory] = []
+        batch: list[tuple[list[Memory], ConsolidationGroup, Memory]] = []
+        for group in groups:
+            covering = self._covering(frozenset(memory.id for memory in group))
+            if covering is not None:
+                made.append(covering)
+                continue
+            planned = self._planned(group, level)
+            memory = self._above.get(planned.id) or await self._written(group, planned)
+            made.append(memory)
+            batch.append((group, planned, memory))
+            if sum(len(members) for members, _, _ in batch) >= most and not dry_run:
+                await self._store(batch)
+                batch = []
+        if batch and not dry_run:
+            await self._store(batch)
         return made
 
-    async def _unchanged(self, group: Sequence[Memory], memory_id: str) -> list[Memory]:
-        """The members as they are now; a model may have taken minutes to read them.
+    def _planned(self, group: Sequence[Memory], level: int) -> ConsolidationGroup:
+        """What is to become of a group, which is noted."""
+        kind = MemoryKind.MERGED if self._how.strategy == "dedupe" else MemoryKind.SUMMARY
+        ordered = _best_first(group) if kind is MemoryKind.MERGED else group
+        sources = frozenset(memory.id for memory in group)
+        when = max(memory.timestamp or EPOCH for memory in group)
+        planned = ConsolidationGroup(
+            id=derived_id(when, self._how.strategy, *sorted(sources)),
+            kind=kind,
+            sources=tuple(memory.id for memory in ordered),
+            archives=tuple(memory.id for memory in group if self._archives(memory)),
+            level=level,
+        )
+        self._leaves[planned.id] = self._under(sources)
+        self._groups.append(planned)
+        return planned
+
+    async def _written(self, group: Sequence[Memory], planned: ConsolidationGroup) -> Memory:
+        members = {memory.id: memory for memory in group}
+        ordered = [members[each] for each in planned.sources]
+        now = self._shelf.clock()
+        empty = _unwritten(planned.id, planned.kind, ordered, self._how.strategy, now)
+        return await rebuilt_from(empty, members, self._shelf)
+
+    async def _store(
+        self, batch: Sequence[tuple[list[Memory], ConsolidationGroup, Memory]]
+    ) -> None:
+        """Write what is not there yet, and then archive what it is made of.
 
         Raises:
-            ConflictError: One was forgotten or changed, and what was made of it is removed.
+            ConflictError: A member was forgotten or changed since it was read, for which a model
+                may have taken minutes; what was made of it is removed.
         """
-        there = await self._shelf.get(memory.id for memory in group)
-        if all(_says(memory) == _says(there.get(memory.id)) for memory in group):
-            return list(there.values())
-        await self._shelf.backend.delete([memory_id])
-        raise ConflictError(
-            "Memories were forgotten or changed while they were consolidated.",
-            hint="Call it again: it goes on from here.",
+        await self._shelf.write([made for _, _, made in batch if made.id not in self._above])
+        there = await self._shelf.get(memory.id for group, _, _ in batch for memory in group)
+        stale = [
+            planned.id
+            for group, planned, _ in batch
+            if any(_says(memory) != _says(there.get(memory.id)) for memory in group)
+        ]
+        if stale:
+            await self._shelf.backend.delete(stale)
+            raise ConflictError(
+                "Memories were forgotten or changed while they were consolidated.",
+                hint="Call it again: it goes on from here.",
+            )
+        await self._shelf.rewrite(
+            [
+                replace(there[each], archived=True, archived_for=planned.id)
+                for _, planned, _ in batch
+                for each in planned.archives
+                if there[each].archived_for != planned.id
+            ]
         )
 
     def _archives(self, memory: Memory) -> bool:
@@ -226,7 +262,7 @@ class _Planner:
         return next(
             (
                 memory
-                for memory in self._above.values()
+                for memory in self._made_of[min(sources)]
                 if sources < frozenset(memory.sources) and not self._is_within(memory)
             ),
             None,
