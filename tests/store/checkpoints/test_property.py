@@ -201,7 +201,7 @@ class Machine:
         name, thread = self.pick()
         share = self.chance.random()
         gone = {i for i in thread.checkpoints if self.chance.random() < share} - thread.heads
-        removed, _ = await self.checkpointer._rewriter.remove(
+        removed, _, _ = await self.checkpointer._rewriter.remove(
             name, "", lambda rows, heads, now: gone & {row.id for row in rows} - heads
         )
         assert removed == len(gone)

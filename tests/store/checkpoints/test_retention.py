@@ -277,6 +277,30 @@ async def test_saves_go_on_while_it_is_pruned_and_none_is_lost(
     await whole(new_checkpointer(), stored, {i: saved[i] for i in rows})
 
 
+async def test_what_another_pruned_first_is_not_taken_for_what_has_to_stay(
+    new_checkpointer, stored, monkeypatch
+):
+    writer = new_checkpointer(max_checkpoints_per_thread=6)
+    other = new_checkpointer(max_checkpoints_per_thread=4)
+    prune = Rewriter.prune
+
+    async def overtaken(self, *arguments, **options):
+        if self is writer._rewriter:
+            await other.prune("t")
+        return await prune(self, *arguments, **options)
+
+    await fill(writer, 6)
+    with monkeypatch.context() as patch:
+        patch.setattr(Rewriter, "prune", overtaken)
+        await fill(writer, 1)
+    assert len(await stored()) == 4
+    for n in ("a", "b"):
+        await new_checkpointer().save("t", state(n))
+    assert len(await stored()) == 6
+    await writer.save("t", state("one too many"))
+    assert len(await stored()) == 6
+
+
 async def test_a_save_is_told_even_where_what_is_too_much_cannot_be_pruned(
     new_checkpointer, stored, owner
 ):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from haive.core.persistence._encoding import to_json
@@ -54,6 +54,20 @@ _Items = list[dict[str, Any]]
 Choice = Callable[["Sequence[Row]", "AbstractSet[UUID]", "datetime"], "set[UUID]"]
 
 
+class Removal(NamedTuple):
+    """What a rewrite removed of a thread.
+
+    Attributes:
+        removed: How many went.
+        rewritten: How many were stored anew.
+        left: Those that stayed, as the thread was when the rewrite was planned.
+    """
+
+    removed: int
+    rewritten: int
+    left: list[Row]
+
+
 class Rewriter:
     """Plans a rewrite from what a thread has, and does it in one transaction."""
 
@@ -64,8 +78,8 @@ class Rewriter:
 
     async def prune(
         self, thread_id: str, namespace: str, *, most: int | None, dry_run: bool = False
-    ) -> tuple[int, int]:
-        """Apply the retention of the configuration; return how many went and were rewritten."""
+    ) -> Removal:
+        """Apply the retention of the configuration."""
         config = self._engine.config
         days = config.retention_days
         rule = Retention(
@@ -90,7 +104,7 @@ class Rewriter:
         *,
         keep_replayed: bool = False,
         dry_run: bool = False,
-    ) -> tuple[int, int]:
+    ) -> Removal:
         """Remove what is chosen of a thread, and store anew what was a delta against it.
 
         Args:
@@ -112,12 +126,13 @@ class Rewriter:
             gone = choose(rows, heads, found.now)
             if gone and keep_replayed:
                 gone -= await self._replayed(thread_id, namespace, rows, gone)
+            left = [row for row in rows if row.id not in gone]
             if not gone:
-                return 0, 0
+                return Removal(0, 0, left)
             parents = {row.id: row.parent_id for row in rows}
             orphans = adopted(parents, gone)
             if dry_run:
-                return len(gone), len(orphans)
+                return Removal(len(gone), len(orphans), left)
             moved: _Items = [
                 {
                     "branch_id": branch.branch_id,
@@ -137,7 +152,7 @@ class Rewriter:
                     raise
             else:
                 self._engine.cache.forget_thread(thread_id)
-                return done
+                return Removal(*done, left)
         raise AssertionError
 
     async def _replayed(

@@ -146,12 +146,13 @@ class Saver:
             return
         fewer = max(most - most // 10, config.keep_minimum)
         try:
-            removed, _ = await self._rewriter.prune(thread_id, namespace, most=fewer)
+            done = await self._rewriter.prune(thread_id, namespace, most=fewer)
         except PersistenceError as error:
             # What was to be saved is; the next save prunes again.
             _log.warning("A thread could not be pruned: %s", type(error).__name__)
         else:
-            left = count - removed
+            # Not what is over of the count: another may have pruned in between.
+            left = sum(not (row.failed and config.keep_failed_states) for row in done.left)
             if left > fewer and left >= most:
                 self._left[where] = left
                 if len(self._left) > _REMEMBERED:

@@ -109,10 +109,10 @@ class Threads:
         failures = Failures()
         async for name, namespace in self._parts(thread_id):
             with failures.of(name):
-                gone, anew = await self._rewriter.prune(name, namespace, most=most, dry_run=dry_run)
-                threads += bool(gone)
-                removed += gone
-                rewritten += anew
+                done = await self._rewriter.prune(name, namespace, most=most, dry_run=dry_run)
+                threads += bool(done.removed)
+                removed += done.removed
+                rewritten += done.rewritten
         failures.check(one=thread_id is not None)
         return Pruned(threads=threads, removed=removed, rewritten=rewritten)
 
