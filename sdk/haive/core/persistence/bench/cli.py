@@ -427,6 +427,24 @@ def memory(
 
 
 @app.command()
+def forgetting(
+    *,
+    memories: Annotated[int, typer.Option(min=100, help="Turns of the user.")] = 10_000,
+    check: Check = False,
+    as_json: AsJson = False,
+) -> None:
+    """Whether what a user said is gone, exactly that, and from everywhere."""
+
+    async def measure(server: Server, progress: Progress) -> Report:
+        from haive.core.persistence.bench import forgetting as bench  # noqa: PLC0415
+
+        return await bench.measure(server, memories=memories, progress=progress)
+
+    # Always a stack of its own: collections are of the whole database.
+    _run(_with_server(None, measure), check=check, as_json=as_json, needs_stack=True)
+
+
+@app.command()
 def consolidation(
     *,
     input_file: Annotated[

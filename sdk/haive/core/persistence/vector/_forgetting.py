@@ -87,11 +87,14 @@ async def _cascade(shelf: Shelf, gone: dict[str, Memory], changed: dict[str, Mem
             if memory.id not in gone and memory.id not in changed and memory.kind in DERIVED
         ]
         fresh = set()
+        there = await shelf.get(each for memory in above for each in memory.sources)
         for memory in above:
-            left = tuple(each for each in memory.sources if each not in gone)
-            there = await shelf.get(each for each in left if each not in known)
-            there.update((each, known[each]) for each in left if each in known)
-            sources = {each: there[each] for each in left if each in there}
+            now = {each: known.get(each) or there.get(each) for each in memory.sources}
+            sources = {
+                each: source
+                for each, source in now.items()
+                if source is not None and each not in gone
+            }
             if not sources:
                 gone[memory.id] = memory
                 fresh.add(memory.id)
