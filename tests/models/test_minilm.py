@@ -105,3 +105,19 @@ async def test_a_file_that_is_no_model_is_refused(embedder, tmp_path: Path) -> N
     changed._weights = tmp_path / "model.onnx"
     with pytest.raises(ConfigurationError, match="not the model's file"):
         await changed.embed(["a"])
+
+
+@needs_model
+async def test_one_reading_gives_vectors_and_tokens(embedder, monkeypatch) -> None:
+    texts = ["Boats in the harbour.", "A pot of tea.", "Boats in the harbour."]
+    apart = await embedder.embed(texts), await embedder.token_vectors(texts)
+    runs = []
+    model = embedder._loaded()
+    monkeypatch.setattr(model, "_run", lambda text, run=model._run: runs.append(text) or run(text))
+    vectors, tokens = await embedder.read(texts)
+    assert runs == texts[:2]
+    assert np.array_equal(vectors, apart[0])
+    for one, other in zip(tokens, apart[1], strict=True):
+        assert np.array_equal(one.ids, other.ids)
+        assert np.array_equal(one.vectors, other.vectors)
+    assert (await embedder.read([]))[0].shape == (0, 384)

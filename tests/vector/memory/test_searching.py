@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from haive.core.persistence.embedding import HashingEmbedder
+from haive.core.persistence.embedding import FunctionEmbedder, HashingEmbedder
 from haive.core.persistence.errors import (
     ConflictError,
     InvalidInputError,
@@ -150,3 +150,13 @@ async def test_an_embedder_that_reads_questions_otherwise_is_asked_to(make) -> N
     embedder.width = 255
     with pytest.raises(ModelAnswerError, match="255"):
         await memory.search("green tea")
+
+
+async def test_a_function_makes_the_vectors(make) -> None:
+    def letters(given: list[str]) -> list[list[int]]:
+        return [[text.count(letter) for letter in "abc"] + [1] for text in given]
+
+    embedder = FunctionEmbedder(letters, name="letters-1", dimensions=4)
+    memory = make(embedder=embedder, weights=RetrievalWeights(words=0, context=0, neighbours=0))
+    await memory.add_many(["aaaa", "bbbb", "cccc"])
+    assert (await texts(memory, "xbx"))[0] == "bbbb"

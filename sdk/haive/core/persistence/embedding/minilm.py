@@ -119,6 +119,14 @@ class MiniLMEmbedder:
         """
         return await asyncio.to_thread(self._token_vectors, list(texts))
 
+    async def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[TokenVectors]]:
+        """What `embed` and `token_vectors` give, with the model run once for both.
+
+        Raises:
+            ConfigurationError: The model's file is damaged, or gives no vectors of tokens.
+        """
+        return await asyncio.to_thread(self._read, list(texts))
+
     async def calibration(self) -> Calibration:
         """The one that was given, MiniLM's, or one that is measured at the first call."""
         if self._calibration is None:
@@ -133,9 +141,13 @@ class MiniLMEmbedder:
         return np.stack([vectors[text] for text in texts])
 
     def _token_vectors(self, texts: list[str]) -> list[TokenVectors]:
+        return self._read(texts)[1]
+
+    def _read(self, texts: list[str]) -> tuple[NDArray[np.float32], list[TokenVectors]]:
         model = self._loaded()
-        found = {text: model.tokens(text) for text in dict.fromkeys(texts)}
-        return [found[text] for text in texts]
+        found = {text: model.read(text) for text in dict.fromkeys(texts)}
+        vectors = [found[text][0] for text in texts] or np.zeros((0, self.dimensions), np.float32)
+        return np.array(vectors), [found[text][1] for text in texts]
 
     def _loaded(self) -> _Model:
         with self._loading:
@@ -171,20 +183,17 @@ class _Model:
 
     def embed(self, text: str) -> NDArray[np.float32]:
         """The mean of the vectors of a text's tokens, of length 1."""
-        _, states = self._run(text)
-        vector = states.mean(axis=0) if states.ndim == 2 else states
-        unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
-        return unit
+        return _mean(self._run(text)[1])
 
-    def tokens(self, text: str) -> TokenVectors:
-        """The vectors of a text's tokens."""
+    def read(self, text: str) -> tuple[NDArray[np.float32], TokenVectors]:
+        """That mean, and the vectors of the tokens themselves."""
         tokens, states = self._run(text)
         if states.ndim != 2:
             raise ConfigurationError("The model gives a vector of a text and none of its tokens.")
         said = np.array(tokens.special_tokens_mask) == 0
         vectors = states[said]
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return TokenVectors(
+        return _mean(states), TokenVectors(
             ids=np.array(tokens.ids, np.int64)[said],
             vectors=(vectors / np.maximum(lengths, 1e-9)).astype(np.float32),
         )
@@ -203,6 +212,12 @@ class _Model:
         }
         states: NDArray[np.float32] = self._session.run(None, feed)[0][0]
         return tokens, states
+
+
+def _mean(states: NDArray[np.float32]) -> NDArray[np.float32]:
+    vector = states.mean(axis=0) if states.ndim == 2 else states
+    unit: NDArray[np.float32] = (vector / np.linalg.norm(vector)).astype(np.float32)
+    return unit
 
 
 def _packaged(package: str, file: str) -> Path:

@@ -8,7 +8,8 @@ import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from haive.core.persistence.embedding import calibrate
-from haive.core.persistence.errors import ModelAnswerError, ModelError
+from haive.core.persistence.embedding._directions import directions
+from haive.core.persistence.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -48,7 +49,8 @@ class LangChainEmbedder:
         Raises:
             ModelError: It makes none.
         """
-        probe = _rows([await _made(embeddings.aembed_query(_PROBE), embeddings)], embeddings)
+        made = await _made(embeddings.aembed_query(_PROBE), embeddings)
+        probe = directions([made], name_of(embeddings))
         return cls(embeddings, probe.shape[1], name=name)
 
     @property
@@ -70,7 +72,7 @@ class LangChainEmbedder:
         if not texts:
             return np.zeros((0, self._dimensions), np.float32)
         made = await _made(self.embeddings.aembed_documents(list(texts)), self.embeddings)
-        return _rows(made, self.embeddings)
+        return directions(made, name_of(self.embeddings))
 
     async def embed_query(self, text: str) -> NDArray[np.float32]:
         """The vector of a question: shape (dimensions,), of length 1.
@@ -79,7 +81,7 @@ class LangChainEmbedder:
             ModelError: There is none.
         """
         made = await _made(self.embeddings.aembed_query(text), self.embeddings)
-        vector: NDArray[np.float32] = _rows([made], self.embeddings)[0]
+        vector: NDArray[np.float32] = directions([made], name_of(self.embeddings))[0]
         return vector
 
     async def calibration(self) -> Calibration:
@@ -146,17 +148,3 @@ async def _made(work: Awaitable[T], by: Embeddings) -> T:
         return await work
     except Exception as error:
         raise ModelError(f"{name_of(by)} made no vectors: {type(error).__name__}.") from error
-
-
-def _rows(made: object, by: Embeddings) -> NDArray[np.float32]:
-    try:
-        vectors = np.array(made, np.float64)
-    except (TypeError, ValueError):
-        raise ModelAnswerError(f"{name_of(by)} made vectors that are no numbers.") from None
-    if vectors.ndim != 2 or not vectors.shape[1]:
-        raise ModelAnswerError(f"{name_of(by)} made vectors of the shape {vectors.shape}.")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if not np.isfinite(lengths).all() or (lengths == 0).any():
-        raise ModelAnswerError(f"A vector of {name_of(by)} has no direction.")
-    unit: NDArray[np.float32] = (vectors / lengths).astype(np.float32)
-    return unit

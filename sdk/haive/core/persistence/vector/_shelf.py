@@ -15,6 +15,7 @@ from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.filters import All, Comparison, Operator
 from haive.core.persistence.vector.models import Memory
 from haive.core.persistence.vector.records import Record
+from haive.core.persistence.vector.reranking.late_interaction import LateInteraction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -67,8 +68,7 @@ class Shelf:
             checked_text(memory.text)
         texts = [spoken(memory) for memory in memories]
         metadata = [memory.to_metadata() for memory in memories]
-        vectors = await self.vectors(texts)
-        prepared = await self.reranker.prepare(texts)
+        vectors, prepared = await self._read(texts)
         await self.backend.put(
             [
                 Record(
@@ -80,6 +80,20 @@ class Shelf:
                 for place, (memory, plain) in enumerate(zip(memories, metadata, strict=True))
             ]
         )
+
+    async def _read(
+        self, texts: Sequence[str]
+    ) -> tuple[NDArray[np.float32] | None, list[bytes] | None]:
+        """The vectors of texts, and what the reranker keeps of them."""
+        reranker, embedder = self.reranker, self.embedder
+        if (
+            embedder is not None
+            and isinstance(reranker, LateInteraction)
+            and reranker.reads_for(embedder)
+        ):
+            vectors, prepared = await reranker.read(texts)
+            return self._checked(vectors, embedder, len(texts)), prepared
+        return await self.vectors(texts), await reranker.prepare(texts)
 
     async def rewrite(self, memories: Sequence[Memory]) -> None:
         """Write what is known of memories anew; their texts have not changed.

@@ -51,6 +51,19 @@ class LateInteraction:
         found = await self._embedder.token_vectors(texts)
         return [pack(tokens, self._embedder.name) for tokens in found]
 
+    def reads_for(self, embedder: object) -> bool:
+        """Whether `read` gives what this embedder gives."""
+        return embedder is self._embedder
+
+    async def read(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[bytes]]:
+        """The vectors of texts, and what `prepare` gives: the model reads each of them once.
+
+        Raises:
+            ConfigurationError: The model's file is damaged, or gives no vectors of tokens.
+        """
+        vectors, found = await self._embedder.read(texts)
+        return vectors, [pack(tokens, self._embedder.name) for tokens in found]
+
     async def rank(self, query: str, candidates: Sequence[Candidate]) -> list[float]:
         """A score of 0 to 1 for each candidate, in their order; 0 for a text without words.
 
@@ -94,5 +107,6 @@ def scores(query: TokenVectors, texts: Sequence[TokenVectors]) -> NDArray[np.flo
     begins = np.cumsum([0] + [len(texts[place].ids) for place in filled[:-1]])
     cosines = query.vectors @ np.concatenate([texts[place].vectors for place in filled]).T
     best = np.maximum.reduceat(cosines, begins, axis=1)
-    found[filled] = np.clip((idf @ best) / idf.sum(), 0, 1)
+    # Rounded, so that a text scores the same wherever it stands in the product of matrices.
+    found[filled] = np.clip((idf @ best) / idf.sum(), 0, 1).round(6)
     return found
