@@ -38,7 +38,7 @@ class _Telling(PgvectorBackend):
 def memory_in(store: Store, *, telling: bool = False) -> VectorMemory:
     """The memory that is consolidated; texts are alike by their words and letters."""
     backend = (_Telling if telling else PgvectorBackend)(store)
-    config = MemoryConfig(index_name=_COLLECTION, embedder=HashingEmbedder())
+    config = MemoryConfig(index_name=_COLLECTION, embedder=HashingEmbedder(256))
     return VectorMemory(config=config, backend=backend)
 
 
