@@ -97,6 +97,13 @@ begin
           v_at, array(select jsonb_array_elements(v_value))
         );
       end if;
+    when 'is' then
+      -- What is equal contains the value, too: that the index of the metadata answers.
+      v_test := format(
+        't.metadata @> %L and %s = %L::jsonb', haive_private.nested(v_path, v_value), v_at, v_value
+      );
+    when 'type' then
+      v_test := format('jsonb_typeof(%s) = %L', v_at, v_value #>> '{}');
     when 'ne' then
       return format('not (%s)', haive_private.memory_condition(
         p_filter || '{"op": "eq"}', p_depth + 1, true
@@ -121,6 +128,9 @@ begin
           case
             when v_path = array['timestamp'] then
               format('t.happened_at %s %L collate "C"', v_test, v_value #>> '{}')
+            -- As the index of items has it.
+            when v_path = array['path'] then
+              format('(t.metadata ->> ''path'') collate "C" %s %L', v_test, v_value #>> '{}')
             else format(
               'case when jsonb_typeof(%1$s) = ''string'' then (%1$s #>> ''{}'') collate "C" %2$s %3$L end',
               v_at, v_test, v_value #>> '{}'
@@ -146,7 +156,7 @@ begin
       raise exception using
         errcode = 'PT422',
         message = format('the filter has an unknown operator %s', left(v_op, 40)),
-        hint = 'Operators are eq, ne, gt, gte, lt, lte, in, nin, contains, exists, and, or, not.';
+        hint = 'Operators are eq, ne, is, gt, gte, lt, lte, in, nin, contains, exists, type, and, or, not.';
   end case;
   return case when p_exact then format('coalesce(%s, false)', v_test) else format('(%s)', v_test) end;
 end;

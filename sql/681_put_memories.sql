@@ -1,6 +1,8 @@
 -- Definer: haive_writer owns the tables in schema vecs.
-create or replace function haive_private.put_memories(
-  p_tenant text, p_collection text, p_memories jsonb, p_replace_only boolean
+create or replace function haive_private.write_memories(
+  v record, -- as enter_collection answers to who writes
+  p_memories jsonb,
+  p_replace_only boolean
 )
 returns bigint
 language plpgsql
@@ -9,7 +11,6 @@ security definer
 set search_path = ''
 as $$
 declare
-  v record := haive_private.enter_collection(p_tenant, p_collection, true);
   v_type text := format('%s.%I', haive_private.vector_schema(), (v.collection).storage);
   -- What is nobody's is everybody's to read, and not to replace.
   v_own text := v.own || case when v.actor is null then '' else ' and t.user_id is not null' end;
@@ -145,6 +146,28 @@ begin
       hint = 'It is another user''s or tenant''s. Give each memory an id of its own, a UUIDv7.';
   end if;
   return v_written;
+end;
+$$;
+
+alter function haive_private.write_memories(record, jsonb, boolean) owner to haive_writer;
+
+comment on function haive_private.write_memories(record, jsonb, boolean) is
+'Writes memories to a collection that was entered.';
+
+-- Definer: haive_writer owns the tables in schema vecs.
+create or replace function haive_private.put_memories(
+  p_tenant text, p_collection text, p_memories jsonb, p_replace_only boolean
+)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+begin
+  return haive_private.write_memories(
+    haive_private.enter_collection(p_tenant, p_collection, true), p_memories, p_replace_only
+  );
 end;
 $$;
 

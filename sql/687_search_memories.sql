@@ -1,7 +1,8 @@
 -- One round trip: candidates by words and by vectors, every signal for each of them, one order.
 -- Definer: haive_writer owns the tables in schema vecs.
-create or replace function haive_private.search_memories(
-  p_tenant text, p_collection text, p_query jsonb
+create or replace function haive_private.rank_memories(
+  v record, -- as enter_collection answers
+  p_query jsonb
 )
 returns json
 language plpgsql
@@ -12,7 +13,6 @@ as $$
 declare
   c_matched constant int := 4000; -- by words, before they are weighed
   c_weighed constant int := 600;
-  v record := haive_private.enter_collection(p_tenant, p_collection, false);
   v_language regconfig := 'pg_catalog.' || (v.collection).language;
   v_limit int;
   v_now timestamptz;
@@ -396,6 +396,29 @@ begin
       v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language,
       v_common;
   end if;
+  return v_answer;
+end;
+$$;
+
+alter function haive_private.rank_memories(record, jsonb) owner to haive_writer;
+
+comment on function haive_private.rank_memories(record, jsonb) is
+'The best memories of a collection that was entered, best first.';
+
+-- Definer: haive_writer owns the tables in schema vecs.
+create or replace function haive_private.search_memories(
+  p_tenant text, p_collection text, p_query jsonb
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, false);
+  v_answer json := haive_private.rank_memories(v, p_query);
+begin
   if v.audit_reads then
     perform haive_private.audit_read(
       'search_memories', jsonb_build_object((v.collection).name, json_array_length(v_answer)),

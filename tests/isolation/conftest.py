@@ -131,7 +131,17 @@ async def _settle(dsn: str, isolation: str) -> list[Tenant]:
             f"select {schema}.open_memory_collection("
             """'{"name": "notes", "model": "m", "dimensions": 2}')"""
         )
-        memory = {"id": str(tenant.key), "metadata": {"text": tenant.canary}, "vector": "[1,0]"}
+        metadata = {
+            "text": tenant.canary,
+            "namespace": [tenant.canary],
+            "path": f"{tenant.canary}\x01",
+            "key": tenant.canary,
+            "value": {"note": tenant.canary},
+            "parts": 1,
+            "created_at": "2026-01-01T00:00:00.000000Z",
+            "timestamp": "2026-01-01T00:00:00.000000Z",
+        }
+        memory = {"id": str(tenant.key), "metadata": metadata, "vector": "[1,0]"}
         await connection.execute(
             f"select {schema}.put_memories('notes', $1, $2)", json.dumps([memory]), name
         )

@@ -78,6 +78,10 @@ def _arguments(red, mine):
         "token": "guess",
         "collection": "notes",
         "memories": [{"id": key, "metadata": {"text": "x", "user_id": mine}}],
+        "items": [{"id": key, "namespace": ["n"], "key": "k", "value": {}, "user_id": mine}],
+        "refresh": [True],
+        "searches": [{"namespace": [], "text": red.canary, "limit": 100}],
+        "listings": [{"limit": 100}],
         "query": {"text": red.canary, "vector": "[1,0]", "limit": 100},
         "settings": {"name": "notes", "model": "m", "dimensions": 2},
     }

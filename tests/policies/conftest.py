@@ -143,7 +143,18 @@ async def settle(connection: asyncpg.Connection, user: str | None) -> None:
     for tenant, target, user_id, _ in rows:
         memory = {
             "id": str(target),
-            "metadata": {"text": "a note", "user_id": user_id, "target": str(target)},
+            "metadata": {
+                "text": "a note",
+                "user_id": user_id,
+                "target": str(target),
+                "namespace": [str(target)],
+                "path": f"{target}\x01",
+                "key": "k",
+                "value": {},
+                "parts": 1,
+                "created_at": "2026-01-01T00:00:00.000000Z",
+                "timestamp": "2026-01-01T00:00:00.000000Z",
+            },
             "vector": "[1,0]",
             "tokens": "AAAA",
         }

@@ -103,6 +103,12 @@ _EXPECTED = """
 | open_memory_collection | call | no | no | no | no | no | no | no | all | all | all |
 | plan_memory_indexes | call | no | no | no | no | no | no | no | all | all | all |
 | measure_memory_recall | call | no | no | no | no | no | no | no | all | all | all |
+| index_memory_items | call | no | no | no | no | no | no | no | all | all | all |
+| put_memory_items | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
+| get_memory_items | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| search_memory_items | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| list_memory_namespaces | call | no | none | none | own | own | tenant | tenant | tenant | tenant | none |
+| expire_memory_items | call | no | none | none | none | own | tenant | tenant | tenant | tenant | none |
 | create_tenant | call | no | no | no | no | no | no | no | all | all | all |
 | get_tenant | call | no | no | no | no | no | no | no | all | all | all |
 | list_tenants | call | no | no | no | no | no | no | no | all | all | all |
@@ -600,6 +606,56 @@ class Probe:
 
     async def _measure_memory_recall(self, target):
         return await self._as_persona("fetchval", "select haive.measure_memory_recall('notes')")
+
+    # -- items: each memory is one, in a namespace of its id ---------------------------------------
+
+    async def _index_memory_items(self, target):
+        await self._as_persona("fetchval", "select haive.index_memory_items('notes')")
+        return True
+
+    async def _put_memory_items(self, target):
+        mine = self._persona.sub or "anyone"
+        whose = mine if target in {"own", "foreign"} else "somebody"
+        item = {"id": str(uuid4()), "namespace": ["n"], "key": "k", "value": {}, "user_id": whose}
+        return await self._as_persona(
+            *("fetchval", "select haive.put_memory_items('notes', $1)", json.dumps([item])),
+            look=f"select id from vecs.notes where tenant_id = '{_tenant_of(target)}' order by id",
+        )
+
+    async def _get_memory_items(self, target):
+        return await self._listed("get_memory_items('notes', array[$1], array[true])", target)
+
+    async def _search_memory_items(self, target):
+        key = str(self._targets[target])
+        found = []
+        for query in ({}, {"text": "note"}, {"vector": "[1,0]"}):
+            search = {"namespace": [key], "limit": 10, "user_id": self._whose(target), **query}
+            answer = await self._as_persona(
+                "fetchval", "select haive.search_memory_items('notes', $1)", json.dumps([search])
+            )
+            found.append([item["id"] for item in json.loads(answer)[0]])
+        assert found[0] == found[1] == found[2]
+        return key in found[0]
+
+    async def _list_memory_namespaces(self, target):
+        listing = {"limit": 10, "user_id": self._whose(target)}
+        answer = await self._as_persona(
+            "fetchval", "select haive.list_memory_namespaces('notes', $1)", json.dumps([listing])
+        )
+        return [str(self._targets[target])] in json.loads(answer)[0]
+
+    async def _expire_memory_items(self, target):
+        key = str(self._targets[target])
+        over = """'{"expires_at": "2020-01-01T00:00:00.000000Z"}'"""
+        async with _undone(self._connection):
+            await self._connection.execute(
+                f"update vecs.notes set metadata = metadata || {over} where id = $1", key
+            )
+            return await self._as_persona("fetchval", "select haive.expire_memory_items('notes')")
+
+    def _whose(self, target):
+        owners = {"own": self._persona.sub, "foreign": "boss"}
+        return owners.get(target, "somebody")
 
     # -- threads: each with one checkpoint, of the target's id -------------------------------------
 

@@ -89,6 +89,14 @@ class Bridge:
             future.cancel()  # an interrupt shall not leave it behind
             raise
 
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine on the loop of the store, and do not wait for it.
+
+        Raises:
+            PersistenceError: The loop is closed.
+        """
+        return self._submitted(work)
+
     def _submitted(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -1,4 +1,4 @@
-"""LangGraph's checkpointer over a store; needs ``haive-persistence[langgraph]``."""
+"""LangGraph's checkpointer and store over a store; needs ``haive-persistence[langgraph]``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from haive.core.persistence.checkpointer._codec import is_stored_by_name
 from haive.core.persistence.checkpointer.config import CheckpointConfig
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
 from haive.core.persistence.integrations._graphs import Graphs, Listing
+from haive.core.persistence.integrations._item_store import HaiveStore
 from haive.core.persistence.integrations._open import opened
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     )
 
     from haive.core.persistence.store import Store
+
+__all__ = ["HaiveSaver", "HaiveStore"]
 
 
 class HaiveSaver(BaseCheckpointSaver[Any]):

@@ -184,7 +184,7 @@ class PgvectorBackend:
         self._check(query.vector)
         document = {
             "text": query.text,
-            "vector": _text(query.vector),
+            "vector": vector_text(query.vector),
             "limit": query.limit,
             "filter": _filter(query.filter),
             "weights": query.weights.model_dump(),
@@ -361,7 +361,7 @@ class PgvectorBackend:
         return {
             "id": record.id,
             "metadata": to_json_value(record.metadata, "metadata"),
-            "vector": _text(record.vector),
+            "vector": vector_text(record.vector),
             "tokens": None if record.tokens is None else b64encode(record.tokens).decode(),
         }
 
@@ -398,7 +398,7 @@ def _filter(where: Filter | None) -> dict[str, Any] | None:
     return None if where is None else to_document(where)
 
 
-def _text(vector: NDArray[np.float32] | None) -> str | None:
+def vector_text(vector: NDArray[np.float32] | None) -> str | None:
     """A vector as pgvector reads it: the shortest digits that make the same float32."""
     if vector is None:
         return None
