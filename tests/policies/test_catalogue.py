@@ -96,9 +96,11 @@ _PLATFORM = {
 }
 _INTERNAL = {
     "add_memory_words",
+    "count_loaded_memories",
     "count_memories",
     "drop_memories",
     "drop_stale_tokens",
+    "drop_tenant_memories",
     "enter_collection",
     "gather_memory_words",
     "memories_of_user",
@@ -110,6 +112,7 @@ _INTERNAL = {
     "memory_index_name",
     "nearest_memories",
     "nested",
+    "refuse_memories",
     "refuse_sealed_memories",
     "stored_memory_bytes",
     "vector_schema",
