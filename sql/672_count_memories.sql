@@ -1,6 +1,7 @@
 -- The trigger of every collection's table: whoever writes to it, vecs itself included, the statistics
--- of its words stay exact, its bytes are metered, and nothing is stored of who was erased or in the
--- clear where content is sealed. Its arguments are the collection and the bytes of a vector.
+-- of its words stay exact, its bytes are metered, and nothing is stored of who was erased, of a tenant
+-- that is not there, or in the clear where content is sealed. A foreign key would look for the tenant
+-- row by row. Its arguments are the collection and the bytes of a vector.
 -- Dynamic, for a statement has one of the transition tables, or both.
 create or replace function haive_private.count_memories()
 returns trigger
@@ -45,19 +46,11 @@ begin
     $q$, v_rows
   ) using tg_argv[1]::int loop
     -- A tenant that is purged takes its statistics along.
-    continue when not exists (select from haive.tenants as t where t.tenant_id = v.tenant_id);
+    continue when not v.written
+    and not exists (select from haive.tenants as t where t.tenant_id = v.tenant_id);
     perform set_config('persistence.tenant', v.tenant_id, true);
     if v.written then
-      perform from haive.tenants as t where t.tenant_id = v.tenant_id and t.encrypted;
-      if found then
-        raise exception using
-          errcode = 'PT422',
-          message = 'this tenant''s content is sealed by the client',
-          hint = 'Memories are searched by their words, which the database would have to see.';
-      end if;
-    end if;
-    if v.users is not null then
-      perform haive_private.refuse_erased(v.tenant_id, v.users);
+      perform haive_private.refuse_memories(v.tenant_id, v.users);
     end if;
     execute format(
       $q$
@@ -95,6 +88,43 @@ alter function haive_private.count_memories() owner to haive_writer;
 
 comment on function haive_private.count_memories() is
 'Keeps the statistics of a collection''s words, and the meters of its tenants.';
+
+-- Its tenant stays there until the transaction ends.
+create or replace function haive_private.refuse_memories(p_tenant text, p_users text[])
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_encrypted boolean;
+begin
+  select t.encrypted into v_encrypted
+  from haive.tenants as t where t.tenant_id = p_tenant
+  for key share;
+  if v_encrypted is null then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(p_tenant, 63)),
+      hint = 'Create it with create_tenant.';
+  elsif v_encrypted then
+    raise exception using
+      errcode = 'PT422',
+      message = 'this tenant''s content is sealed by the client',
+      hint = 'Memories are searched by their words, which the database would have to see.';
+  end if;
+  if p_users is not null then
+    perform haive_private.refuse_erased(p_tenant, p_users);
+  end if;
+end;
+$$;
+
+alter function haive_private.refuse_memories(text, text[]) owner to haive_writer;
+
+comment on function haive_private.refuse_memories(text, text[]) is
+'Refuses memories of a tenant that is not there or is sealed, and of users who were erased; the tenant '
+'was entered.';
 
 -- vecs writes texts and vectors and knows of nothing else. put_memories says so when it writes.
 create or replace function haive_private.drop_stale_tokens()

@@ -33,6 +33,8 @@ begin
   v_row.ef_construction := coalesce((p_settings ->> 'ef_construction')::int, 64);
   v_row.storage := case
     when v_row.index_type in ('hnsw', 'ivfflat') and v_row.dimensions > 2000 then 'halfvec'
+    -- By the bits any width is found: 16 bits a number keep these in their page.
+    when v_row.index_type = 'binary' and v_row.dimensions between 2001 and 4000 then 'halfvec'
     else 'vector'
   end;
   -- Of those who open it at once, one makes it.
@@ -127,7 +129,7 @@ begin
         ),
         tenant_id text collate "C" not null default coalesce(
           nullif(current_setting('persistence.tenant', true), ''), 'default'
-        ) references haive.tenants (tenant_id) on delete cascade,
+        ),
         tokens bytea,
         user_id text generated always as (
           case when jsonb_typeof(metadata -> 'user_id') = 'string' then metadata ->> 'user_id' end
@@ -156,10 +158,14 @@ begin
     $q$, v_table, v_type, 'pg_catalog.' || v_row.language
   );
   execute format('alter table %s alter column tokens set storage external', v_table);
-  if v_bytes between 1 and 3000 then
-    -- Beside the row, each vector that is compared would be one more look into an index.
+  if v_bytes between 1 and 6400 then
+    -- Beside the row, each vector that is compared would be one more look into an index. Of wide ones
+    -- a page holds one, with as much of its metadata as fits.
     execute format('alter table %s alter column vec set storage plain', v_table);
-    execute format('alter table %s set (toast_tuple_target = 4080)', v_table);
+    execute format(
+      'alter table %s set (toast_tuple_target = %s)', v_table,
+      case when v_bytes <= 3000 then 4080 else 8160 end
+    );
   end if;
   execute format(
     'comment on table %s is %L', v_table,

@@ -21,6 +21,9 @@ haive_private.memory_bytes(jsonb, int, bytea),
 haive_private.add_memory_words(text, text, text[], int[], int[], bigint, bigint, bigint),
 haive_private.gather_memory_words(text, text, int),
 haive_private.count_memories(),
+haive_private.refuse_memories(text, text[]),
+haive_private.count_loaded_memories(text, text),
+haive_private.drop_tenant_memories(),
 haive_private.drop_stale_tokens(),
 haive_private.enter_collection(text, text, boolean),
 haive_private.refuse_sealed_memories(),
@@ -86,8 +89,6 @@ grant select, insert, delete on haive_private.memory_collections to haive_writer
 grant select, insert, update, delete on
 haive_private.memory_words, haive_private.memory_sizes
 to haive_writer;
--- The tables of collections refer to it.
-grant references on haive.tenants to haive_writer;
 grant execute on function
 haive_private.memory_bytes(jsonb, int, bytea),
 haive_private.refuse_sealed_memories(),

@@ -3472,7 +3472,7 @@ ALTER FUNCTION haive.tenant_usage(tenant text) OWNER TO postgres;
 GRANT SELECT ON TABLE haive.tenants TO authenticated;
 GRANT SELECT ON TABLE haive.tenants TO haive_client;
 GRANT SELECT ON TABLE haive.tenants TO service_role;
-GRANT SELECT,INSERT,REFERENCES,DELETE,UPDATE ON TABLE haive.tenants TO haive_writer;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive.tenants TO haive_writer;
 
 -- COMMENT TABLE tenants
 COMMENT ON TABLE haive.tenants IS 'Whose data it is. The tenant "default" always exists.';
@@ -3509,6 +3509,9 @@ ALTER TABLE haive.tenants OWNER TO postgres;
 
 -- TRIGGER tenants audit_changes
 CREATE TRIGGER audit_changes AFTER INSERT OR DELETE OR UPDATE ON haive.tenants FOR EACH ROW EXECUTE FUNCTION haive_private.audit_row();
+
+-- TRIGGER tenants drop_memories
+CREATE TRIGGER drop_memories AFTER DELETE ON haive.tenants FOR EACH ROW EXECUTE FUNCTION haive_private.drop_tenant_memories();
 
 -- POLICY tenants functions change the tenant they entered
 CREATE POLICY "functions change the tenant they entered" ON haive.tenants FOR UPDATE TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -5977,6 +5980,86 @@ $$;
 
 ALTER FUNCTION haive_private.copy_thread(p_tenant text, p_thread_id text, p_namespace text, p_new_thread_id text, p_checkpoints jsonb, p_writes jsonb, p_branches jsonb) OWNER TO haive_writer;
 
+-- ACL FUNCTION count_loaded_memories(p_tenant text, p_collection text)
+REVOKE ALL ON FUNCTION haive_private.count_loaded_memories(p_tenant text, p_collection text) FROM PUBLIC;
+
+-- COMMENT FUNCTION count_loaded_memories(p_tenant text, p_collection text)
+COMMENT ON FUNCTION haive_private.count_loaded_memories(p_tenant text, p_collection text) IS 'Counts what was loaded for a tenant into a collection that was empty, without its triggers, and refuses what these would; the tenant was entered. Returns how many rows there are.';
+
+-- FUNCTION count_loaded_memories(text, text)
+CREATE FUNCTION haive_private.count_loaded_memories(p_tenant text, p_collection text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v haive_private.memory_collections;
+  v_users text[];
+  v_rows bigint;
+  v_bytes bigint;
+  v_words record;
+begin
+  select c.* into v from haive_private.memory_collections as c where c.name = p_collection;
+  if exists (
+    select from haive_private.memory_sizes as s
+    where s.tenant_id = p_tenant and s.collection = p_collection
+    having sum(s.memories) > 0
+  ) then
+    raise exception using
+      errcode = 'PT409',
+      message = format('the memories in %s are counted', v.name),
+      hint = 'Those of a collection that was empty are counted at once, all others as they are written.';
+  end if;
+  execute format(
+    $q$
+      select
+        count(*),
+        array_agg(distinct t.user_id) filter (where t.user_id is not null),
+        case
+          when $3 then coalesce(sum(haive_private.memory_bytes(
+            t.metadata, case when t.vec is null then 0 else $2 end, t.tokens
+          )), 0)
+          else 0
+        end
+      from vecs.%I as t where t.tenant_id = $1
+    $q$, v.table_name
+  ) into v_rows, v_users, v_bytes using
+    p_tenant, coalesce(v.dimensions * case v.storage when 'halfvec' then 2 else 4 end, 0),
+    current_setting('persistence.watch', true) like '-%' is not true;
+  perform haive_private.refuse_memories(p_tenant, v_users);
+  select
+    array_agg(w.word order by w.word) as lexemes,
+    array_agg(w.in_text order by w.word) as in_text,
+    array_agg(w.in_all order by w.word) as in_all,
+    coalesce(sum(w.text_words), 0)::bigint as text_words,
+    coalesce(sum(w.all_words), 0)::bigint as all_words
+  into v_words
+  from (
+    select
+      a.word collate "C" as word, a.ndoc as in_all, coalesce(t.ndoc, 0) as in_text,
+      a.nentry::bigint as all_words, coalesce(t.nentry, 0)::bigint as text_words
+    from ts_stat(
+      format('select t.words from vecs.%I as t where t.tenant_id = %L', v.table_name, p_tenant)
+    ) as a
+    left join ts_stat(
+      format('select t.words from vecs.%I as t where t.tenant_id = %L', v.table_name, p_tenant), 'a'
+    ) as t on t.word = a.word
+  ) as w;
+  if v_rows > 0 then
+    perform haive_private.add_memory_words(
+      p_tenant, v.name, v_words.lexemes, v_words.in_text, v_words.in_all, v_rows,
+      v_words.text_words, v_words.all_words
+    );
+  end if;
+  if v_bytes > 0 then
+    perform haive_private.meter(p_tenant, 0, v_bytes);
+  end if;
+  return v_rows;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.count_loaded_memories(p_tenant text, p_collection text) OWNER TO haive_writer;
+
 -- ACL FUNCTION count_memories()
 REVOKE ALL ON FUNCTION haive_private.count_memories() FROM PUBLIC;
 
@@ -6024,19 +6107,11 @@ begin
     $q$, v_rows
   ) using tg_argv[1]::int loop
     -- A tenant that is purged takes its statistics along.
-    continue when not exists (select from haive.tenants as t where t.tenant_id = v.tenant_id);
+    continue when not v.written
+    and not exists (select from haive.tenants as t where t.tenant_id = v.tenant_id);
     perform set_config('persistence.tenant', v.tenant_id, true);
     if v.written then
-      perform from haive.tenants as t where t.tenant_id = v.tenant_id and t.encrypted;
-      if found then
-        raise exception using
-          errcode = 'PT422',
-          message = 'this tenant''s content is sealed by the client',
-          hint = 'Memories are searched by their words, which the database would have to see.';
-      end if;
-    end if;
-    if v.users is not null then
-      perform haive_private.refuse_erased(v.tenant_id, v.users);
+      perform haive_private.refuse_memories(v.tenant_id, v.users);
     end if;
     execute format(
       $q$
@@ -6882,6 +6957,39 @@ $$;
 
 
 ALTER FUNCTION haive_private.drop_tenant_key(p_tenant text, p_key_id text) OWNER TO haive_writer;
+
+-- ACL FUNCTION drop_tenant_memories()
+REVOKE ALL ON FUNCTION haive_private.drop_tenant_memories() FROM PUBLIC;
+
+-- COMMENT FUNCTION drop_tenant_memories()
+COMMENT ON FUNCTION haive_private.drop_tenant_memories() IS 'Removes the memories of a tenant that is removed.';
+
+-- FUNCTION drop_tenant_memories()
+CREATE FUNCTION haive_private.drop_tenant_memories() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_table text;
+begin
+  for v_table in
+    select format('vecs.%I', c.table_name) from haive_private.memory_collections as c order by c.name
+  loop
+    continue when to_regclass(v_table) is null;
+    if current_setting('transaction_isolation') <> 'read committed' then
+      raise exception using
+        errcode = 'PT409',
+        message = 'a tenant is removed with what others have just written',
+        hint = 'Remove it in a transaction that is read committed.';
+    end if;
+    execute format('delete from %s as t where t.tenant_id = $1', v_table) using old.tenant_id;
+  end loop;
+  return null;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.drop_tenant_memories() OWNER TO haive_writer;
 
 -- ACL FUNCTION drop_threads(p_tenant text, p_keys uuid[])
 GRANT ALL ON FUNCTION haive_private.drop_threads(p_tenant text, p_keys uuid[]) TO haive_writer;
@@ -11829,6 +11937,8 @@ begin
   v_row.ef_construction := coalesce((p_settings ->> 'ef_construction')::int, 64);
   v_row.storage := case
     when v_row.index_type in ('hnsw', 'ivfflat') and v_row.dimensions > 2000 then 'halfvec'
+    -- By the bits any width is found: 16 bits a number keep these in their page.
+    when v_row.index_type = 'binary' and v_row.dimensions between 2001 and 4000 then 'halfvec'
     else 'vector'
   end;
   -- Of those who open it at once, one makes it.
@@ -11923,7 +12033,7 @@ begin
         ),
         tenant_id text collate "C" not null default coalesce(
           nullif(current_setting('persistence.tenant', true), ''), 'default'
-        ) references haive.tenants (tenant_id) on delete cascade,
+        ),
         tokens bytea,
         user_id text generated always as (
           case when jsonb_typeof(metadata -> 'user_id') = 'string' then metadata ->> 'user_id' end
@@ -11952,10 +12062,14 @@ begin
     $q$, v_table, v_type, 'pg_catalog.' || v_row.language
   );
   execute format('alter table %s alter column tokens set storage external', v_table);
-  if v_bytes between 1 and 3000 then
-    -- Beside the row, each vector that is compared would be one more look into an index.
+  if v_bytes between 1 and 6400 then
+    -- Beside the row, each vector that is compared would be one more look into an index. Of wide ones
+    -- a page holds one, with as much of its metadata as fits.
     execute format('alter table %s alter column vec set storage plain', v_table);
-    execute format('alter table %s set (toast_tuple_target = 4080)', v_table);
+    execute format(
+      'alter table %s set (toast_tuple_target = %s)', v_table,
+      case when v_bytes <= 3000 then 4080 else 8160 end
+    );
   end if;
   execute format(
     'comment on table %s is %L', v_table,
@@ -13855,6 +13969,43 @@ $$;
 
 
 ALTER FUNCTION haive_private.refuse_erased_participants() OWNER TO postgres;
+
+-- ACL FUNCTION refuse_memories(p_tenant text, p_users text[])
+REVOKE ALL ON FUNCTION haive_private.refuse_memories(p_tenant text, p_users text[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_memories(p_tenant text, p_users text[])
+COMMENT ON FUNCTION haive_private.refuse_memories(p_tenant text, p_users text[]) IS 'Refuses memories of a tenant that is not there or is sealed, and of users who were erased; the tenant was entered.';
+
+-- FUNCTION refuse_memories(text, text[])
+CREATE FUNCTION haive_private.refuse_memories(p_tenant text, p_users text[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_encrypted boolean;
+begin
+  select t.encrypted into v_encrypted
+  from haive.tenants as t where t.tenant_id = p_tenant
+  for key share;
+  if v_encrypted is null then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(p_tenant, 63)),
+      hint = 'Create it with create_tenant.';
+  elsif v_encrypted then
+    raise exception using
+      errcode = 'PT422',
+      message = 'this tenant''s content is sealed by the client',
+      hint = 'Memories are searched by their words, which the database would have to see.';
+  end if;
+  if p_users is not null then
+    perform haive_private.refuse_erased(p_tenant, p_users);
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_memories(p_tenant text, p_users text[]) OWNER TO haive_writer;
 
 -- ACL FUNCTION refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone)
 GRANT ALL ON FUNCTION haive_private.refuse_over_quota(p_tenant text, p_resource text, p_limit bigint, p_used bigint, p_resets_at timestamp with time zone) TO haive_writer;

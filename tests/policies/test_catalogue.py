@@ -102,10 +102,12 @@ _PLATFORM = {
 }
 _INTERNAL = {
     "add_memory_words",
+    "count_loaded_memories",
     "count_memories",
     "behind_path",
     "drop_memories",
     "drop_stale_tokens",
+    "drop_tenant_memories",
     "enter_collection",
     "first_labels",
     "gather_memory_words",
@@ -128,6 +130,7 @@ _INTERNAL = {
     "write_memories",
     "nearest_memories",
     "nested",
+    "refuse_memories",
     "refuse_sealed_memories",
     "stored_memory_bytes",
     "vector_schema",

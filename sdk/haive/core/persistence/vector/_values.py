@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Set
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any
 from uuid import UUID
@@ -30,13 +30,16 @@ def to_json_value(value: object, name: str = "the value", depth: int = 0) -> Any
     Raises:
         InvalidInputError: It has no JSON, is no valid text, or is nested more than 10 deep.
     """
-    if value is None or isinstance(value, bool):
+    # Of what most values are, without asking for their kinds.
+    if type(value) is str:
+        return _text(value, name)
+    if value is None or isinstance(value, bool) or (type(value) is float and isfinite(value)):
         return value
     if isinstance(value, Enum):
         return to_json_value(value.value, name, depth)
     if isinstance(value, str):
         return _text(value, name)
-    if isinstance(value, Mapping | list | tuple | Set):
+    if isinstance(value, (dict, list, tuple, Mapping, Set)):
         if depth == MAX_DEPTH:
             raise InvalidInputError(f"{name} is nested more than {MAX_DEPTH} deep.")
         return _composite(value, name, depth)
@@ -101,7 +104,7 @@ def _text(value: str, name: str) -> str:
 
 
 def _composite(value: Any, name: str, depth: int) -> Any:
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         if not all(isinstance(key, str) for key in value):
             raise InvalidInputError(f"{name} has a key that is no text.")
         return {
@@ -128,7 +131,7 @@ def _scalar(value: object, name: str) -> Any:
             raise InvalidInputError(f"{name} is a number of more than 300 digits.")
     elif isinstance(value, Real | Decimal):
         number = float(value)
-        if not math.isfinite(number):
+        if not isfinite(number):
             raise InvalidInputError(f"{name} is NaN or an infinity, which JSON has not.")
     else:
         raise InvalidInputError(f"{name} is a {type(value).__name__}, which has no JSON.")

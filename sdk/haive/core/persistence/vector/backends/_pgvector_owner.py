@@ -1,4 +1,4 @@
-"""What only the owner of the tables can do, on a direct connection: build indexes, and COPY."""
+"""What only the owner of the tables can do, on a direct connection: indexes of vectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from haive.core.persistence._postgres_errors import translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from haive.core.persistence.schema import Connection
 
@@ -24,15 +24,6 @@ from pg_catalog.pg_stat_progress_create_index as p where p.pid = $1
 _OF_THIS_NAME = """
 select i.indisvalid from pg_catalog.pg_index as i
 where i.indexrelid = pg_catalog.to_regclass($1)
-"""
-_VECTORS = """
-select n.nspname from pg_catalog.pg_extension as e
-join pg_catalog.pg_namespace as n on n.oid = e.extnamespace where e.extname = 'vector'
-"""
-_DROPPABLE = """
-select i.indexrelid::pg_catalog.regclass::text, pg_catalog.pg_get_indexdef(i.indexrelid)
-from pg_catalog.pg_index as i
-where i.indrelid = $1::text::pg_catalog.regclass and not i.indisunique
 """
 _EVERY = 0.5  # seconds
 
@@ -128,66 +119,9 @@ async def _watch(
         await asyncio.sleep(_EVERY)
 
 
-async def copy_in(
-    dsn: str,
-    *,
-    schema: str,
-    tenant: str | None,
-    table: str,
-    kind: str,
-    rows: Iterable[tuple[Any, ...]],
-    indexes: Sequence[str],
-) -> int:
-    """COPY rows of (id, vec, metadata, tokens) in, all or none; return how many.
-
-    Args:
-        dsn: A direct connection as the owner.
-        schema: Of the installation.
-        tenant: Whose they are; None for the tenant that a call without one works in.
-        table: The collection's, of schema vecs, without quotes.
-        kind: ``vector`` or ``halfvec``.
-        rows: Vectors as arrays, metadata as JSON text.
-        indexes: Those of vectors; where the table is empty they are dropped, and all others made
-            anew afterwards, for an index is built faster than it grows.
-    """
-    async with owner(dsn) as connection, connection.transaction():
-        # As every operation begins: a tenant that is closed, or being moved, takes nothing.
-        entered = await connection.fetchval(
-            f"select e.tenant from {schema}_private.enter_tenant($1, true) as e",  # noqa: S608 # nosec B608 - checked
-            tenant,
-        )
-        await connection.set_type_codec(
-            kind,
-            schema=await connection.fetchval(_VECTORS),
-            encoder=packed if kind == "vector" else _packed_half,
-            decoder=bytes,
-            format="binary",
-        )
-        quoted = await connection.fetchval("select pg_catalog.format('vecs.%I', $1::text)", table)
-        again: list[str] = []
-        if await connection.fetchval(f"select not exists (select from {quoted})"):  # noqa: S608 # nosec B608 - quoted
-            for name, definition in await connection.fetch(_DROPPABLE, quoted):
-                await connection.execute(f"drop index {name}")
-                if name not in indexes:
-                    again.append(definition)
-        done: str = await connection.copy_records_to_table(
-            table,
-            schema_name="vecs",
-            columns=("id", "vec", "metadata", "tokens", "tenant_id"),
-            records=((*row, entered) for row in rows),
-        )
-        for definition in again:
-            await connection.execute(definition)
-    return int(done.rpartition(" ")[2])
-
-
 def packed(vector: Any) -> bytes:
     """A vector as pgvector takes it in binary."""
     return _header(vector) + np.asarray(vector, ">f4").tobytes()
-
-
-def _packed_half(vector: Any) -> bytes:
-    return _header(vector) + np.asarray(vector, ">f2").tobytes()
 
 
 def _header(vector: Any) -> bytes:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from typing import TYPE_CHECKING, Any, TypeVar
-from uuid import UUID
 
 import numpy as np
+import orjson
 from pydantic import BaseModel, TypeAdapter
 
-from haive.core.persistence._encoding import to_json
+from haive.core.persistence._encoding import MAX_JSON_BYTES, to_json
 from haive.core.persistence.errors import (
     CollectionMismatchError,
     ConfigurationError,
@@ -20,10 +21,10 @@ from haive.core.persistence.errors import (
 from haive.core.persistence.postgres import PostgresStore
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._values import time_text, to_json_value
+from haive.core.persistence.vector.backends._pgvector_loading import Place, copy_in
 from haive.core.persistence.vector.backends._pgvector_owner import (
     PlannedIndex,
     build_indexes,
-    copy_in,
     measure_recall,
 )
 from haive.core.persistence.vector.config import IndexType  # noqa: TC001 - pydantic reads it
@@ -43,6 +44,7 @@ T = TypeVar("T")
 _ROWS = 1_000
 _BYTES = 8 * 1024 * 1024
 _LIMIT = 64 * 1024 * 1024
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Row(BaseModel):
@@ -302,26 +304,20 @@ class PgvectorBackend:
         """
         dsn = self._dsn(connection_string)
         stats = await self.stats()
-        for record in records:
-            self._checked(record)
-        rows = (
-            (
-                record.id,
-                None if record.vector is None else np.asarray(record.vector, np.float32),
-                to_json(to_json_value(record.metadata, "metadata"), "metadata"),
-                record.tokens,
-            )
-            for record in records
-        )
         transport = self._store._transport
         return await copy_in(
             dsn,
-            schema=transport.schema,
-            tenant=transport.tenant,
-            table=stats["collection"]["table"],
-            kind=stats["collection"]["storage"],
-            rows=rows,
-            indexes=[f"vecs.{index['name']}" for index in stats["indexes"]],
+            Place(
+                schema=transport.schema,
+                tenant=transport.tenant,
+                collection=self.collection.name,
+                table=stats["collection"]["table"],
+                kind=stats["collection"]["storage"],
+                indexes=[f"vecs.{index['name']}" for index in stats["indexes"]],
+            ),
+            records,
+            vectors=self._vectors,
+            document=_metadata,
         )
 
     def _dsn(self, given: str | None) -> str:
@@ -368,7 +364,25 @@ class PgvectorBackend:
     def _checked(self, record: Record) -> None:
         self._check(record.vector)
         if not _is_uuid(record.id):
-            raise InvalidInputError(f"{record.id[:40]!r} is no UUID in lower case.")
+            raise _no_uuid(record.id)
+
+    def _vectors(self, records: Sequence[Record]) -> NDArray[np.float32]:
+        """Check records, and return the vectors of those that have one."""
+        for record in records:
+            if not _is_uuid(record.id):
+                raise _no_uuid(record.id)
+        given = [record.vector for record in records if record.vector is not None]
+        width = self.collection.dimensions
+        if width is None or any(np.shape(vector) != (width,) for vector in given):
+            for vector in given:
+                self._check(vector)
+        if not given:
+            return np.empty((0, 1), np.float32)
+        vectors = np.asarray(given, np.float32)
+        if not np.isfinite(vectors).all() or not vectors.any(axis=1).all():
+            for vector in vectors:
+                self._check(vector)
+        return vectors
 
     def _check(self, vector: NDArray[np.float32] | None) -> None:
         if vector is None:
@@ -388,10 +402,23 @@ class PgvectorBackend:
 
 
 def _is_uuid(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None
+
+
+def _no_uuid(text: str) -> InvalidInputError:
+    return InvalidInputError(f"{text[:40]!r} is no UUID in lower case.")
+
+
+def _metadata(record: Record) -> bytes:
+    """The metadata as JSON in UTF-8."""
+    value = to_json_value(record.metadata, "metadata")
     try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
+        text = orjson.dumps(value)
+    except orjson.JSONEncodeError:  # a number of more than 64 bits
+        text = b""
+    if text and len(text) <= MAX_JSON_BYTES:
+        return text
+    return to_json(value, "metadata").encode()
 
 
 def _filter(where: Filter | None) -> dict[str, Any] | None:

@@ -1,0 +1,675 @@
+-- haive_writer owns the definer functions, and an owner must be able to create in the schema while
+-- a function is handed to it; the last lines take this away again.
+grant usage, create on schema haive_private to haive_writer;
+
+-- The trigger of every collection's table: whoever writes to it, vecs itself included, the statistics
+-- of its words stay exact, its bytes are metered, and nothing is stored of who was erased, of a tenant
+-- that is not there, or in the clear where content is sealed. A foreign key would look for the tenant
+-- row by row. Its arguments are the collection and the bytes of a vector.
+-- Dynamic, for a statement has one of the transition tables, or both.
+create or replace function haive_private.count_memories()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_entered text := current_setting('persistence.tenant', true);
+  v_columns text := 'tenant_id, user_id, words, metadata, vec is null as bare, tokens';
+  v_rows text;
+  v record;
+  v_words record;
+begin
+  v_rows := case tg_op
+    when 'INSERT' then format('select %s, 1 as sign from added', v_columns)
+    when 'DELETE' then format('select %s, -1 as sign from removed', v_columns)
+    else format(
+      'select %1$s, 1 as sign from added union all select %1$s, -1 as sign from removed', v_columns
+    )
+  end;
+  for v in execute format(
+    $q$
+      select
+        c.tenant_id, sum(c.sign)::bigint as memories,
+        sum(c.sign * l.in_text)::bigint as text_words, sum(c.sign * l.in_all)::bigint as all_words,
+        sum(
+          c.sign * haive_private.memory_bytes(c.metadata, case when c.bare then 0 else $1 end, c.tokens)
+        )::bigint as bytes,
+        array_agg(distinct c.user_id) filter (where c.sign > 0 and c.user_id is not null) as users,
+        bool_or(c.sign > 0) as written
+      from (%s) as c
+      cross join lateral (
+        select
+          coalesce(sum(cardinality(array_positions(u.weights, 'A'))), 0) as in_text,
+          coalesce(sum(cardinality(u.positions)), 0) as in_all
+        from unnest(c.words) as u
+      ) as l
+      group by c.tenant_id
+      order by c.tenant_id
+    $q$, v_rows
+  ) using tg_argv[1]::int loop
+    -- A tenant that is purged takes its statistics along.
+    continue when not v.written
+    and not exists (select from haive.tenants as t where t.tenant_id = v.tenant_id);
+    perform set_config('persistence.tenant', v.tenant_id, true);
+    if v.written then
+      perform haive_private.refuse_memories(v.tenant_id, v.users);
+    end if;
+    execute format(
+      $q$
+        select
+          array_agg(s.lexeme order by s.lexeme) as lexemes,
+          array_agg(s.in_text order by s.lexeme) as in_text,
+          array_agg(s.in_all order by s.lexeme) as in_all
+        from (
+          select
+            u.lexeme collate "C" as lexeme,
+            sum(c.sign * ('A' = any(u.weights))::int)::int as in_text, sum(c.sign)::int as in_all
+          from (%s) as c cross join lateral unnest(c.words) as u
+          where c.tenant_id = $1
+          group by 1
+          having sum(c.sign) <> 0 or sum(c.sign * ('A' = any(u.weights))::int) <> 0
+        ) as s
+      $q$, v_rows
+    ) into v_words using v.tenant_id;
+    if v_words.lexemes is not null or v.memories <> 0 or v.text_words <> 0 or v.all_words <> 0 then
+      perform haive_private.add_memory_words(
+        v.tenant_id, tg_argv[0], v_words.lexemes, v_words.in_text, v_words.in_all, v.memories,
+        v.text_words, v.all_words
+      );
+    end if;
+    if v.bytes <> 0 and current_setting('persistence.watch', true) like '-%' is not true then
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end if;
+  end loop;
+  perform set_config('persistence.tenant', coalesce(v_entered, ''), true);
+  return null;
+end;
+$$;
+
+alter function haive_private.count_memories() owner to haive_writer;
+
+comment on function haive_private.count_memories() is
+'Keeps the statistics of a collection''s words, and the meters of its tenants.';
+
+-- Its tenant stays there until the transaction ends.
+create or replace function haive_private.refuse_memories(p_tenant text, p_users text[])
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_encrypted boolean;
+begin
+  select t.encrypted into v_encrypted
+  from haive.tenants as t where t.tenant_id = p_tenant
+  for key share;
+  if v_encrypted is null then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(p_tenant, 63)),
+      hint = 'Create it with create_tenant.';
+  elsif v_encrypted then
+    raise exception using
+      errcode = 'PT422',
+      message = 'this tenant''s content is sealed by the client',
+      hint = 'Memories are searched by their words, which the database would have to see.';
+  end if;
+  if p_users is not null then
+    perform haive_private.refuse_erased(p_tenant, p_users);
+  end if;
+end;
+$$;
+
+alter function haive_private.refuse_memories(text, text[]) owner to haive_writer;
+
+comment on function haive_private.refuse_memories(text, text[]) is
+'Refuses memories of a tenant that is not there or is sealed, and of users who were erased; the tenant '
+'was entered.';
+
+-- vecs writes texts and vectors and knows of nothing else. put_memories says so when it writes.
+create or replace function haive_private.drop_stale_tokens()
+returns trigger
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+begin
+  if current_setting('persistence.putting', true) is distinct from 'on' then
+    new.tokens := null;
+  end if;
+  return new;
+end;
+$$;
+
+comment on function haive_private.drop_stale_tokens() is
+'Removes the vectors of words that a text had before it was changed.';
+
+-- What count_memories does, once for all rows of a table that was empty: its triggers would keep a copy
+-- of each row that is loaded.
+create or replace function haive_private.count_loaded_memories(p_tenant text, p_collection text)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v haive_private.memory_collections;
+  v_users text[];
+  v_rows bigint;
+  v_bytes bigint;
+  v_words record;
+begin
+  select c.* into v from haive_private.memory_collections as c where c.name = p_collection;
+  if exists (
+    select from haive_private.memory_sizes as s
+    where s.tenant_id = p_tenant and s.collection = p_collection
+    having sum(s.memories) > 0
+  ) then
+    raise exception using
+      errcode = 'PT409',
+      message = format('the memories in %s are counted', v.name),
+      hint = 'Those of a collection that was empty are counted at once, all others as they are written.';
+  end if;
+  execute format(
+    $q$
+      select
+        count(*),
+        array_agg(distinct t.user_id) filter (where t.user_id is not null),
+        case
+          when $3 then coalesce(sum(haive_private.memory_bytes(
+            t.metadata, case when t.vec is null then 0 else $2 end, t.tokens
+          )), 0)
+          else 0
+        end
+      from vecs.%I as t where t.tenant_id = $1
+    $q$, v.table_name
+  ) into v_rows, v_users, v_bytes using
+    p_tenant, coalesce(v.dimensions * case v.storage when 'halfvec' then 2 else 4 end, 0),
+    current_setting('persistence.watch', true) like '-%' is not true;
+  perform haive_private.refuse_memories(p_tenant, v_users);
+  select
+    array_agg(w.word order by w.word) as lexemes,
+    array_agg(w.in_text order by w.word) as in_text,
+    array_agg(w.in_all order by w.word) as in_all,
+    coalesce(sum(w.text_words), 0)::bigint as text_words,
+    coalesce(sum(w.all_words), 0)::bigint as all_words
+  into v_words
+  from (
+    select
+      a.word collate "C" as word, a.ndoc as in_all, coalesce(t.ndoc, 0) as in_text,
+      a.nentry::bigint as all_words, coalesce(t.nentry, 0)::bigint as text_words
+    from ts_stat(
+      format('select t.words from vecs.%I as t where t.tenant_id = %L', v.table_name, p_tenant)
+    ) as a
+    left join ts_stat(
+      format('select t.words from vecs.%I as t where t.tenant_id = %L', v.table_name, p_tenant), 'a'
+    ) as t on t.word = a.word
+  ) as w;
+  if v_rows > 0 then
+    perform haive_private.add_memory_words(
+      p_tenant, v.name, v_words.lexemes, v_words.in_text, v_words.in_all, v_rows,
+      v_words.text_words, v_words.all_words
+    );
+  end if;
+  if v_bytes > 0 then
+    perform haive_private.meter(p_tenant, 0, v_bytes);
+  end if;
+  return v_rows;
+end;
+$$;
+
+alter function haive_private.count_loaded_memories(text, text) owner to haive_writer;
+
+comment on function haive_private.count_loaded_memories(text, text) is
+'Counts what was loaded for a tenant into a collection that was empty, without its triggers, and refuses '
+'what these would; the tenant was entered. Returns how many rows there are.';
+
+-- The tables of collections have no foreign key: count_memories holds the tenant of what is written.
+-- Of a transaction that sees no later commit, the rows of one that it waited for would stay.
+create or replace function haive_private.drop_tenant_memories()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_table text;
+begin
+  for v_table in
+    select format('vecs.%I', c.table_name) from haive_private.memory_collections as c order by c.name
+  loop
+    continue when to_regclass(v_table) is null;
+    if current_setting('transaction_isolation') <> 'read committed' then
+      raise exception using
+        errcode = 'PT409',
+        message = 'a tenant is removed with what others have just written',
+        hint = 'Remove it in a transaction that is read committed.';
+    end if;
+    execute format('delete from %s as t where t.tenant_id = $1', v_table) using old.tenant_id;
+  end loop;
+  return null;
+end;
+$$;
+
+alter function haive_private.drop_tenant_memories() owner to haive_writer;
+
+comment on function haive_private.drop_tenant_memories() is
+'Removes the memories of a tenant that is removed.';
+
+create trigger drop_memories after delete on haive.tenants
+for each row execute function haive_private.drop_tenant_memories();
+
+-- Makes the table at run time, so that each collection has a type, an index and a language of its own.
+-- Definer: haive_writer owns the tables in schema vecs.
+create or replace function haive_private.open_memory_collection(p_tenant text, p_settings jsonb)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_row haive_private.memory_collections;
+  v_found haive_private.memory_collections;
+  v_other record;
+  v_table text;
+  v_vectors text := haive_private.vector_schema();
+  v_type text;
+  v_bytes int;
+begin
+  if not v_caller.trusted then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services open collections',
+      hint = 'Call with a secret key, or on a direct connection.';
+  end if;
+  v_row.name := p_settings ->> 'name';
+  v_row.model := p_settings ->> 'model';
+  v_row.dimensions := (p_settings ->> 'dimensions')::int;
+  v_row.metric := coalesce(p_settings ->> 'metric', 'cosine');
+  v_row.language := coalesce(p_settings ->> 'language', 'english');
+  v_row.index_type := coalesce(p_settings ->> 'index_type', 'hnsw');
+  v_row.m := coalesce((p_settings ->> 'm')::int, 16);
+  v_row.ef_construction := coalesce((p_settings ->> 'ef_construction')::int, 64);
+  v_row.storage := case
+    when v_row.index_type in ('hnsw', 'ivfflat') and v_row.dimensions > 2000 then 'halfvec'
+    -- By the bits any width is found: 16 bits a number keep these in their page.
+    when v_row.index_type = 'binary' and v_row.dimensions between 2001 and 4000 then 'halfvec'
+    else 'vector'
+  end;
+  -- Of those who open it at once, one makes it.
+  perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
+  select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
+  if v_found.name is not null then
+    select u.name, u.ours, u.theirs into v_other
+    from (
+      values
+      ('model', v_row.model, v_found.model),
+      ('dimensions', v_row.dimensions::text, v_found.dimensions::text),
+      ('metric', v_row.metric, v_found.metric)
+    ) as u (name, ours, theirs)
+    where u.ours is distinct from u.theirs
+    limit 1;
+    if found then
+      raise exception using
+        errcode = 'PT409',
+        message = format(
+          'the collection %s has %s %s, not %s', v_found.name, v_other.name,
+          coalesce(v_other.theirs, 'none'), left(coalesce(v_other.ours, 'none'), 200)
+        ),
+        hint = 'Name another index_name, or re-embed the collection.';
+    end if;
+    -- In a tenant that is sealed too, so that what was left there can be deleted.
+    return haive_private.memory_collection_doc(v_found);
+  end if;
+  perform haive_private.refuse_sealed_memories();
+  if (v_row.name ~ '^[a-z0-9][a-z0-9-]{0,60}$') is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the name of a collection is 1 to 61 of a-z, 0-9 and -',
+      hint = 'It begins with a letter or a digit.';
+  elsif not exists (
+    select from pg_ts_config as g
+    where g.cfgname = v_row.language and g.cfgnamespace = 'pg_catalog'::regnamespace
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = format('no language %s', left(v_row.language, 40)),
+      hint = 'Languages are the text search configurations of Postgres: english, german, simple…';
+  elsif v_row.index_type in ('hnsw', 'ivfflat') and v_row.dimensions > 4000 then
+    raise exception using
+      errcode = 'PT422',
+      message = format('no index of type %s takes %s numbers', v_row.index_type, v_row.dimensions),
+      hint = 'Up to 4,000 it does; binary and flat take 16,000.';
+  end if;
+
+  -- The usual installation has plain names; the two parts keep it from being taken for another's.
+  v_row.table_name := case
+    when 'haive' = 'hai' || 've' then v_row.name else 'haive' || ':' || v_row.name
+  end;
+  if length(v_row.table_name) > 63 then
+    v_row.table_name := left(v_row.table_name, 46) || '~' || left(md5(v_row.table_name), 16);
+  end if;
+  v_table := format('vecs.%I', v_row.table_name);
+  if to_regclass(v_table) is not null then
+    raise exception using
+      errcode = 'PT409',
+      message = format('a table %s is there, and is not ours', v_table),
+      hint = 'Choose another index_name.';
+  end if;
+  begin
+    insert into haive_private.memory_collections (
+      name, table_name, model, dimensions, storage, metric, language, index_type, m, ef_construction
+    )
+    values (
+      v_row.name, v_row.table_name, v_row.model, v_row.dimensions, v_row.storage, v_row.metric,
+      v_row.language, v_row.index_type, v_row.m, v_row.ef_construction
+    )
+    returning * into v_row;
+  exception
+    when check_violation or not_null_violation then
+      raise exception using
+        errcode = 'PT422',
+        message = 'the settings of the collection do not mean anything',
+        hint = 'With a model goes its dimensions, 1 to 16,000; m is 2 to 100, and ef_construction at '
+          'least twice that and at most 1,000.';
+  end;
+
+  v_type := format('%s.%I%s', v_vectors, v_row.storage, coalesce('(' || v_row.dimensions || ')', ''));
+  v_bytes := coalesce(
+    v_row.dimensions * case v_row.storage when 'halfvec' then 2 else 4 end, 0
+  );
+  execute format(
+    $q$
+      create table %1$s (
+        id varchar(200) collate "C" not null primary key check (id <> ''),
+        vec %2$s,
+        metadata jsonb not null default '{}' check (
+          jsonb_typeof(metadata) = 'object' and pg_column_size(metadata) <= 1048576
+        ),
+        tenant_id text collate "C" not null default coalesce(
+          nullif(current_setting('persistence.tenant', true), ''), 'default'
+        ),
+        tokens bytea,
+        user_id text generated always as (
+          case when jsonb_typeof(metadata -> 'user_id') = 'string' then metadata ->> 'user_id' end
+        ) stored,
+        happened_at text collate "C" generated always as (
+          case when jsonb_typeof(metadata -> 'timestamp') = 'string' then metadata ->> 'timestamp' end
+        ) stored,
+        importance double precision generated always as (
+          case when jsonb_typeof(metadata -> 'importance') = 'number'
+            then least(1, greatest(0, (metadata -> 'importance')::numeric))::double precision end
+        ) stored,
+        valid_from text collate "C" generated always as (metadata ->> 'valid_from') stored,
+        valid_to text collate "C" generated always as (metadata ->> 'valid_to') stored,
+        expires_at text collate "C" generated always as (metadata ->> 'expires_at') stored,
+        archived boolean generated always as (
+          coalesce(metadata -> 'archived' = 'true', false)
+        ) stored,
+        words tsvector generated always as (
+          setweight(
+            to_tsvector(%3$L::regconfig, left(coalesce(metadata ->> 'context', ''), 100000)), 'D'
+          ) || setweight(
+            to_tsvector(%3$L::regconfig, left(coalesce(metadata ->> 'text', ''), 100000)), 'A'
+          )
+        ) stored
+      )
+    $q$, v_table, v_type, 'pg_catalog.' || v_row.language
+  );
+  execute format('alter table %s alter column tokens set storage external', v_table);
+  if v_bytes between 1 and 6400 then
+    -- Beside the row, each vector that is compared would be one more look into an index. Of wide ones
+    -- a page holds one, with as much of its metadata as fits.
+    execute format('alter table %s alter column vec set storage plain', v_table);
+    execute format(
+      'alter table %s set (toast_tuple_target = %s)', v_table,
+      case when v_bytes <= 3000 then 4080 else 8160 end
+    );
+  end if;
+  execute format(
+    'comment on table %s is %L', v_table,
+    'Memories: a collection of haive.open_memory_collection. Written by the functions of haive, or by '
+    'vecs as the owner; columns that are made from the metadata are what searches read.'
+  );
+  execute format('create index on %s (tenant_id, id)', v_table);
+  execute format('create index on %s (tenant_id, happened_at)', v_table);
+  execute format('create index on %s (tenant_id, importance)', v_table);
+  -- Of nobody's too: a member's searches count both.
+  execute format('create index on %s (tenant_id, user_id)', v_table);
+  execute format('create index on %s using gin (words)', v_table);
+  execute format('create index on %s using gin (metadata jsonb_path_ops)', v_table);
+  -- Lists are made of what is there: an index of them comes with haive memory reindex.
+  if v_row.dimensions is not null and v_row.index_type in ('hnsw', 'binary') then
+    execute haive_private.memory_index(v_row, null, false);
+  end if;
+
+  execute format('alter table %s enable row level security', v_table);
+  execute format(
+    $q$
+      create policy "members read their own and nobody's, administrators all" on %s
+      for select to authenticated
+      using (
+        (
+          tenant_id in (select haive_private.my_tenants())
+          and (user_id is null or user_id = (select haive.current_actor()))
+        )
+        or tenant_id in (select haive_private.my_admin_tenants())
+      )
+    $q$, v_table
+  );
+  execute format(
+    'create policy "services work in the tenant they entered" on %s for all to haive_client '
+    'using (tenant_id = (select current_setting(''persistence.tenant'', true)))', v_table
+  );
+  execute format('revoke all on %s from public, anon, authenticated, service_role, haive_client', v_table);
+  execute format('grant select on %s to authenticated, service_role, haive_client', v_table);
+
+  execute format(
+    'create trigger count_added after insert on %s referencing new table as added '
+    'for each statement execute function haive_private.count_memories(%L, %L)',
+    v_table, v_row.name, v_bytes
+  );
+  execute format(
+    'create trigger count_changed after update on %s referencing old table as removed '
+    'new table as added for each statement execute function haive_private.count_memories(%L, %L)',
+    v_table, v_row.name, v_bytes
+  );
+  execute format(
+    'create trigger count_removed after delete on %s referencing old table as removed '
+    'for each statement execute function haive_private.count_memories(%L, %L)',
+    v_table, v_row.name, v_bytes
+  );
+  execute format(
+    'create trigger drop_stale_tokens before update of metadata on %s for each row when ('
+    'old.metadata ->> ''text'' is distinct from new.metadata ->> ''text'' '
+    'and old.tokens is not distinct from new.tokens) '
+    'execute function haive_private.drop_stale_tokens()', v_table
+  );
+  execute format(
+    'create trigger audit_insert after insert on %s referencing new table as changed '
+    'for each statement execute function haive_private.audit_rows()', v_table
+  );
+  execute format(
+    'create trigger audit_update after update on %s referencing new table as changed '
+    'for each statement execute function haive_private.audit_rows()', v_table
+  );
+  execute format(
+    'create trigger audit_delete after delete on %s referencing old table as changed '
+    'for each statement execute function haive_private.audit_rows()', v_table
+  );
+  return haive_private.memory_collection_doc(v_row);
+end;
+$$;
+
+alter function haive_private.open_memory_collection(text, jsonb) owner to haive_writer;
+
+comment on function haive_private.open_memory_collection(text, jsonb) is
+'What haive.open_memory_collection does, for a caller without rights on the tables.';
+
+create or replace function haive_private.memory_collection_doc(
+  p_row haive_private.memory_collections
+)
+returns json
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return json_build_object(
+    'name', p_row.name, 'table', p_row.table_name, 'model', p_row.model,
+    'dimensions', p_row.dimensions, 'storage', p_row.storage, 'metric', p_row.metric,
+    'language', p_row.language, 'index_type', p_row.index_type, 'm', p_row.m,
+    'ef_construction', p_row.ef_construction, 'created_at', p_row.created_at
+  );
+end;
+$$;
+
+comment on function haive_private.memory_collection_doc(haive_private.memory_collections) is
+'A collection as JSON.';
+
+-- The statement that makes an index of the vectors: of all tenants, or of one that is large enough for
+-- one of its own. The name that vecs looks for begins with ix_vector and the operators.
+create or replace function haive_private.memory_index(
+  p_row haive_private.memory_collections, p_tenant text, p_concurrently boolean
+)
+returns text
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+declare
+  v_vectors text := haive_private.vector_schema();
+  v_operators text := case p_row.metric
+    when 'cosine' then 'cosine' when 'l2' then 'l2' else 'ip'
+  end;
+begin
+  return format(
+    'create index %s if not exists %I on vecs.%I using %s %s%s',
+    case when p_concurrently then 'concurrently' else '' end,
+    haive_private.memory_index_name(p_row, p_tenant),
+    p_row.table_name,
+    case p_row.index_type when 'ivfflat' then 'ivfflat' else 'hnsw' end,
+    case
+      when p_row.index_type = 'binary' then format(
+        '((%1$s.binary_quantize(vec)::bit(%2$s)) %1$s.bit_hamming_ops) '
+        'with (m = %3$s, ef_construction = %4$s)',
+        v_vectors, p_row.dimensions, p_row.m, p_row.ef_construction
+      )
+      when p_row.index_type = 'ivfflat' then format(
+        '(vec %s.%s_%s_ops) with (lists = %s)', v_vectors, p_row.storage, v_operators,
+        -- As pgvector advises: rows / 1000, and their root above a million.
+        (
+          select greatest(
+            10, case when s.n > 1000000 then sqrt(s.n)::int else (s.n / 1000)::int end
+          )
+          from (
+            select greatest(c.reltuples, 0) as n from pg_class as c
+            where c.oid = to_regclass(format('vecs.%I', p_row.table_name))
+          ) as s
+        )
+      )
+      else format(
+        '(vec %s.%s_%s_ops) with (m = %s, ef_construction = %s)',
+        v_vectors, p_row.storage, v_operators, p_row.m, p_row.ef_construction
+      )
+    end,
+    case when p_tenant is null then '' else format(' where tenant_id = %L', p_tenant) end
+  );
+end;
+$$;
+
+comment on function haive_private.memory_index(haive_private.memory_collections, text, boolean) is
+'The statement that makes an index of vectors.';
+
+create or replace function haive_private.memory_index_name(
+  p_row haive_private.memory_collections, p_tenant text
+)
+returns text
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  return case
+    when p_tenant is not null then 'ix_own_' || left(md5(p_row.table_name || '/' || p_tenant), 16)
+    when p_row.index_type = 'binary' then 'ix_bits_' || left(md5(p_row.table_name), 16)
+    else format(
+      'ix_vector_%s_ops_%s_%s',
+      case p_row.metric when 'cosine' then 'cosine' when 'l2' then 'l2' else 'ip' end,
+      p_row.index_type, left(md5(p_row.table_name), 16)
+    )
+  end;
+end;
+$$;
+
+comment on function haive_private.memory_index_name(haive_private.memory_collections, text) is
+'What an index of vectors is called.';
+
+create or replace function haive.open_memory_collection(settings jsonb, tenant text default null)
+returns json
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.open_memory_collection(
+    open_memory_collection.tenant, open_memory_collection.settings
+  )
+$$;
+
+comment on function haive.open_memory_collection(jsonb, text) is
+'Makes a collection of memories where there is none of the name, and returns what it is: {name, table, '
+'model, dimensions, storage, metric, language, index_type, m, ef_construction, created_at}. Takes the '
+'same but table, storage and created_at. For services only; all tenants of the installation share it.';
+
+-- Collections that are there have foreign keys to the tenants, which the triggers now stand in for.
+do $$
+declare
+  v record;
+begin
+  for v in
+    select
+      format('vecs.%I', c.table_name) as relation, k.conname as key,
+      c.dimensions * case c.storage when 'halfvec' then 2 else 4 end as bytes
+    from haive_private.memory_collections as c
+    left join pg_catalog.pg_constraint as k
+      on k.conrelid = pg_catalog.to_regclass(format('vecs.%I', c.table_name))
+      and k.confrelid = 'haive.tenants'::pg_catalog.regclass and k.contype = 'f'
+    where pg_catalog.to_regclass(format('vecs.%I', c.table_name)) is not null
+    order by c.name
+  loop
+    if v.key is not null then
+      execute format('alter table %s drop constraint %I', v.relation, v.key);
+    end if;
+    if v.bytes between 3001 and 6400 then
+      execute format('alter table %s alter column vec set storage plain', v.relation);
+      execute format('alter table %s set (toast_tuple_target = 8160)', v.relation);
+    end if;
+  end loop;
+end;
+$$;
+
+revoke references on haive.tenants from haive_writer;
+revoke all on function
+haive_private.refuse_memories(text, text[]),
+haive_private.count_loaded_memories(text, text),
+haive_private.drop_tenant_memories()
+from public, anon, authenticated, service_role, haive_client;
+
+revoke create on schema haive_private from haive_writer;
+
+insert into haive_private.migrations (version, name) values
+  ('20261129050000', 'load_memories')
+on conflict do nothing;
