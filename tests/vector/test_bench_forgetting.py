@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from haive.core.persistence.bench.cli import app
 from haive.core.persistence.bench.corpus import Writer
-from haive.core.persistence.vector import _forgetting
+from haive.core.persistence.vector._cascading import Cascade
 
 
 def run(*arguments: str) -> tuple[int, dict[tuple[str, str], float]]:
@@ -32,7 +32,8 @@ def test_what_is_left_behind_is_found(monkeypatch) -> None:
     async def kept(*_: object) -> set[str]:
         return set()
 
-    monkeypatch.setattr(_forgetting, "_cascade", kept)
+    for step in ("run", "settle"):
+        monkeypatch.setattr(Cascade, step, kept)
     code, figures = run("forgetting", "--memories", "100")
     assert code == 1
     assert figures["some: found", "count"] > 0

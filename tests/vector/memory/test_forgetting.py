@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from haive.core.persistence.errors import InvalidInputError, NotFoundError
-from haive.core.persistence.vector import VectorMemory
+from haive.core.persistence.errors import InvalidInputError, NotFoundError, QuotaExceededError
+from haive.core.persistence.vector import MemoryKind, VectorMemory
+from haive.core.persistence.vector._cascading import Cascade
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
+from haive.core.persistence.vector.records import Record
 
 AT = datetime(2026, 2, 1, 9, tzinfo=UTC)
 SECRET = "The secret word is xylophone, and nobody else may know it."
@@ -79,7 +83,7 @@ class Breaking:
 
     def __getattr__(self, name: str) -> object:
         found = getattr(self._inner, name)
-        if name not in {"put", "delete"}:
+        if name not in {"put", "replace", "delete"}:
             return found
 
         async def counted(*arguments: object) -> object:
@@ -186,10 +190,94 @@ async def test_forgetting_everything_by_mistake_is_refused(memory: VectorMemory)
 
 
 async def test_the_control_a_context_that_is_left_would_be_seen(memory, monkeypatch) -> None:
-    async def left(*_: object) -> None:
-        return
+    async def left(*_: object) -> set[str]:
+        return set()
 
-    monkeypatch.setattr("haive.core.persistence.vector._forgetting._unpoint", left)
+    for step in ("_unpoint", "settle"):
+        monkeypatch.setattr(Cascade, step, left)
     whole = await memory.get(await store(memory))
     await memory.forget(whole.sources[1])
     assert "xylophone" in await everything(memory)
+
+
+async def test_two_calls_at_once_leave_nothing_of_what_either_forgot(make, backend) -> None:
+    said = [f"Message number {n} has the secret word xylophone{n}." for n in range(6)]
+    for _ in range(3):
+        memory = make()
+        whole = await memory.get(await store(memory, said))
+        results = await asyncio.gather(*(memory.forget(each) for each in whole.sources[:5]))
+        assert sum(result.counts.get("turn", 0) for result in results) == 5
+        left = await everything(memory)
+        assert [n for n in range(5) if f"xylophone{n}" in left] == []
+        assert (await memory.get(whole.id)).sources == whole.sources[5:]
+        await memory.forget(filters={"user_id": "anna"})
+        assert (await memory.stats()).total == 0
+
+
+class Late:
+    """A backend on which something happens right before the first write of a kind."""
+
+    def __init__(self, inner: MemoryBackend, name: str, happening: object) -> None:
+        self._inner = inner
+        self._name = name
+        self._happening = happening
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._name and self._happening is not None:
+            return self._first
+        return getattr(self._inner, name)
+
+    async def _first(self, *arguments: object) -> object:
+        happening, self._happening = self._happening, None
+        await happening()
+        return await getattr(self._inner, self._name)(*arguments)
+
+
+@pytest.mark.parametrize("change", [{"text": "Quite another text."}, {"importance": 0.9}])
+async def test_a_change_does_not_bring_back_what_was_forgotten_meanwhile(
+    make, backend, change
+) -> None:
+    memory = make()
+    whole = await memory.get(await store(memory))
+
+    async def forgotten() -> None:
+        await memory.forget(whole.sources[1])
+
+    slow = make(over=Late(backend, "replace", forgotten))
+    with pytest.raises(NotFoundError):
+        await slow.update(whole.sources[1], **change)
+    left = await everything(memory)
+    assert "xylophone" not in left
+    assert "Quite another text" not in left
+    assert (await memory.stats()).kinds["turn"] == 2
+
+
+async def test_what_another_user_claims_to_have_made_of_it_gets_nothing(make, backend) -> None:
+    memory = make()
+    ids = await memory.add_many(["The PIN of Ann is 9876.", "Ann likes tea."], user_id="ann")
+    shelf = await memory._open()
+    forged = replace(
+        await memory.get(await memory.add("Joe has nothing to say.", user_id="joe")),
+        kind=MemoryKind.SUMMARY, sources=tuple(ids), context_ids=tuple(ids), context="Nothing.",
+    )  # fmt: skip
+    await shelf.rewrite([forged])
+    await memory.update(ids[1], text="Ann likes coffee.")
+    await memory.forget(ids[1])
+    found = await memory.get(forged.id)
+    assert (found.text, found.context) == ("Joe has nothing to say.", "Nothing.")
+
+
+async def test_what_there_is_no_room_for_goes_along(make, backend, monkeypatch) -> None:
+    memory = make()
+    whole = await memory.get(await store(memory))
+    put = type(backend).replace
+
+    async def full(self: MemoryBackend, records: list[Record]) -> int:
+        if any(record.vector is not None for record in records):
+            raise QuotaExceededError("The tenant is full.")
+        return await put(self, records)
+
+    monkeypatch.setattr(type(backend), "replace", full)
+    result = await memory.forget(whole.sources[1])
+    assert whole.id in result.removed
+    assert "xylophone" not in await everything(memory)

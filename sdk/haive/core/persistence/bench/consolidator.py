@@ -30,9 +30,10 @@ class _Telling(PgvectorBackend):
         await super().put(records)
         tell(f"written {len(records)}")
 
-    async def replace(self, records: Sequence[Record]) -> None:
-        await super().replace(records)
-        tell(f"written {len(records)}")
+    async def replace(self, records: Sequence[Record]) -> int:
+        written = await super().replace(records)
+        tell(f"written {written}")
+        return written
 
 
 def memory_in(store: Store, *, telling: bool = False) -> VectorMemory:

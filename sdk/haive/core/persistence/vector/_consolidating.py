@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.errors import ConflictError, InvalidInputError
+from haive.core.persistence.vector._cascading import rebuilt_from
 from haive.core.persistence.vector._clusters import clusters
-from haive.core.persistence.vector._forgetting import forget, rebuilt_from
+from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._importance import IMPORTANT
 from haive.core.persistence.vector._shelf import PAGE, both

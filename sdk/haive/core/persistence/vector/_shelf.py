@@ -62,24 +62,35 @@ class Shelf:
             InvalidInputError: A text or something of the metadata cannot be stored.
             ModelError: There are no vectors.
         """
-        if not memories:
-            return
+        if memories:
+            await self.backend.put(await self._records(memories))
+
+    async def renew(self, memories: Sequence[Memory]) -> int:
+        """Write memories whose texts have changed, with their vectors; return how many.
+
+        One that was forgotten meanwhile stays so.
+
+        Raises:
+            InvalidInputError: A text or something of the metadata cannot be stored.
+            ModelError: There are no vectors.
+        """
+        return await self.backend.replace(await self._records(memories)) if memories else 0
+
+    async def _records(self, memories: Sequence[Memory]) -> list[Record]:
         for memory in memories:
             checked_text(memory.text)
         texts = [spoken(memory) for memory in memories]
         metadata = [memory.to_metadata() for memory in memories]
         vectors, prepared = await self._read(texts)
-        await self.backend.put(
-            [
-                Record(
-                    id=memory.id,
-                    metadata=plain,
-                    vector=None if vectors is None else vectors[place],
-                    tokens=None if prepared is None else prepared[place],
-                )
-                for place, (memory, plain) in enumerate(zip(memories, metadata, strict=True))
-            ]
-        )
+        return [
+            Record(
+                id=memory.id,
+                metadata=plain,
+                vector=None if vectors is None else vectors[place],
+                tokens=None if prepared is None else prepared[place],
+            )
+            for place, (memory, plain) in enumerate(zip(memories, metadata, strict=True))
+        ]
 
     async def _read(
         self, texts: Sequence[str]
@@ -95,15 +106,16 @@ class Shelf:
             return self._checked(vectors, embedder, len(texts)), prepared
         return await self.vectors(texts), await reranker.prepare(texts)
 
-    async def rewrite(self, memories: Sequence[Memory]) -> None:
-        """Write what is known of memories anew; their texts have not changed.
+    async def rewrite(self, memories: Sequence[Memory]) -> int:
+        """Write what is known of memories anew, their texts have not changed; return how many.
 
         One that was forgotten meanwhile stays so.
         """
-        if memories:
-            await self.backend.replace(
-                [Record(id=m.id, metadata=m.to_metadata()) for m in memories]
-            )
+        if not memories:
+            return 0
+        return await self.backend.replace(
+            [Record(id=m.id, metadata=m.to_metadata()) for m in memories]
+        )
 
     async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
         """The vectors of texts, None in a collection without.

@@ -202,7 +202,7 @@ class VectorMemory(OpenedMemory):
             archived: Whether searches pass it over.
 
         Raises:
-            NotFoundError: There is no such memory.
+            NotFoundError: There is no such memory, or none any more.
         """
         shelf = await self._open()
         memory = await self.get(memory_id)
@@ -224,8 +224,8 @@ class VectorMemory(OpenedMemory):
         if changed.text != memory.text:
             await change(shelf, changed)
             self._recalled.forget([memory_id])
-        else:
-            await shelf.rewrite([changed])
+        elif not await shelf.rewrite([changed]):
+            raise NotFoundError("There is no such memory.")
         return changed
 
     # -- finding ---------------------------------------------------------------------------------

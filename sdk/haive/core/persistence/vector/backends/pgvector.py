@@ -154,14 +154,17 @@ class PgvectorBackend:
         """
         await self._write(records, {})
 
-    async def replace(self, records: Sequence[Record]) -> None:
+    async def replace(self, records: Sequence[Record]) -> int:
         """As `put`, but write only those that are still there: what was forgotten stays so.
+
+        Returns:
+            How many.
 
         Raises:
             InvalidInputError: A vector is not the collection's, or metadata no JSON.
             ConflictError: An id is another user's or tenant's.
         """
-        await self._write(records, {"replace_only": True})
+        return await self._write(records, {"replace_only": True})
 
     async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """Records by id, in the order asked for, without those that are not there."""
@@ -333,11 +336,13 @@ class PgvectorBackend:
     async def aclose(self) -> None:
         """Nothing: the store was given, and is closed by whoever opened it."""
 
-    async def _write(self, records: Sequence[Record], how: Mapping[str, bool]) -> None:
+    async def _write(self, records: Sequence[Record], how: Mapping[str, bool]) -> int:
         documents = [self._document(record) for record in records]
+        written = 0
         for chunk in _chunks(documents):
             given = {"memories": to_json(chunk, "memories", _LIMIT), **how}
-            await self._call("put_memories", given, _COUNT)
+            written += await self._call("put_memories", given, _COUNT)
+        return written
 
     async def _call(
         self,

@@ -169,10 +169,12 @@ class PineconeBackend(FusingBackend):
         for batch in _batches(rows):
             await self._call(self._index.upsert(vectors=batch, namespace=self._tenant))
 
-    async def replace(self, records: Sequence[Record]) -> None:
+    async def replace(self, records: Sequence[Record]) -> int:
         """As `put`, but write only those that are there: one removed meanwhile comes back."""
         there = await self._fetch([each.id for each in records])
-        await self.put([each for each in records if each.id in there])
+        left = [each for each in records if each.id in there]
+        await self.put(left)
+        return len(left)
 
     async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """Records by id, in the order asked for, without those that are not there."""

@@ -38,8 +38,8 @@ class MemoryBackend(Protocol):
         keeps both, and its metadata alone is replaced.
         """
 
-    async def replace(self, records: Sequence[Record]) -> None:
-        """As `put`, but writes only those that are still there.
+    async def replace(self, records: Sequence[Record]) -> int:
+        """As `put`, but writes only those that are still there, and returns how many.
 
         What was forgotten since it was read is not brought back by a rewrite: for certain in
         Postgres; elsewhere it is looked up just before, and a deletion in between is undone.

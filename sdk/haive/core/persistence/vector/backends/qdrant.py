@@ -150,11 +150,13 @@ class QdrantBackend(FusingBackend):
         for batch in batches(checked, PAGE):
             await self._put(batch)
 
-    async def replace(self, records: Sequence[Record]) -> None:
+    async def replace(self, records: Sequence[Record]) -> int:
         """As `put`, but write only those that are there: one removed meanwhile comes back."""
         points = await self._points([each.id for each in records], ["tenant"])
         there = {str(point.id) for point in points}
-        await self.put([each for each in records if each.id in there])
+        left = [each for each in records if each.id in there]
+        await self.put(left)
+        return len(left)
 
     async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """Records by id, in the order asked for, without those that are not there."""
