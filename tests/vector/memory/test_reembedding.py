@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,9 @@ def beside(backend: MemoryBackend) -> MemoryBackend:
 
 
 async def ids(memory: VectorMemory) -> dict[str, Any]:
-    return {each.id: each for each in await (await memory._open()).find(None)}
+    """All memories by id, but for what they are copies of."""
+    found = await (await memory._open()).find(None)
+    return {each.id: replace(each, copy_of=None) for each in found}
 
 
 async def test_memories_are_the_same_and_found_by_the_other_model(make, backend) -> None:
@@ -47,6 +50,35 @@ async def test_memories_are_the_same_and_found_by_the_other_model(make, backend)
     assert await old.reembed(new) == 0
     with pytest.raises(ConfigurationError, match="itself"):
         await old.reembed(old)
+
+
+async def test_what_is_written_after_the_switch_stays(make, backend, clock) -> None:
+    old = make(near_duplicate=None)
+    first, second, third, fourth = await old.add_many(
+        ["The boat is red.", "Anna lives in Berlin.", "The tea is green.", "The door is open."]
+    )
+    new = make(
+        over=beside(backend), index_name=f"{old.config.index_name}-new", near_duplicate=None,
+        embedder=HashingEmbedder(64),
+    )  # fmt: skip
+    await old.reembed(new)
+    # Written here in the last moment, and there from then on.
+    late = await old.add("The late one is here.")
+    await old.update(first, text="The boat is blue.")
+    await old.update(third, text="The tea is black.")
+    await old.forget(fourth)
+    clock.forward(hours=1)
+    added = await new.add("A new fact.")
+    moved = await new.supersede(second, "Anna lives in Lisbon.")
+    await new.update(third, text="The tea is white.")
+    assert await old.reembed(new) == 3
+    texts = {each.id: each.text for each in (await ids(new)).values()}
+    assert texts == {
+        first: "The boat is blue.", second: "Anna lives in Berlin.", third: "The tea is white.",
+        late: "The late one is here.", added: "A new fact.", moved: "Anna lives in Lisbon.",
+    }  # fmt: skip
+    assert (await new.get(second)).superseded_by == moved
+    assert await old.reembed(new) == 0
 
 
 async def test_stopped_it_is_gone_on_with(make, backend, monkeypatch) -> None:

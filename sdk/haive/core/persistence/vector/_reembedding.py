@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import orjson
 
 from haive.core.persistence.errors import ConfigurationError
 from haive.core.persistence.vector._shelf import PAGE, spoken
@@ -15,11 +19,11 @@ if TYPE_CHECKING:
 
 
 async def reembed(source: Shelf, target: Shelf) -> int:
-    """Make the memories of ``target`` those of ``source``, with its own vectors.
+    """Copy the memories of ``source`` to ``target``, with its own vectors, and keep copies up.
 
-    A page of 500 at a time is embedded and written. What is there already and the same is passed
-    over, so a call that was interrupted is repeated, and another one catches up with what was
-    written, changed or forgotten meanwhile.
+    A page of 500 at a time is embedded and written. Each copy says what it is a copy of. So a call
+    that was interrupted is repeated, and another one catches up with what was written, changed or
+    forgotten in the source meanwhile; what was written or changed in the target itself stays.
 
     Returns:
         How many were written, changed or removed.
@@ -28,24 +32,45 @@ async def reembed(source: Shelf, target: Shelf) -> int:
         ConfigurationError: Both are the same collection.
         ModelError: There are no vectors; all pages before are complete.
     """
-    if source.collection.name == target.collection.name:
+    name = source.collection.name
+    if name == target.collection.name:
         raise ConfigurationError(
             "A collection is not embedded into itself.", hint="Name another index_name."
         )
     changes = 0
     async for page in _pages(source):
         there = await target.get(memory.id for memory in page)
-        new = [m for m in page if m.id not in there or spoken(m) != spoken(there[m.id])]
-        written = {memory.id for memory in new}
+        copies = [replace(memory, copy_of=_origin(memory, name)) for memory in page]
+        new = [copy for copy in copies if copy.id not in there]
+        stale = [
+            copy
+            for copy in copies
+            if copy.id in there
+            and there[copy.id].copy_of != copy.copy_of
+            and _is_as_copied(there[copy.id], name)
+        ]
         await target.write(new)
-        known = [m for m in page if m.id not in written and m != there[m.id]]
-        await target.rewrite(known)
-        changes += len(new) + len(known)
+        changes += len(new)
+        changes += await target.renew([c for c in stale if spoken(c) != spoken(there[c.id])])
+        changes += await target.rewrite([c for c in stale if spoken(c) == spoken(there[c.id])])
     async for page in _pages(target):
-        left = await source.get(memory.id for memory in page)
-        gone = [memory.id for memory in page if memory.id not in left]
+        copied = [memory for memory in page if _is_as_copied(memory, name)]
+        left = await source.get(memory.id for memory in copied)
+        gone = [memory.id for memory in copied if memory.id not in left]
         changes += len(await target.backend.delete(gone)) if gone else 0
     return changes
+
+
+def _origin(memory: Memory, collection: str) -> str:
+    """Where a memory is copied from, and what it said there."""
+    said = replace(memory, copy_of=None).to_metadata()
+    digest = hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return f"{collection}:{digest[:32]}"
+
+
+def _is_as_copied(memory: Memory, collection: str) -> bool:
+    """Whether a memory is a copy out of a collection that nobody has changed since."""
+    return memory.copy_of == _origin(memory, collection)
 
 
 async def _pages(shelf: Shelf) -> AsyncIterator[list[Memory]]:

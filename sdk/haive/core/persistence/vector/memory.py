@@ -404,13 +404,16 @@ class VectorMemory(OpenedMemory):
 
         It goes page by page, and may be interrupted and repeated; repeated later it catches up with
         what was written, changed or forgotten here meanwhile. So: reembed, switch to the other
-        one, and reembed once more.
+        one, and reembed once more. What was written or changed in the other one itself stays as it
+        is. What is forgotten there alone, and still here, comes back: forget it in both.
+
+        It is of one tenant, the one that both work in.
 
         Args:
             into: A memory of another ``index_name``, with another model or width.
 
         Returns:
-            How many memories were written, changed or removed there; 0 when it is the same.
+            How many memories were written, changed or removed there; 0 when there was nothing new.
 
         Raises:
             ConfigurationError: It is the same collection.

@@ -80,6 +80,8 @@ class Memory:
     """The memory that searches find in its place."""
     expires_at: datetime | None = None
     created_at: datetime | None = None
+    copy_of: str | None = None
+    """What `VectorMemory.reembed` copied: a collection, and a digest of what it said there."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """What the caller gave beside."""
 
