@@ -4014,7 +4014,7 @@ begin
   if p_sealed is null and current_setting('persistence.watch') <> '---' then
     perform haive_private.check_sealed(false);
   end if;
-  -- One statement: to begin and to end each is a third of what it does. Triggers run after all of it.
+  -- One statement in place of three: 4 to 8 % of the server's time. Its triggers run after all of it.
   with place as (
     update haive.conversations as c
     set
