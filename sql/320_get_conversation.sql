@@ -11,7 +11,8 @@ set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(get_conversation.tenant, false);
-  v_row haive.conversations;
+  v_doc json;
+  v_count bigint;
 begin
   if (get_conversation.message_limit between 0 and 1000) is not true then
     raise exception using
@@ -19,7 +20,20 @@ begin
       message = 'message_limit is not between 0 and 1000',
       hint = 'Read on with get_messages.';
   end if;
-  select * into v_row
+  select
+    haive_private.conversation_doc(
+      c,
+      case
+        when get_conversation.message_limit > 0 then (
+          haive_private.message_docs(
+            c.tenant_id, array[c.id],
+            array[c.message_count - get_conversation.message_limit + 1], array[c.message_count]
+          )
+        )[1]
+      end
+    ),
+    c.message_count
+  into v_doc, v_count
   from haive.conversations as c
   where c.tenant_id = v_caller.tenant and c.id = get_conversation.conversation_id;
   if not found then
@@ -32,30 +46,18 @@ begin
     perform haive_private.audit_read(
       'get_conversation',
       jsonb_build_object(
-        v_row.id,
+        get_conversation.conversation_id,
         case
-          when least(get_conversation.message_limit, v_row.message_count) > 0
+          when least(get_conversation.message_limit, v_count) > 0
             then jsonb_build_array(
-              greatest(v_row.message_count - get_conversation.message_limit + 1, 1),
-              v_row.message_count
+              greatest(v_count - get_conversation.message_limit + 1, 1), v_count
             )
         end
       ),
       1
     );
   end if;
-  return haive_private.conversation_doc(
-    v_row,
-    case
-      when get_conversation.message_limit > 0 then (
-        haive_private.message_docs(
-          v_row.tenant_id, array[v_row.id],
-          array[v_row.message_count - get_conversation.message_limit + 1],
-          array[v_row.message_count]
-        )
-      )[1]
-    end
-  );
+  return v_doc;
 end;
 $$;
 

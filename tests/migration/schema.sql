@@ -1297,7 +1297,7 @@ ALTER TABLE ONLY haive.events
     ADD CONSTRAINT events_pkey PRIMARY KEY (tenant_id, xid, id);
 
 -- TRIGGER events hint_events
-CREATE TRIGGER hint_events AFTER INSERT ON haive.events REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.hint_events();
+CREATE TRIGGER hint_events AFTER INSERT ON haive.events REFERENCING NEW TABLE AS added FOR EACH STATEMENT WHEN ((pg_relation_size('haive_private.watches'::regclass, 'main'::text) > 0)) EXECUTE FUNCTION haive_private.hint_events();
 
 -- POLICY events services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.events TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -2555,7 +2555,7 @@ ALTER TABLE haive.messages OWNER TO postgres;
 CREATE TRIGGER audit_delete AFTER DELETE ON haive.messages REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
 
 -- TRIGGER messages audit_insert
-CREATE TRIGGER audit_insert AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_messages();
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((current_setting('persistence.watch'::text, true) IS DISTINCT FROM '---'::text)) EXECUTE FUNCTION haive_private.audit_messages();
 
 -- TRIGGER messages audit_update
 CREATE TRIGGER audit_update AFTER UPDATE ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
@@ -2578,7 +2578,7 @@ ALTER TABLE ONLY haive.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, seq);
 
 -- TRIGGER messages meter_added
-CREATE TRIGGER meter_added AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_messages('added');
+CREATE TRIGGER meter_added AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((current_setting('persistence.watch'::text, true) IS DISTINCT FROM '---'::text)) EXECUTE FUNCTION haive_private.meter_messages('added');
 
 -- TRIGGER messages meter_changed
 CREATE TRIGGER meter_changed AFTER UPDATE ON haive.messages REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_messages();
@@ -4146,47 +4146,56 @@ CREATE FUNCTION haive_private.append_message(p_tenant text, p_conversation_id uu
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_replay record;
-  v_session record;
 begin
-  perform haive_private.check_sealed(p_sealed is not null);
-  created_at := coalesce(p_created_at, now());
-  update haive.conversations as c
-  set
-    message_count = c.message_count + 1,
-    input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
-    output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
-    cost = c.cost + coalesce(p_cost, 0),
-    last_message_at = greatest(c.last_message_at, append_message.created_at)
-  where
-    c.tenant_id = v_caller.tenant and c.id = p_conversation_id
-    and (
-      v_caller.actor is null or c.user_id = v_caller.actor
-      or v_caller.actor = any(c.participants)
+  if p_sealed is null and current_setting('persistence.watch') <> '---' then
+    perform haive_private.check_sealed(false);
+  end if;
+  -- One statement in place of three: 4 to 8 % of the server's time. Its triggers run after all of it.
+  with place as (
+    update haive.conversations as c
+    set
+      message_count = c.message_count + 1,
+      input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
+      output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
+      cost = c.cost + coalesce(p_cost, 0),
+      last_message_at = greatest(c.last_message_at, coalesce(p_created_at, now()))
+    where
+      c.tenant_id = v_caller.tenant and c.id = p_conversation_id
+      and (
+        v_caller.actor is null or c.user_id = v_caller.actor
+        or v_caller.actor = any(c.participants)
+      )
+    returning c.message_count as seq, c.is_session, c.user_id
+  ),
+  told as (
+    insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
+    select v_caller.tenant, 'messages.added', p_conversation_id, p.seq, p.seq
+    from place as p
+  ),
+  written as (
+    insert into haive.messages (
+      tenant_id, conversation_id, seq, id, role, content, parts, metadata,
+      input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with
     )
-  returning c.message_count, c.is_session, c.user_id into v_session;
+    select
+      v_caller.tenant, p_conversation_id, p.seq, p_id, p_role, p_content, p_parts,
+      coalesce(p_metadata, '{}'), p_input_tokens, p_output_tokens, p_model, p_cost,
+      coalesce(p_created_at, now()), p_sealed, p_sealed_with
+    from place as p
+    -- Of a session that is full or closed the writer hears that, before anything of the id.
+    where
+      case
+        when p.is_session then haive_private.check_session_write(
+          v_caller.tenant, v_caller.actor, p_conversation_id, p.user_id, p.seq
+        ) is not null
+        else true
+      end
+  )
+  select p.seq, coalesce(p_created_at, now()) into seq, created_at
+  from place as p;
   if not found then
     failure := 'PT404';
-    return;
   end if;
-  seq := v_session.message_count;
-  if v_session.is_session then
-    perform haive_private.check_session_write(
-      v_caller.tenant, v_caller.actor, p_conversation_id, v_session.user_id, append_message.seq
-    );
-  end if;
-  insert into haive.messages (
-    tenant_id, conversation_id, seq, id, role, content, parts, metadata,
-    input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with
-  )
-  values (
-    v_caller.tenant, p_conversation_id, append_message.seq, p_id, p_role, p_content, p_parts,
-    coalesce(p_metadata, '{}'), p_input_tokens, p_output_tokens, p_model, p_cost,
-    append_message.created_at, p_sealed, p_sealed_with
-  );
-  insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
-  values (
-    v_caller.tenant, 'messages.added', p_conversation_id, append_message.seq, append_message.seq
-  );
 exception
   when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then
     -- A session that has closed or filled up since knows a message that it has already.
@@ -7249,9 +7258,11 @@ declare
   v_tenant haive.tenants;
   v_done text;
 begin
-  tenant := coalesce(
-    p_tenant, nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-haive-tenant'
-  );
+  -- Each expression costs a microsecond, once a transaction: what is seldom needed stands in an if.
+  tenant := p_tenant;
+  if tenant is null then
+    tenant := nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-haive-tenant';
+  end if;
   -- Trusted are the members of haive_client, which no API user can become. The setting "role"
   -- keeps what PostgREST or SET ROLE chose, in a definer function too; no API call can set it.
   trusted := pg_has_role(
@@ -7259,7 +7270,9 @@ begin
     'haive_client', 'member'
   );
   if trusted then
-    tenant := coalesce(tenant, nullif(current_setting('persistence.tenant', true), ''), 'default');
+    if tenant is null then
+      tenant := coalesce(nullif(current_setting('persistence.tenant', true), ''), 'default');
+    end if;
   else
     actor := haive.current_actor();
     if actor is null then
@@ -7306,47 +7319,47 @@ begin
     end if;
   end if;
   select * into v_tenant from haive.tenants as t where t.tenant_id = enter_tenant.tenant;
-  if v_tenant.status = 'moving' and not p_write then
-    -- Until this call has ended, its rows are where they are now; the move waits for it.
-    perform pg_advisory_xact_lock_shared(hashtextextended('haive/readers/' || tenant, 0));
-    select * into v_tenant from haive.tenants as t where t.tenant_id = enter_tenant.tenant;
+  if (v_tenant.status = 'active' and v_tenant.isolation = 'row') is not true then
+    if v_tenant.status = 'moving' and not p_write then
+      -- Until this call has ended, its rows are where they are now; the move waits for it.
+      perform pg_advisory_xact_lock_shared(hashtextextended('haive/readers/' || tenant, 0));
+      select * into v_tenant from haive.tenants as t where t.tenant_id = enter_tenant.tenant;
+    end if;
+    if v_tenant.status is null or v_tenant.status = 'deleted' then
+      raise exception using
+        errcode = 'PT404',
+        message = format('no tenant %s', left(tenant, 63)),
+        hint = 'Create it with create_tenant.';
+    elsif v_tenant.status = 'suspended' then
+      raise exception using
+        errcode = 'PT423',
+        message = format('the tenant %s is suspended', tenant),
+        hint = 'An administrator of the platform opens it with resume_tenant.';
+    elsif v_tenant.isolation <> 'row' then
+      raise exception using
+        errcode = 'PT421',
+        message = format('the rows of tenant %s are in a %s of its own', tenant, v_tenant.isolation),
+        hint = 'Work in tenant_context, which knows where.';
+    elsif p_write and v_tenant.status = 'moving' then
+      raise exception using
+        errcode = 'PT503',
+        message = format('the tenant %s is being moved', tenant),
+        hint = 'Repeat the call in a second.';
+    end if;
   end if;
-  if v_tenant.status is null or v_tenant.status = 'deleted' then
-    raise exception using
-      errcode = 'PT404',
-      message = format('no tenant %s', left(tenant, 63)),
-      hint = 'Create it with create_tenant.';
-  elsif v_tenant.status = 'suspended' then
-    raise exception using
-      errcode = 'PT423',
-      message = format('the tenant %s is suspended', tenant),
-      hint = 'An administrator of the platform opens it with resume_tenant.';
-  elsif v_tenant.isolation <> 'row' then
-    raise exception using
-      errcode = 'PT421',
-      message = format('the rows of tenant %s are in a %s of its own', tenant, v_tenant.isolation),
-      hint = 'Work in tenant_context, which knows where.';
-  elsif p_write and v_tenant.status = 'moving' then
-    raise exception using
-      errcode = 'PT503',
-      message = format('the tenant %s is being moved', tenant),
-      hint = 'Repeat the call in a second.';
-  end if;
-  -- Assigned and not performed, which is a query for each.
-  v_done := set_config('persistence.tenant', tenant, true);
-  if v_tenant.max_requests_per_minute is not null then
-    v_done := haive_private.take_request(tenant, v_tenant.max_requests_per_minute);
-  end if;
-  audit_reads := v_tenant.audit = 'all';
-  -- For those who would look the tenant up once more: m for metered, w for audited writes, s for
-  -- content that is sealed by the client.
-  v_done := set_config(
+  -- Assigned and not performed, which is a query. For those who would look the tenant up once more: m
+  -- for metered, w for audited writes, s for content that is sealed by the client.
+  v_done := set_config('persistence.tenant', tenant, true) || set_config(
     'persistence.watch',
     case when v_tenant.metered then 'm' else '-' end
     || case when v_tenant.audit <> 'off' then 'w' else '-' end
     || case when v_tenant.encrypted then 's' else '-' end,
     true
   );
+  audit_reads := v_tenant.audit = 'all';
+  if v_tenant.max_requests_per_minute is not null then
+    v_done := haive_private.take_request(tenant, v_tenant.max_requests_per_minute);
+  end if;
   if p_write and v_tenant.metered then
     v_done := set_config('persistence.meter', haive_private.meter_facts(v_tenant), true);
   end if;
@@ -8356,7 +8369,8 @@ CREATE FUNCTION haive_private.get_conversation(conversation_id uuid, message_lim
     AS $$
 declare
   v_caller record := haive_private.enter_tenant(get_conversation.tenant, false);
-  v_row haive.conversations;
+  v_doc json;
+  v_count bigint;
 begin
   if (get_conversation.message_limit between 0 and 1000) is not true then
     raise exception using
@@ -8364,7 +8378,20 @@ begin
       message = 'message_limit is not between 0 and 1000',
       hint = 'Read on with get_messages.';
   end if;
-  select * into v_row
+  select
+    haive_private.conversation_doc(
+      c,
+      case
+        when get_conversation.message_limit > 0 then (
+          haive_private.message_docs(
+            c.tenant_id, array[c.id],
+            array[c.message_count - get_conversation.message_limit + 1], array[c.message_count]
+          )
+        )[1]
+      end
+    ),
+    c.message_count
+  into v_doc, v_count
   from haive.conversations as c
   where c.tenant_id = v_caller.tenant and c.id = get_conversation.conversation_id;
   if not found then
@@ -8377,30 +8404,18 @@ begin
     perform haive_private.audit_read(
       'get_conversation',
       jsonb_build_object(
-        v_row.id,
+        get_conversation.conversation_id,
         case
-          when least(get_conversation.message_limit, v_row.message_count) > 0
+          when least(get_conversation.message_limit, v_count) > 0
             then jsonb_build_array(
-              greatest(v_row.message_count - get_conversation.message_limit + 1, 1),
-              v_row.message_count
+              greatest(v_count - get_conversation.message_limit + 1, 1), v_count
             )
         end
       ),
       1
     );
   end if;
-  return haive_private.conversation_doc(
-    v_row,
-    case
-      when get_conversation.message_limit > 0 then (
-        haive_private.message_docs(
-          v_row.tenant_id, array[v_row.id],
-          array[v_row.message_count - get_conversation.message_limit + 1],
-          array[v_row.message_count]
-        )
-      )[1]
-    end
-  );
+  return v_doc;
 end;
 $$;
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from contextlib import asynccontextmanager, suppress
 from time import perf_counter
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_UNUSED = (None, None, None, None)
 _log = logging.getLogger("haive.core.persistence.sql")
 
 # From here on COPY is ahead of arrays (at 5,000 rows 64,000 against 59,000 messages a second);
 # below, three more round trips cost more than it saves (at 2,000 rows 59,000 against 65,000).
 _COPY_FROM = 4_000
+
+# These have functions of the same name and arguments within, and are their wrappers for PostgREST.
+_WRAPPED = frozenset({"get_conversation", "get_messages", "query_conversations"})
 
 _MESSAGE_COLUMNS = (
     "tenant_id", "conversation_id", "seq", "id", "role", "content", "parts", "metadata",
@@ -62,7 +67,7 @@ class PostgresTransport:
             f"select {private}.append_message($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)"  # nosec B608
         )
         self._append_all = f"select * from {private}.append_messages($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14)"  # noqa: E501, S608 # nosec B608
-        self._reserve = f"select e.tenant, r.* from {private}.enter_tenant($1, true) as e, lateral {private}.reserve_messages(e.tenant, e.actor, $2, $3, $4, $5, $6, $7) as r"  # noqa: E501, S608 # nosec B608
+        self._reserve = f"select e.tenant, pg_catalog.now(), r.* from {private}.enter_tenant($1, true) as e, lateral {private}.reserve_messages(e.tenant, e.actor, $2, $3, $4, $5, $6, $7) as r"  # noqa: E501, S608 # nosec B608
         self._may_copy = not config.through_transaction_pooler
 
     async def call(
@@ -81,7 +86,8 @@ class PostgresTransport:
         statement = self._statements.get(key)
         if statement is None:
             named = ", ".join(f"{name} => ${place}" for place, name in enumerate(arguments, 1))
-            statement = self._statements[key] = f"select {self.schema}.{function}({named})"
+            place = f"{self.schema}_private" if function in _WRAPPED else self.schema
+            statement = self._statements[key] = f"select {place}.{function}({named})"
 
         async def once() -> object:
             async with self._pool.connection(self.schema) as connection:
@@ -165,40 +171,33 @@ class PostgresTransport:
         COPY does not work under row level security, so this acts as the session's own user, who
         owns the table; the tenant is the one that was entered.
         """
-        conversation_ids, _, _, _, _, _, inputs, outputs, _, costs, times, _, _ = _columns(rows)
         async with self._pool.connection(self.schema) as connection, connection.transaction():
             await connection.execute("set local role none")
-            tenant, ids, lasts, counts = await self._fetchrow(
+            tenant, now, ids, lasts, counts = await self._fetchrow(
                 connection,
                 self._reserve,
                 self.tenant,
-                conversation_ids,
-                inputs,
-                outputs,
-                costs,
-                times,
+                [row.conversation_id for row in rows],
+                *_usages(rows),
+                [row.created_at for row in rows],
                 all(row.sealed is not None for row in rows),
             )
-            next_seq = {}
+            places = {}
             for conversation_id, last, count in zip(ids, lasts, counts, strict=True):
                 if last is None:
                     raise NotFoundError(f"no conversation {conversation_id}", sqlstate="PT404")
-                next_seq[conversation_id] = last - count + 1
-            now: datetime = await connection.fetchval("select now()")
-            written = []
-            records = []
-            for row in rows:
-                seq = next_seq[row.conversation_id]
-                next_seq[row.conversation_id] = seq + 1
-                at = row.created_at or now
-                usage = row.usage
-                records.append((
+                places[conversation_id] = itertools.count(last - count + 1)
+            written = [(next(places[row.conversation_id]), row.created_at or now) for row in rows]
+            records = [
+                (
                     tenant, row.conversation_id, seq, row.id, row.role, row.text, row.parts,
-                    row.metadata or "{}", usage and usage.input_tokens,
-                    usage and usage.output_tokens, usage and usage.model, usage and usage.cost, at,
-                    row.sealed, row.sealed_with,
-                ))  # fmt: skip
-                written.append((seq, at))
+                    row.metadata or "{}",
+                    *(_UNUSED if (u := row.usage) is None
+                      else (u.input_tokens, u.output_tokens, u.model, u.cost)),
+                    at, row.sealed, row.sealed_with,
+                )
+                for row, (seq, at) in zip(rows, written, strict=True)
+            ]  # fmt: skip
             await connection.copy_records_to_table(
                 "messages", schema_name=self.schema, columns=_MESSAGE_COLUMNS, records=records
             )
@@ -283,6 +282,18 @@ class PostgresTransport:
         if row is None:
             raise PersistenceError("The server answered with no row.")
         return row
+
+
+def _usages(rows: Sequence[MessageRow]) -> tuple[list[object] | None, ...]:
+    """Input tokens, output tokens and costs of rows; each None where none has any."""
+    usages = [row.usage for row in rows]
+    if not any(usages):
+        return None, None, None
+    return (
+        [usage and usage.input_tokens for usage in usages],
+        [usage and usage.output_tokens for usage in usages],
+        [usage and usage.cost for usage in usages],
+    )
 
 
 def _columns(rows: Sequence[MessageRow]) -> tuple[Sequence[object] | None, ...]:

@@ -37,9 +37,10 @@ def _exact(value: object) -> object:
 Timestamp = Annotated[datetime, AfterValidator(aware)]
 Money = Annotated[
     Decimal,
+    # First, beside the type: behind the others, pydantic checks the bounds in Python.
+    Field(ge=0, lt=1_000_000_000_000, decimal_places=12, allow_inf_nan=False),
     BeforeValidator(_exact),
     PlainSerializer(str, return_type=str, when_used="json"),
-    Field(ge=0, lt=1_000_000_000_000, decimal_places=12, allow_inf_nan=False),
 ]
 _MOST_TOKENS = 2_147_483_647
 Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]

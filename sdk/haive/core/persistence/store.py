@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from haive.core.persistence._decoding import decode
-from haive.core.persistence._encoding import as_uuid, describe, new_id, object_to_json, to_json
+from haive.core.persistence._encoding import (
+    as_uuid,
+    decoded,
+    describe,
+    new_id,
+    object_to_json,
+    to_json,
+)
 from haive.core.persistence._group_commit import GroupCommit
 from haive.core.persistence._repeated import same, write_missing
 from haive.core.persistence._rows import message_row, row_of
@@ -443,6 +450,23 @@ class Store:
         if redactor is None:
             return [row_of(message) for message in messages]
         return [row_of(redactor.new_message(message)) for message in messages]
+
+    def _redacted(self, rows: Sequence[MessageRow]) -> Sequence[MessageRow]:
+        """Rows that were made elsewhere, as they may be stored."""
+        redactor = self._redactor
+        if redactor is None:
+            return rows
+        return [
+            message_row(
+                row.conversation_id,
+                row.role,
+                *redactor.message(row.content, decoded(row.metadata)),
+                row.usage,
+                row.id,
+                row.created_at,
+            )
+            for row in rows
+        ]
 
     async def _write(self, rows: Sequence[MessageRow]) -> list[tuple[int, datetime]]:
         written: list[tuple[int, datetime]] = []

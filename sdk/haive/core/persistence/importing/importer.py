@@ -178,7 +178,8 @@ def _batches(conversations: Iterator[Prepared], batch_size: int) -> Iterator[lis
     ids: set[UUID] = set()
     messages = size = 0
     for prepared in conversations:
-        if prepared.id in ids:
+        # No more than a store writes at once: of a few more, it would make two writes.
+        if prepared.id in ids or (batch and messages + len(prepared.messages) > batch_size):
             yield batch
             batch, ids, messages, size = [], set(), 0, 0
         batch.append(prepared)

@@ -15,11 +15,12 @@ from haive.core.persistence.importing.records import Skipped, What
 from haive.core.persistence.importing.stored import count_stored
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.importing.prepare import Prepared
     from haive.core.persistence.importing.report import ImportReport
-    from haive.core.persistence.models import Conversation, NewMessage
+    from haive.core.persistence.models import Conversation
     from haive.core.persistence.store import Store
 
     Note = Callable[[Skipped], None]
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _Given = TypeVar("_Given")
 _Written = TypeVar("_Written")
 
-#: Of the messages of a batch and of a request, about.
+#: Of the messages of a batch, about: what a store writes at once.
 MAX_BYTES = 16 << 20
 
 # Errors of one row; all others are of the connection or the caller, and end the import.
@@ -61,7 +62,7 @@ class Writer:
         there = await count_stored(self._store, stored)
         places = {prepared.id: prepared.place for prepared, _ in stored}
 
-        def refuse_message(message: NewMessage, error: Exception) -> None:
+        def refuse_message(message: MessageRow, error: Exception) -> None:
             self._refuse("message", places[message.conversation_id], error)
 
         to_write = [
@@ -69,9 +70,8 @@ class Writer:
             for prepared, conversation in stored
             for message in self._missing(prepared, conversation, there[prepared.id])
         ]
-        for request in _requests(to_write):
-            written = await _each_or_none(self._store_messages, request, refuse_message)
-            self._report.messages += len(written)
+        written = await _each_or_none(self._store_messages, to_write, refuse_message)
+        self._report.messages += len(written)
 
     async def _create(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Conversation]]:
         try:
@@ -85,13 +85,13 @@ class Writer:
             ) from error
         return list(zip(batch, stored, strict=True))
 
-    async def _store_messages(self, messages: Sequence[NewMessage]) -> list[object]:
+    async def _store_messages(self, messages: Sequence[MessageRow]) -> list[object]:
         # What add_messages does, but that nobody reads the messages.
-        return [*await self._store._write(self._store._rows(messages))]
+        return [*await self._store._write(self._store._redacted(messages))]
 
     def _missing(
         self, prepared: Prepared, stored: Conversation, there: int | None
-    ) -> list[NewMessage]:
+    ) -> list[MessageRow]:
         """The messages of a conversation that are to be written, after they were counted."""
         report, messages = self._report, prepared.messages
         if stored.message_count == 0:
@@ -120,22 +120,6 @@ def _refusal(error: Exception) -> str:
     if isinstance(error, ConflictError):
         return "its id is taken by another agent's, user's or time's"
     return "its conversation was deleted meanwhile"
-
-
-def _requests(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
-    """Pieces of about as many bytes as a server takes at once: most batches are one piece."""
-    request: list[NewMessage] = []
-    size = 0
-    for message in messages:
-        content = message.content
-        more = len(content if isinstance(content, str) else str(content))
-        if request and size + more > MAX_BYTES:
-            yield request
-            request, size = [], 0
-        request.append(message)
-        size += more
-    if request:
-        yield request
 
 
 async def _each_or_none(
