@@ -4,9 +4,10 @@ comment on domain haive_private.namespace is
 'Which part of a thread: empty for its main graph, else the path of a subgraph; at most 1,000 bytes.';
 
 create domain haive_private.codec as smallint
-constraint codec_is_known check (value between 0 and 2);
+constraint codec_is_known check (value between 0 and 3);
 comment on domain haive_private.codec is
-'How a payload is packed: 0 as it is, 1 by zstd, 2 by zstd against the state of the parent.';
+'How a payload is packed: 0 as it is, 1 by zstd, 2 by zstd against the state of the parent, 3 by '
+'zstd against that of base_id.';
 
 create domain haive_private.payload as bytea
 constraint payload_is_bounded check (octet_length(value) <= 67108864);

@@ -17,18 +17,24 @@ create table haive.checkpoints (
   search jsonb,
   sealed haive_private.payload,
   payload haive_private.payload not null,
+  base_id uuid,
   constraint checkpoints_pkey primary key (tenant_id, branch_id, seq),
   -- id first: see the note on indexes at haive.conversations. A copied thread keeps its ids.
   constraint checkpoints_id_key unique (id, thread_key, tenant_id),
   constraint checkpoints_branch_fkey foreign key (tenant_id, branch_id)
   references haive.branches (tenant_id, branch_id) on delete cascade
-);
+)
+-- What fits into a page stays in the row: another table for what is long has an index, a map of its
+-- free space and more rows, and a chain of deltas is read with one lookup each.
+with (toast_tuple_target = 8160);
 -- Compressed already, and often sealed.
 alter table haive.checkpoints
 alter column payload set storage external,
 alter column sealed set storage external;
 
 comment on table haive.checkpoints is 'States of workflows, most of them as a delta against their parent.';
+comment on column haive.checkpoints.base_id is
+'What it is a delta against, where that is neither its parent nor nothing: a state further back.';
 comment on column haive.checkpoints.seq is
 'Rises along every branch, for it is given under the lock of the branch: the order of history.';
 comment on column haive.checkpoints.depth is 'How many deltas lay between it and a whole state when it was saved; after pruning, at most so many.';

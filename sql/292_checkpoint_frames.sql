@@ -1,58 +1,74 @@
--- The frames that some checkpoints are decoded from: they themselves and, of a delta, its ancestors
--- up to the next whole state. Each comes once, in the order in which they are decoded.
+-- The frames that some checkpoints are decoded from: they themselves and, of a delta, what it is made
+-- against, up to the next whole state. Each comes once, in the order in which they are decoded. The
+-- planner's settings are those of find_checkpoints.
 create or replace function haive_private.checkpoint_frames(
-  p_tenant text, p_branch_ids uuid[], p_seqs bigint[]
+  p_tenant text,
+  p_branch_ids uuid[],
+  p_seqs bigint[],
+  out frame_thread_keys uuid[],
+  out frame_ids uuid[],
+  out frame_parent_ids uuid[],
+  out frame_base_ids uuid[],
+  out frame_codecs smallint[],
+  out frame_sizes int[],
+  out frame_key_ids text[],
+  out frame_payloads bytea[]
 )
-returns json
+returns record
 language plpgsql
 stable
 security invoker
 set search_path = ''
-set enable_seqscan = off
-set enable_hashjoin = off
-set enable_mergejoin = off
-set plan_cache_mode = force_generic_plan
 as $$
 begin
-  return (
-    with recursive chain as (
-      select c.thread_key, c.id, c.parent_id, c.codec, c.branch_id, c.seq
-      from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
-      cross join lateral (
-        select c.* from haive.checkpoints as c
-        where c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
-        limit 1 -- or an empty table is planned to be read whole for each row
-      ) as c
-      union -- and not all: deltas of a page share their ancestors
-      select c.thread_key, c.id, c.parent_id, c.codec, c.branch_id, c.seq
-      from chain as k
-      cross join lateral (
-        select c.* from haive.checkpoints as c
-        where c.id = k.parent_id and c.thread_key = k.thread_key and c.tenant_id = p_tenant
-        limit 1
-      ) as c
-      where k.codec = 2
-    )
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'thread_key', c.thread_key, 'id', c.id, 'parent_id', c.parent_id, 'codec', c.codec::int2,
-          'size', c.size, 'key_id', c.key_id::text,
-          'payload', replace(encode(c.payload, 'base64'), e'\n', '')
-        )
-        order by c.seq
-      ),
-      '[]'
-    )
+  with recursive chain as (
+    select
+      c.thread_key, c.id, c.branch_id, c.seq,
+      case c.codec when 2 then c.parent_id when 3 then c.base_id end as before_id
+    from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
+    cross join lateral (
+      select c.* from haive.checkpoints as c
+      where c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
+      limit 1 -- or an empty table is planned to be read whole for each row
+    ) as c
+    union -- and not all: deltas of a page share what they are made against
+    select
+      c.thread_key, c.id, c.branch_id, c.seq,
+      case c.codec when 2 then c.parent_id when 3 then c.base_id end
+    from chain as k
+    cross join lateral (
+      select c.* from haive.checkpoints as c
+      where c.id = k.before_id and c.thread_key = k.thread_key and c.tenant_id = p_tenant
+      limit 1
+    ) as c
+    where k.before_id is not null
+  )
+  select
+    array_agg(f.thread_key),
+    array_agg(f.id),
+    array_agg(f.parent_id),
+    array_agg(f.base_id),
+    array_agg(f.codec),
+    array_agg(f.size),
+    array_agg(f.key_id),
+    array_agg(f.payload)
+  into
+    frame_thread_keys, frame_ids, frame_parent_ids, frame_base_ids, frame_codecs, frame_sizes,
+    frame_key_ids, frame_payloads
+  from (
+    select
+      c.thread_key, c.id, c.parent_id, c.base_id, c.codec::smallint as codec, c.size::int as size,
+      c.key_id::text as key_id, c.payload::bytea as payload
     from chain as k
     cross join lateral (
       select c.* from haive.checkpoints as c
       where c.tenant_id = p_tenant and c.branch_id = k.branch_id and c.seq = k.seq
       limit 1
     ) as c
-  );
+    order by c.seq
+  ) as f;
 end;
 $$;
 
 comment on function haive_private.checkpoint_frames(text, uuid[], bigint[]) is
-'What the SDK needs to decode some checkpoints.';
+'What the SDK needs to decode some checkpoints, by column.';

@@ -11,6 +11,7 @@ create or replace function haive_private.save_checkpoint(
   p_parent_id uuid,
   p_payload bytea,
   p_codec smallint,
+  p_base_id uuid,
   p_depth int,
   p_size int,
   p_metadata jsonb,
@@ -51,10 +52,10 @@ begin
   where
     b.thread_key = v_thread and b.name = p_branch and b.tenant_id = v_caller.tenant
     and b.head_id is not distinct from p_parent_id
-    and (p_parent_id is not null or p_codec <> 2)
+    and (p_parent_id is not null or p_codec < 2)
   returning b.branch_id, b.name into v_branch_id, v_branch;
   if not found then
-    if p_codec = 2 and p_parent_id is null then
+    if p_codec >= 2 and p_parent_id is null then
       raise exception using
         errcode = 'PT422',
         message = 'a delta has a parent',
@@ -78,6 +79,15 @@ begin
     end if;
   end if;
   if v_seq is null then
+    if p_codec = 3 and not exists (
+      select from haive.checkpoints as c
+      where c.id = p_base_id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
+    ) then
+      raise exception using
+        errcode = 'PT404',
+        message = format('the thread has no checkpoint %s', p_base_id),
+        hint = 'A state is stored against one of the same thread; it may have been pruned.';
+    end if;
     if p_schema is not null then
       insert into haive.checkpoint_schemas (tenant_id, hash, payload, key_id)
       values (v_caller.tenant, p_schema_hash, p_schema, p_key_id)
@@ -85,12 +95,13 @@ begin
     end if;
     insert into haive.checkpoints (
       tenant_id, branch_id, thread_key, id, parent_id, size, codec, depth, failed, key_id,
-      schema_hash, tags, metadata, search, sealed, payload
+      schema_hash, tags, metadata, search, sealed, payload, base_id
     )
     values (
       v_caller.tenant, v_branch_id, v_thread, p_id, p_parent_id, p_size, p_codec,
-      case when p_codec = 2 then least(greatest(p_depth, 1), 32767) else 0 end, p_failed,
-      p_key_id, p_schema_hash, p_tags, p_metadata, p_search, p_sealed, p_payload
+      case when p_codec >= 2 then least(greatest(p_depth, 1), 32767) else 0 end, p_failed,
+      p_key_id, p_schema_hash, p_tags, p_metadata, p_search, p_sealed, p_payload,
+      case when p_codec = 3 then p_base_id end
     )
     returning seq, created_at into v_seq, v_at;
     insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
@@ -120,12 +131,12 @@ end;
 $$;
 
 alter function haive_private.save_checkpoint(
-  text, text, text, text, text, uuid, uuid, bytea, smallint, int, int, jsonb, text[], jsonb,
+  text, text, text, text, text, uuid, uuid, bytea, smallint, uuid, int, int, jsonb, text[], jsonb,
   bytea, text, bytea, bytea, boolean, text, boolean
 ) owner to haive_writer;
 
 comment on function haive_private.save_checkpoint(
-  text, text, text, text, text, uuid, uuid, bytea, smallint, int, int, jsonb, text[], jsonb,
+  text, text, text, text, text, uuid, uuid, bytea, smallint, uuid, int, int, jsonb, text[], jsonb,
   bytea, text, bytea, bytea, boolean, text, boolean
 ) is 'What haive.save_checkpoint does, for a caller without rights on the tables.';
 
@@ -139,6 +150,7 @@ create or replace function haive.save_checkpoint(
   fork text default null,
   parent_id uuid default null,
   codec smallint default 0,
+  base_id uuid default null,
   depth int default 0,
   metadata jsonb default null,
   tags text[] default null,
@@ -161,7 +173,7 @@ as $$
   select haive_private.save_checkpoint(
     save_checkpoint.tenant, save_checkpoint.thread_id, save_checkpoint.namespace,
     save_checkpoint.branch, save_checkpoint.fork, save_checkpoint.id, save_checkpoint.parent_id,
-    save_checkpoint.payload, save_checkpoint.codec, save_checkpoint.depth, save_checkpoint.size,
+    save_checkpoint.payload, save_checkpoint.codec, save_checkpoint.base_id, save_checkpoint.depth, save_checkpoint.size,
     save_checkpoint.metadata, save_checkpoint.tags, save_checkpoint.search, save_checkpoint.sealed, save_checkpoint.key_id,
     save_checkpoint.schema_hash, save_checkpoint.schema, save_checkpoint.failed,
     save_checkpoint.user_id, save_checkpoint.count_failed
@@ -169,7 +181,7 @@ as $$
 $$;
 
 comment on function haive.save_checkpoint(
-  text, uuid, bytea, int, text, text, text, uuid, smallint, int, jsonb, text[], jsonb, bytea,
+  text, uuid, bytea, int, text, text, text, uuid, smallint, uuid, int, jsonb, text[], jsonb, bytea,
   text, bytea, bytea, boolean, text, boolean, text
 ) is
 'Saves a checkpoint after parent_id, which must be the head of the branch: else the answer is '

@@ -64,20 +64,29 @@ begin
   update haive.checkpoints as c
   set
     parent_id = d.parent_id, codec = d.codec, size = d.size, key_id = d.key_id,
-    depth = case when d.codec = 2 then d.depth else 0 end,
+    base_id = case when d.codec = 3 then d.base_id end,
+    depth = case when d.codec >= 2 then d.depth else 0 end,
     payload = decode(d.payload, 'base64'),
     sealed = coalesce(decode(d.sealed, 'base64'), c.sealed),
     metadata = case when d.sealed is null then c.metadata end,
     tags = case when d.sealed is null then c.tags end,
     search = coalesce(d.search, c.search)
   from jsonb_to_recordset(p_replace) as d (
-    id uuid, parent_id uuid, was_parent_id uuid, was_key_id text, codec int2, size int, depth int2,
+    id uuid, parent_id uuid, was_parent_id uuid, was_key_id text, codec int2, base_id uuid, size int, depth int2,
     key_id text, payload text, sealed text, was_sealed text, search jsonb
   )
   where
     c.id = d.id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
     and c.parent_id is not distinct from d.was_parent_id
     and c.key_id is not distinct from d.was_key_id
+    -- Whoever removed what it was stored against has stored it anew.
+    and (
+      d.codec <> 3
+      or exists (
+        select from haive.checkpoints as o
+        where o.id = d.base_id and o.thread_key = v_thread and o.tenant_id = v_caller.tenant
+      )
+    )
     -- Tags of a sealed checkpoint lie in what is replaced: they may have changed meanwhile.
     and (d.sealed is null or c.sealed is not distinct from decode(d.was_sealed, 'base64'));
   get diagnostics v_replaced = row_count;
@@ -127,17 +136,20 @@ begin
       select from haive.branches as b
       join haive.checkpoints as c on c.tenant_id = b.tenant_id and c.branch_id = b.branch_id
       where
-        b.thread_key = v_thread and b.tenant_id = v_caller.tenant and c.parent_id = any(p_remove)
+        b.thread_key = v_thread and b.tenant_id = v_caller.tenant
+        and (c.parent_id = any(p_remove) or c.base_id = any(p_remove))
     )
     -- Somebody else may have removed what was to become a parent.
     or exists (
-      select from jsonb_to_recordset(p_replace) as d (parent_id uuid)
+      select from jsonb_to_recordset(p_replace) as d (id uuid)
+      join haive.checkpoints as c
+        on c.id = d.id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
       where
-        d.parent_id is not null
+        c.parent_id is not null
         and not exists (
-          select from haive.checkpoints as c
+          select from haive.checkpoints as p
           where
-            c.id = d.parent_id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
+            p.id = c.parent_id and p.thread_key = v_thread and p.tenant_id = v_caller.tenant
         )
     )
   then

@@ -71,13 +71,13 @@ begin
 
   insert into haive.checkpoints (
     tenant_id, branch_id, thread_key, id, parent_id, created_at, size, codec, depth, failed,
-    key_id, schema_hash, tags, metadata, search, sealed, payload
+    key_id, schema_hash, tags, metadata, search, sealed, payload, base_id
   )
   select
     c.tenant_id, v_new[array_position(v_old, c.branch_id)], v_to, c.id, c.parent_id, c.created_at,
     c.size, c.codec, c.depth, c.failed, coalesce(d.key_id, c.key_id), c.schema_hash, c.tags,
     c.metadata, coalesce(d.search, c.search), coalesce(decode(d.sealed, 'base64'), c.sealed),
-    coalesce(decode(d.payload, 'base64'), c.payload)
+    coalesce(decode(d.payload, 'base64'), c.payload), c.base_id
   from haive.checkpoints as c
   left join jsonb_to_recordset(p_checkpoints) as d (
     id uuid, key_id text, search jsonb, sealed text, payload text
@@ -90,12 +90,15 @@ begin
   get diagnostics v_count = row_count;
   if
     exists (
-      select from jsonb_to_recordset(p_checkpoints) as d (id uuid, parent_id uuid, was_key_id text)
+      select from jsonb_to_recordset(p_checkpoints) as d (
+        id uuid, parent_id uuid, base_id uuid, was_key_id text
+      )
       where not exists (
         select from haive.checkpoints as c
         where
           c.id = d.id and c.thread_key = v_from.thread_key and c.tenant_id = v_caller.tenant
           and c.key_id = d.was_key_id and c.parent_id is not distinct from d.parent_id
+          and c.base_id is not distinct from d.base_id
       )
     )
     or exists (

@@ -8,7 +8,7 @@ haive.checkpoint_schemas
 from public, anon, authenticated, service_role, haive_client, haive_writer;
 revoke all on function
 haive.save_checkpoint(
-  text, uuid, bytea, int, text, text, text, uuid, smallint, int, jsonb, text[], jsonb, bytea,
+  text, uuid, bytea, int, text, text, text, uuid, smallint, uuid, int, jsonb, text[], jsonb, bytea,
   text, bytea, bytea, boolean, text, boolean, text
 ),
 haive.find_checkpoints(
@@ -30,7 +30,7 @@ haive.get_checkpoint_schema(bytea, text)
 from public, anon, authenticated, service_role, haive_client;
 revoke all on function
 haive_private.save_checkpoint(
-  text, text, text, text, text, uuid, uuid, bytea, smallint, int, int, jsonb, text[], jsonb,
+  text, text, text, text, text, uuid, uuid, bytea, smallint, uuid, int, int, jsonb, text[], jsonb,
   bytea, text, bytea, bytea, boolean, text, boolean
 ),
 haive_private.checkpoint_frames(text, uuid[], bigint[]),
@@ -56,7 +56,7 @@ haive.threads, haive.branches, haive.checkpoints, haive.checkpoint_writes, haive
 to authenticated, service_role, haive_client;
 grant execute on function
 haive.save_checkpoint(
-  text, uuid, bytea, int, text, text, text, uuid, smallint, int, jsonb, text[], jsonb, bytea,
+  text, uuid, bytea, int, text, text, text, uuid, smallint, uuid, int, jsonb, text[], jsonb, bytea,
   text, bytea, bytea, boolean, text, boolean, text
 ),
 haive.find_checkpoints(
@@ -76,7 +76,7 @@ haive.delete_thread(text, text),
 haive.copy_thread(text, text, text, jsonb, jsonb, jsonb, text),
 haive.get_checkpoint_schema(bytea, text),
 haive_private.save_checkpoint(
-  text, text, text, text, text, uuid, uuid, bytea, smallint, int, int, jsonb, text[], jsonb,
+  text, text, text, text, text, uuid, uuid, bytea, smallint, uuid, int, int, jsonb, text[], jsonb,
   bytea, text, bytea, bytea, boolean, text, boolean
 ),
 haive_private.checkpoint_frames(text, uuid[], bigint[]),

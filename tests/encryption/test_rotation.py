@@ -39,6 +39,12 @@ class Killer:
             raise KilledError
         return await self._transport.call(*arguments, **settings)
 
+    async def columns(self, *arguments):
+        self._left -= 1
+        if self._left < 0:
+            raise KilledError
+        return await self._transport.columns(*arguments)
+
 
 async def in_use(store):
     """By table, rows by key."""

@@ -590,8 +590,10 @@ CREATE TABLE haive.checkpoints (
     metadata haive_private."json_object",
     search jsonb,
     sealed haive_private.payload,
-    payload haive_private.payload NOT NULL
-);
+    payload haive_private.payload NOT NULL,
+    base_id uuid
+)
+WITH (toast_tuple_target='8160');
 ALTER TABLE ONLY haive.checkpoints ALTER COLUMN sealed SET STORAGE EXTERNAL;
 ALTER TABLE ONLY haive.checkpoints ALTER COLUMN payload SET STORAGE EXTERNAL;
 
@@ -638,6 +640,9 @@ CREATE TRIGGER meter_removed AFTER DELETE ON haive.checkpoints REFERENCING OLD T
 
 -- POLICY checkpoints services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.checkpoints TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- COMMENT COLUMN checkpoints.base_id
+COMMENT ON COLUMN haive.checkpoints.base_id IS 'What it is a delta against, where that is neither its parent nor nothing: a state further back.';
 
 -- COMMENT COLUMN checkpoints.depth
 COMMENT ON COLUMN haive.checkpoints.depth IS 'How many deltas lay between it and a whole state when it was saved; after pruning, at most so many.';
@@ -1394,14 +1399,70 @@ CREATE FUNCTION haive.find_checkpoints(thread_id text DEFAULT NULL::text, namesp
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
+declare
+  v record;
 begin
-  return haive_private.find_checkpoints(
+  v := haive_private.find_checkpoints(
     find_checkpoints.thread_id, find_checkpoints.namespace, find_checkpoints.branch,
     find_checkpoints.checkpoint_id, find_checkpoints.tags, find_checkpoints.failed,
     find_checkpoints.created_after, find_checkpoints.created_before, find_checkpoints.metadata,
     find_checkpoints.search, find_checkpoints.before_id, find_checkpoints.before_seq,
     find_checkpoints.page_size, find_checkpoints.details, find_checkpoints.states,
     find_checkpoints.writes, find_checkpoints.tenant
+  );
+  return json_build_object(
+    'checkpoints', (
+      -- Of a row, as its types are looked up once: 200 checkpoints are built in 0.75 ms, by
+      -- json_build_object in 1.07.
+      select coalesce(
+        json_agg(
+          (
+            select r
+            from (
+              values (
+                d.id, d.thread_id, d.namespace, d.thread_key, d.branch, d.seq, d.parent_id,
+                d.base_id, d.created_at, d.size, d.bytes, d.depth, d.failed, d.key_id,
+                encode(d.schema_hash, 'hex'), d.tags, d.metadata, d.search,
+                encode(d.sealed, 'base64')
+              )
+            ) as r (
+              id, thread_id, namespace, thread_key, branch, seq, parent_id, base_id, created_at,
+              size, bytes, depth, failed, key_id, schema_hash, tags, metadata, search, sealed
+            )
+          )
+        ),
+        '[]'
+      )
+      from unnest(
+        v.ids, v.thread_ids, v.namespaces, v.thread_keys, v.branches, v.seqs, v.parent_ids,
+        v.base_ids, v.created_ats, v.sizes, v.stored, v.depths, v.failures, v.key_ids, v.hashes,
+        v.tag_lists, v.metadatas, v.searches, v.seals
+      ) as d (
+        id, thread_id, namespace, thread_key, branch, seq, parent_id, base_id, created_at, size,
+        bytes, depth, failed, key_id, schema_hash, tags, metadata, search, sealed
+      )
+    ),
+    'now', v.read_at,
+    'next_seq', v.next_seq,
+    'frames', case
+      when find_checkpoints.states then (
+        select coalesce(
+          json_agg(
+            json_build_object(
+              'thread_key', f.thread_key, 'id', f.id, 'parent_id', f.parent_id,
+              'base_id', f.base_id, 'codec', f.codec, 'size', f.size, 'key_id', f.key_id,
+              'payload', replace(encode(f.payload, 'base64'), e'\n', '')
+            )
+          ),
+          '[]'
+        )
+        from unnest(
+          v.frame_thread_keys, v.frame_ids, v.frame_parent_ids, v.frame_base_ids, v.frame_codecs,
+          v.frame_sizes, v.frame_key_ids, v.frame_payloads
+        ) as f (thread_key, id, parent_id, base_id, codec, size, key_id, payload)
+      )
+    end,
+    'writes', v.written
   );
 end;
 $$;
@@ -3002,15 +3063,15 @@ $$;
 
 ALTER FUNCTION haive.row_security() OWNER TO postgres;
 
--- FUNCTION save_checkpoint(text, uuid, bytea, integer, text, text, text, uuid, smallint, integer, jsonb, text[], jsonb, bytea, text, bytea, bytea, boolean, text, boolean, text)
-CREATE FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text DEFAULT ''::text, branch text DEFAULT 'main'::text, fork text DEFAULT NULL::text, parent_id uuid DEFAULT NULL::uuid, codec smallint DEFAULT 0, depth integer DEFAULT 0, metadata jsonb DEFAULT NULL::jsonb, tags text[] DEFAULT NULL::text[], search jsonb DEFAULT NULL::jsonb, sealed bytea DEFAULT NULL::bytea, key_id text DEFAULT NULL::text, schema_hash bytea DEFAULT NULL::bytea, schema bytea DEFAULT NULL::bytea, failed boolean DEFAULT false, user_id text DEFAULT NULL::text, count_failed boolean DEFAULT NULL::boolean, tenant text DEFAULT NULL::text) RETURNS json
+-- FUNCTION save_checkpoint(text, uuid, bytea, integer, text, text, text, uuid, smallint, uuid, integer, jsonb, text[], jsonb, bytea, text, bytea, bytea, boolean, text, boolean, text)
+CREATE FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text DEFAULT ''::text, branch text DEFAULT 'main'::text, fork text DEFAULT NULL::text, parent_id uuid DEFAULT NULL::uuid, codec smallint DEFAULT 0, base_id uuid DEFAULT NULL::uuid, depth integer DEFAULT 0, metadata jsonb DEFAULT NULL::jsonb, tags text[] DEFAULT NULL::text[], search jsonb DEFAULT NULL::jsonb, sealed bytea DEFAULT NULL::bytea, key_id text DEFAULT NULL::text, schema_hash bytea DEFAULT NULL::bytea, schema bytea DEFAULT NULL::bytea, failed boolean DEFAULT false, user_id text DEFAULT NULL::text, count_failed boolean DEFAULT NULL::boolean, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
   select haive_private.save_checkpoint(
     save_checkpoint.tenant, save_checkpoint.thread_id, save_checkpoint.namespace,
     save_checkpoint.branch, save_checkpoint.fork, save_checkpoint.id, save_checkpoint.parent_id,
-    save_checkpoint.payload, save_checkpoint.codec, save_checkpoint.depth, save_checkpoint.size,
+    save_checkpoint.payload, save_checkpoint.codec, save_checkpoint.base_id, save_checkpoint.depth, save_checkpoint.size,
     save_checkpoint.metadata, save_checkpoint.tags, save_checkpoint.search, save_checkpoint.sealed, save_checkpoint.key_id,
     save_checkpoint.schema_hash, save_checkpoint.schema, save_checkpoint.failed,
     save_checkpoint.user_id, save_checkpoint.count_failed
@@ -3018,16 +3079,16 @@ CREATE FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, si
 $$;
 
 
-ALTER FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, base_id uuid, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) OWNER TO postgres;
 
--- ACL FUNCTION save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text)
-GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) FROM PUBLIC;
+-- ACL FUNCTION save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, base_id uuid, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text)
+GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, base_id uuid, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, base_id uuid, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, base_id uuid, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, base_id uuid, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) FROM PUBLIC;
 
--- COMMENT FUNCTION save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text)
-COMMENT ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) IS 'Saves a checkpoint after parent_id, which must be the head of the branch: else the answer is {conflict, head_id} and nothing is saved, or it begins the branch named by fork. Returns branch, branch_id, seq, created_at and, with count_failed, how many checkpoints the thread has, failed ones among them or not. The same id with the same content is the same checkpoint.';
+-- COMMENT FUNCTION save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, base_id uuid, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text)
+COMMENT ON FUNCTION haive.save_checkpoint(thread_id text, id uuid, payload bytea, size integer, namespace text, branch text, fork text, parent_id uuid, codec smallint, base_id uuid, depth integer, metadata jsonb, tags text[], search jsonb, sealed bytea, key_id text, schema_hash bytea, schema bytea, failed boolean, user_id text, count_failed boolean, tenant text) IS 'Saves a checkpoint after parent_id, which must be the head of the branch: else the answer is {conflict, head_id} and nothing is saved, or it begins the branch named by fork. Returns branch, branch_id, seq, created_at and, with count_failed, how many checkpoints the thread has, failed ones among them or not. The same id with the same content is the same checkpoint.';
 
 -- ACL FUNCTION schema_version()
 GRANT ALL ON FUNCTION haive.schema_version() TO authenticated;
@@ -5484,67 +5545,72 @@ REVOKE ALL ON FUNCTION haive_private.checkpoint_bytes(p_payload bytea, p_sealed 
 -- COMMENT FUNCTION checkpoint_bytes(p_payload bytea, p_sealed bytea, p_metadata jsonb, p_tags text[], p_search jsonb)
 COMMENT ON FUNCTION haive_private.checkpoint_bytes(p_payload bytea, p_sealed bytea, p_metadata jsonb, p_tags text[], p_search jsonb) IS 'Bytes that a checkpoint, a pending write, a schema or what is noted of a branch counts for.';
 
--- ACL FUNCTION checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
-GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) FROM PUBLIC;
+-- ACL FUNCTION checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[])
+GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[]) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[]) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[]) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[]) FROM PUBLIC;
 
--- COMMENT FUNCTION checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
-COMMENT ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) IS 'What the SDK needs to decode some checkpoints.';
+-- COMMENT FUNCTION checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[])
+COMMENT ON FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[]) IS 'What the SDK needs to decode some checkpoints, by column.';
 
 -- FUNCTION checkpoint_frames(text, uuid[], bigint[])
-CREATE FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) RETURNS json
+CREATE FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[]) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
-    SET enable_seqscan TO 'off'
-    SET enable_hashjoin TO 'off'
-    SET enable_mergejoin TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 begin
-  return (
-    with recursive chain as (
-      select c.thread_key, c.id, c.parent_id, c.codec, c.branch_id, c.seq
-      from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
-      cross join lateral (
-        select c.* from haive.checkpoints as c
-        where c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
-        limit 1 -- or an empty table is planned to be read whole for each row
-      ) as c
-      union -- and not all: deltas of a page share their ancestors
-      select c.thread_key, c.id, c.parent_id, c.codec, c.branch_id, c.seq
-      from chain as k
-      cross join lateral (
-        select c.* from haive.checkpoints as c
-        where c.id = k.parent_id and c.thread_key = k.thread_key and c.tenant_id = p_tenant
-        limit 1
-      ) as c
-      where k.codec = 2
-    )
-    select coalesce(
-      json_agg(
-        json_build_object(
-          'thread_key', c.thread_key, 'id', c.id, 'parent_id', c.parent_id, 'codec', c.codec::int2,
-          'size', c.size, 'key_id', c.key_id::text,
-          'payload', replace(encode(c.payload, 'base64'), e'\n', '')
-        )
-        order by c.seq
-      ),
-      '[]'
-    )
+  with recursive chain as (
+    select
+      c.thread_key, c.id, c.branch_id, c.seq,
+      case c.codec when 2 then c.parent_id when 3 then c.base_id end as before_id
+    from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
+    cross join lateral (
+      select c.* from haive.checkpoints as c
+      where c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
+      limit 1 -- or an empty table is planned to be read whole for each row
+    ) as c
+    union -- and not all: deltas of a page share what they are made against
+    select
+      c.thread_key, c.id, c.branch_id, c.seq,
+      case c.codec when 2 then c.parent_id when 3 then c.base_id end
+    from chain as k
+    cross join lateral (
+      select c.* from haive.checkpoints as c
+      where c.id = k.before_id and c.thread_key = k.thread_key and c.tenant_id = p_tenant
+      limit 1
+    ) as c
+    where k.before_id is not null
+  )
+  select
+    array_agg(f.thread_key),
+    array_agg(f.id),
+    array_agg(f.parent_id),
+    array_agg(f.base_id),
+    array_agg(f.codec),
+    array_agg(f.size),
+    array_agg(f.key_id),
+    array_agg(f.payload)
+  into
+    frame_thread_keys, frame_ids, frame_parent_ids, frame_base_ids, frame_codecs, frame_sizes,
+    frame_key_ids, frame_payloads
+  from (
+    select
+      c.thread_key, c.id, c.parent_id, c.base_id, c.codec::smallint as codec, c.size::int as size,
+      c.key_id::text as key_id, c.payload::bytea as payload
     from chain as k
     cross join lateral (
       select c.* from haive.checkpoints as c
       where c.tenant_id = p_tenant and c.branch_id = k.branch_id and c.seq = k.seq
       limit 1
     ) as c
-  );
+    order by c.seq
+  ) as f;
 end;
 $$;
 
 
-ALTER FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) OWNER TO postgres;
+ALTER FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid[], p_seqs bigint[], OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[]) OWNER TO postgres;
 
 -- ACL FUNCTION checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[])
 GRANT ALL ON FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) TO authenticated;
@@ -5587,11 +5653,11 @@ $$;
 ALTER FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) OWNER TO postgres;
 
 -- COMMENT DOMAIN codec
-COMMENT ON DOMAIN haive_private.codec IS 'How a payload is packed: 0 as it is, 1 by zstd, 2 by zstd against the state of the parent.';
+COMMENT ON DOMAIN haive_private.codec IS 'How a payload is packed: 0 as it is, 1 by zstd, 2 by zstd against the state of the parent, 3 by zstd against that of base_id.';
 
 -- DOMAIN codec
 CREATE DOMAIN haive_private.codec AS smallint
-	CONSTRAINT codec_is_known CHECK (((VALUE >= 0) AND (VALUE <= 2)));
+	CONSTRAINT codec_is_known CHECK (((VALUE >= 0) AND (VALUE <= 3)));
 
 
 ALTER DOMAIN haive_private.codec OWNER TO postgres;
@@ -5875,13 +5941,13 @@ begin
 
   insert into haive.checkpoints (
     tenant_id, branch_id, thread_key, id, parent_id, created_at, size, codec, depth, failed,
-    key_id, schema_hash, tags, metadata, search, sealed, payload
+    key_id, schema_hash, tags, metadata, search, sealed, payload, base_id
   )
   select
     c.tenant_id, v_new[array_position(v_old, c.branch_id)], v_to, c.id, c.parent_id, c.created_at,
     c.size, c.codec, c.depth, c.failed, coalesce(d.key_id, c.key_id), c.schema_hash, c.tags,
     c.metadata, coalesce(d.search, c.search), coalesce(decode(d.sealed, 'base64'), c.sealed),
-    coalesce(decode(d.payload, 'base64'), c.payload)
+    coalesce(decode(d.payload, 'base64'), c.payload), c.base_id
   from haive.checkpoints as c
   left join jsonb_to_recordset(p_checkpoints) as d (
     id uuid, key_id text, search jsonb, sealed text, payload text
@@ -5894,12 +5960,15 @@ begin
   get diagnostics v_count = row_count;
   if
     exists (
-      select from jsonb_to_recordset(p_checkpoints) as d (id uuid, parent_id uuid, was_key_id text)
+      select from jsonb_to_recordset(p_checkpoints) as d (
+        id uuid, parent_id uuid, base_id uuid, was_key_id text
+      )
       where not exists (
         select from haive.checkpoints as c
         where
           c.id = d.id and c.thread_key = v_from.thread_key and c.tenant_id = v_caller.tenant
           and c.key_id = d.was_key_id and c.parent_id is not distinct from d.parent_id
+          and c.base_id is not distinct from d.base_id
       )
     )
     or exists (
@@ -7953,7 +8022,7 @@ $$;
 ALTER FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) OWNER TO haive_writer;
 
 -- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text)
-CREATE FUNCTION haive_private.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION haive_private.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, tenant text DEFAULT NULL::text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -7969,15 +8038,12 @@ declare
   v_branches uuid[];
   v_from bigint[];
   v_upto bigint[];
-  v_seqs bigint[];
   v_places uuid[];
   v_by_id boolean := false;
   v_everywhere boolean := find_checkpoints.search is not null and coalesce(
     find_checkpoints.thread_id, find_checkpoints.branch, find_checkpoints.checkpoint_id::text,
     find_checkpoints.before_id::text
   ) is null;
-  v_checkpoints json;
-  v_next bigint;
 begin
   if (find_checkpoints.page_size between 1 and 1000) is not true then
     raise exception using
@@ -8111,7 +8177,7 @@ begin
       from lines as l
       cross join lateral (
         select
-          c.branch_id, c.seq, c.thread_key, c.id, c.parent_id, c.created_at, c.size,
+          c.branch_id, c.seq, c.thread_key, c.id, c.parent_id, c.base_id, c.created_at, c.size,
           octet_length(c.payload) as bytes, c.depth, c.failed, c.key_id, c.schema_hash, c.tags,
           c.metadata, c.search, c.sealed
         from haive.checkpoints as c
@@ -8139,33 +8205,34 @@ begin
     window w as (order by c.seq desc rows unbounded preceding)
   )
   select
-    -- Of a row, as its types are looked up once: 200 checkpoints are built in 0.75 ms, by
-    -- json_build_object in 1.07.
-    json_agg(
-      (
-        select d
-        from (
-          values (
-            c.id, c.thread_id, c.namespace, c.thread_key, c.name, c.seq, c.parent_id,
-            c.created_at, c.size, c.bytes, c.depth, c.failed, c.key_id,
-            encode(c.schema_hash, 'hex'),
-            case when find_checkpoints.details then c.tags::text[] end,
-            case when find_checkpoints.details then c.metadata::jsonb end,
-            case
-              when find_checkpoints.details and find_checkpoints.states and c.key_id is null
-                then c.search
-            end,
-            case when find_checkpoints.details then encode(c.sealed, 'base64') end
-          )
-        ) as d (
-          id, thread_id, namespace, thread_key, branch, seq, parent_id, created_at, size, bytes,
-          depth, failed, key_id, schema_hash, tags, metadata, search, sealed
-        )
-      )
-    ),
-    array_agg(c.branch_id), array_agg(c.seq),
+    array_agg(c.id),
+    array_agg(c.thread_id::text),
+    array_agg(c.namespace::text),
+    array_agg(c.thread_key),
+    array_agg(c.name::text),
+    array_agg(c.seq),
+    array_agg(c.parent_id),
+    array_agg(c.base_id),
+    array_agg(c.created_at),
+    array_agg(c.size::int),
+    array_agg(c.bytes::int),
+    array_agg(c.depth::smallint),
+    array_agg(c.failed),
+    array_agg(c.key_id::text),
+    array_agg(c.schema_hash),
+    case when find_checkpoints.details then array_agg(to_jsonb(c.tags::text[])) end,
+    case when find_checkpoints.details then array_agg(c.metadata::jsonb) end,
+    case
+      when find_checkpoints.details and find_checkpoints.states
+        then array_agg(case when c.key_id is null then c.search end)
+    end,
+    case when find_checkpoints.details then array_agg(c.sealed::bytea) end,
+    array_agg(c.branch_id),
     case when (select count(*) from page as p) > count(*) then min(c.seq) end
-  into v_checkpoints, v_places, v_seqs, v_next
+  into
+    ids, thread_ids, namespaces, thread_keys, branches, seqs, parent_ids, base_ids, created_ats,
+    sizes, stored, depths, failures, key_ids, hashes, tag_lists, metadatas, searches, seals,
+    v_places, next_seq
   from page as c
   where
     c.place <= find_checkpoints.page_size
@@ -8179,39 +8246,36 @@ begin
     perform haive_private.audit_read(
       'find_checkpoints',
       (
-        select jsonb_object_agg(d.doc ->> 'id', d.doc ->> 'thread_key')
-        from json_array_elements(v_checkpoints) as d (doc)
+        select jsonb_object_agg(d.id, d.thread_key)
+        from unnest(ids, thread_keys) as d (id, thread_key)
       ),
-      json_array_length(coalesce(v_checkpoints, '[]'))
+      coalesce(cardinality(ids), 0)
     );
   end if;
-  return json_build_object(
-    'checkpoints', coalesce(v_checkpoints, '[]'),
-    'now', now(),
-    'next_seq', v_next,
-    'frames', case
-      when find_checkpoints.states
-        then haive_private.checkpoint_frames(v_caller.tenant, v_places, v_seqs)
-    end,
-    'writes', case
-      when find_checkpoints.writes
-        then haive_private.checkpoint_write_docs(v_caller.tenant, v_places, v_seqs)
-    end
-  );
+  read_at := now();
+  if find_checkpoints.states then
+    select f.* into
+      frame_thread_keys, frame_ids, frame_parent_ids, frame_base_ids, frame_codecs, frame_sizes,
+      frame_key_ids, frame_payloads
+    from haive_private.checkpoint_frames(v_caller.tenant, v_places, seqs) as f;
+  end if;
+  if find_checkpoints.writes then
+    written := haive_private.checkpoint_write_docs(v_caller.tenant, v_places, seqs);
+  end if;
 end;
 $$;
 
 
-ALTER FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) OWNER TO postgres;
 
--- ACL FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
-GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) FROM PUBLIC;
+-- ACL FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json)
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) FROM PUBLIC;
 
--- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
-COMMENT ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'What haive.find_checkpoints does, in one snapshot.';
+-- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json)
+COMMENT ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) IS 'What haive.find_checkpoints answers, by column and in one snapshot.';
 
 -- ACL FUNCTION find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean)
 GRANT ALL ON FUNCTION haive_private.find_memories(p_tenant text, p_collection text, p_filter jsonb, p_page_size integer, p_page_after text, p_vectors boolean) TO authenticated;
@@ -14528,20 +14592,29 @@ begin
   update haive.checkpoints as c
   set
     parent_id = d.parent_id, codec = d.codec, size = d.size, key_id = d.key_id,
-    depth = case when d.codec = 2 then d.depth else 0 end,
+    base_id = case when d.codec = 3 then d.base_id end,
+    depth = case when d.codec >= 2 then d.depth else 0 end,
     payload = decode(d.payload, 'base64'),
     sealed = coalesce(decode(d.sealed, 'base64'), c.sealed),
     metadata = case when d.sealed is null then c.metadata end,
     tags = case when d.sealed is null then c.tags end,
     search = coalesce(d.search, c.search)
   from jsonb_to_recordset(p_replace) as d (
-    id uuid, parent_id uuid, was_parent_id uuid, was_key_id text, codec int2, size int, depth int2,
+    id uuid, parent_id uuid, was_parent_id uuid, was_key_id text, codec int2, base_id uuid, size int, depth int2,
     key_id text, payload text, sealed text, was_sealed text, search jsonb
   )
   where
     c.id = d.id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
     and c.parent_id is not distinct from d.was_parent_id
     and c.key_id is not distinct from d.was_key_id
+    -- Whoever removed what it was stored against has stored it anew.
+    and (
+      d.codec <> 3
+      or exists (
+        select from haive.checkpoints as o
+        where o.id = d.base_id and o.thread_key = v_thread and o.tenant_id = v_caller.tenant
+      )
+    )
     -- Tags of a sealed checkpoint lie in what is replaced: they may have changed meanwhile.
     and (d.sealed is null or c.sealed is not distinct from decode(d.was_sealed, 'base64'));
   get diagnostics v_replaced = row_count;
@@ -14591,17 +14664,20 @@ begin
       select from haive.branches as b
       join haive.checkpoints as c on c.tenant_id = b.tenant_id and c.branch_id = b.branch_id
       where
-        b.thread_key = v_thread and b.tenant_id = v_caller.tenant and c.parent_id = any(p_remove)
+        b.thread_key = v_thread and b.tenant_id = v_caller.tenant
+        and (c.parent_id = any(p_remove) or c.base_id = any(p_remove))
     )
     -- Somebody else may have removed what was to become a parent.
     or exists (
-      select from jsonb_to_recordset(p_replace) as d (parent_id uuid)
+      select from jsonb_to_recordset(p_replace) as d (id uuid)
+      join haive.checkpoints as c
+        on c.id = d.id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
       where
-        d.parent_id is not null
+        c.parent_id is not null
         and not exists (
-          select from haive.checkpoints as c
+          select from haive.checkpoints as p
           where
-            c.id = d.parent_id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
+            p.id = c.parent_id and p.thread_key = v_thread and p.tenant_id = v_caller.tenant
         )
     )
   then
@@ -14636,17 +14712,17 @@ $$;
 
 ALTER FUNCTION haive_private.rewrite_checkpoints(p_tenant text, p_thread_id text, p_namespace text, p_remove uuid[], p_replace jsonb, p_writes jsonb, p_branches jsonb, p_schemas jsonb) OWNER TO haive_writer;
 
--- ACL FUNCTION save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean)
-GRANT ALL ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) FROM PUBLIC;
+-- ACL FUNCTION save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean)
+GRANT ALL ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) FROM PUBLIC;
 
--- COMMENT FUNCTION save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean)
-COMMENT ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) IS 'What haive.save_checkpoint does, for a caller without rights on the tables.';
+-- COMMENT FUNCTION save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean)
+COMMENT ON FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) IS 'What haive.save_checkpoint does, for a caller without rights on the tables.';
 
--- FUNCTION save_checkpoint(text, text, text, text, text, uuid, uuid, bytea, smallint, integer, integer, jsonb, text[], jsonb, bytea, text, bytea, bytea, boolean, text, boolean)
-CREATE FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) RETURNS json
+-- FUNCTION save_checkpoint(text, text, text, text, text, uuid, uuid, bytea, smallint, uuid, integer, integer, jsonb, text[], jsonb, bytea, text, bytea, bytea, boolean, text, boolean)
+CREATE FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -14671,10 +14747,10 @@ begin
   where
     b.thread_key = v_thread and b.name = p_branch and b.tenant_id = v_caller.tenant
     and b.head_id is not distinct from p_parent_id
-    and (p_parent_id is not null or p_codec <> 2)
+    and (p_parent_id is not null or p_codec < 2)
   returning b.branch_id, b.name into v_branch_id, v_branch;
   if not found then
-    if p_codec = 2 and p_parent_id is null then
+    if p_codec >= 2 and p_parent_id is null then
       raise exception using
         errcode = 'PT422',
         message = 'a delta has a parent',
@@ -14698,6 +14774,15 @@ begin
     end if;
   end if;
   if v_seq is null then
+    if p_codec = 3 and not exists (
+      select from haive.checkpoints as c
+      where c.id = p_base_id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
+    ) then
+      raise exception using
+        errcode = 'PT404',
+        message = format('the thread has no checkpoint %s', p_base_id),
+        hint = 'A state is stored against one of the same thread; it may have been pruned.';
+    end if;
     if p_schema is not null then
       insert into haive.checkpoint_schemas (tenant_id, hash, payload, key_id)
       values (v_caller.tenant, p_schema_hash, p_schema, p_key_id)
@@ -14705,12 +14790,13 @@ begin
     end if;
     insert into haive.checkpoints (
       tenant_id, branch_id, thread_key, id, parent_id, size, codec, depth, failed, key_id,
-      schema_hash, tags, metadata, search, sealed, payload
+      schema_hash, tags, metadata, search, sealed, payload, base_id
     )
     values (
       v_caller.tenant, v_branch_id, v_thread, p_id, p_parent_id, p_size, p_codec,
-      case when p_codec = 2 then least(greatest(p_depth, 1), 32767) else 0 end, p_failed,
-      p_key_id, p_schema_hash, p_tags, p_metadata, p_search, p_sealed, p_payload
+      case when p_codec >= 2 then least(greatest(p_depth, 1), 32767) else 0 end, p_failed,
+      p_key_id, p_schema_hash, p_tags, p_metadata, p_search, p_sealed, p_payload,
+      case when p_codec = 3 then p_base_id end
     )
     returning seq, created_at into v_seq, v_at;
     insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
@@ -14740,7 +14826,7 @@ end;
 $$;
 
 
-ALTER FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p_namespace text, p_branch text, p_fork text, p_id uuid, p_parent_id uuid, p_payload bytea, p_codec smallint, p_base_id uuid, p_depth integer, p_size integer, p_metadata jsonb, p_tags text[], p_search jsonb, p_sealed bytea, p_key_id text, p_schema_hash bytea, p_schema bytea, p_failed boolean, p_user_id text, p_count_failed boolean) OWNER TO haive_writer;
 
 -- COMMENT DOMAIN sealed_content
 COMMENT ON DOMAIN haive_private.sealed_content IS 'Content that the client sealed, at most 33 MiB and 1 KiB: the parts, the metadata and the seal.';

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from haive.core.persistence.checkpointer import Pruned
-from haive.core.persistence.checkpointer._frames import MAX_DEPTH
+from haive.core.persistence.checkpointer._chains import MAX_DEPTH
 from haive.core.persistence.checkpointer._rewriting import Rewriter
 from haive.core.persistence.errors import CorruptCheckpointError, NotFoundError
 
@@ -58,8 +58,9 @@ async def whole(checkpointer, stored, expected: dict) -> None:
         assert await checkpointer.restore(checkpoint_id) == value
         row, links = rows[checkpoint_id], 0
         assert row["parent_id"] is None or row["parent_id"] in rows
-        while row["codec"] == 2:
-            row, links = rows[row["parent_id"]], links + 1
+        while row["codec"] >= 2:
+            before = row["parent_id"] if row["codec"] == 2 else row["base_id"]
+            row, links = rows[before], links + 1
         assert links <= rows[checkpoint_id]["depth"] <= MAX_DEPTH
     assert (await checkpointer.recover("t")).id in expected
 

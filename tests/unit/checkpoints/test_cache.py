@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haive.core.persistence.checkpointer import _cache
-from haive.core.persistence.checkpointer._cache import Known, StateCache
-from haive.core.persistence.checkpointer._frames import Chain
+from haive.core.persistence.checkpointer._cache import StateCache
+from haive.core.persistence.checkpointer._chains import Chain, Known
 
 
 def known(size: int, checkpoint_id: UUID | None = None) -> Known:

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from typing import Any
+from uuid import UUID
 
 import ormsgpack
 import pytest
@@ -14,13 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haive.core.persistence._keys import KeyRing, context
+from haive.core.persistence.checkpointer._chains import (
+    MAX_DEPTH,
+    Chain,
+    Known,
+    anchor_of,
+    delta_of,
+)
 from haive.core.persistence.checkpointer._codec import MAX_STATE_BYTES, Codec
 from haive.core.persistence.checkpointer._frames import (
+    BASED,
     DELTA,
     FULL,
-    MAX_DEPTH,
     PLAIN,
-    Chain,
     decode,
     encode,
 )
@@ -155,8 +162,10 @@ class TestDamage:
                 decode(code, payload, PARENT, size=size)
 
     def test_another_code_never_gives_another_state(self, code: int, payload: bytes) -> None:
-        for other in {PLAIN, FULL, DELTA, 3, -1} - {code}:
-            if (code, other) == (FULL, DELTA):  # a delta that makes no use of its parent
+        for other in {PLAIN, FULL, DELTA, BASED, 4, -1} - {code}:
+            # A whole one is a delta that makes no use of its parent; and deltas against what is
+            # given here are the same, whatever it is to them.
+            if code in {FULL, DELTA} and other in {DELTA, BASED}:
                 assert decode(other, payload, PARENT, size=len(STATE)) == STATE
                 continue
             with pytest.raises(CorruptCheckpointError):
@@ -172,7 +181,7 @@ def test_a_delta_on_another_parent_or_on_none_is_refused() -> None:
             decode(*FRAMES["delta"], parent, size=len(STATE))
 
 
-@given(st.sampled_from([PLAIN, FULL, DELTA]), st.binary(max_size=100), st.integers(1, 200))
+@given(st.sampled_from([PLAIN, FULL, DELTA, BASED]), st.binary(max_size=100), st.integers(1, 200))
 def test_any_bytes_are_refused(code: int, payload: bytes, size: int) -> None:
     with pytest.raises(CorruptCheckpointError):
         decode(code, payload, PARENT, size=size)
@@ -228,28 +237,6 @@ def test_a_frame_of_zstd_with_its_header_is_none_of_ours() -> None:
 # ── chains ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_chain_begins_with_a_keyframe() -> None:
-    assert Chain().wants_keyframe(1)
-    assert Chain().after(FULL, 100) == Chain(depth=0, delta_bytes=0, key_bytes=100)
-
-
-def test_a_keyframe_comes_when_the_deltas_are_more_than_the_last_one() -> None:
-    chain = Chain().after(FULL, 100).after(DELTA, 60)
-    assert chain == Chain(depth=1, delta_bytes=60, key_bytes=100)
-    assert not chain.wants_keyframe(40)
-    assert chain.wants_keyframe(41)
-    assert chain.after(PLAIN, 50) == Chain(depth=0, delta_bytes=0, key_bytes=50)
-
-
-def test_a_chain_is_never_deeper_than_its_bound() -> None:
-    chain = Chain().after(FULL, 1_000_000)
-    for _ in range(MAX_DEPTH):
-        assert not chain.wants_keyframe(1)
-        chain = chain.after(DELTA, 1)
-    assert chain.depth == MAX_DEPTH
-    assert chain.wants_keyframe(1)
-
-
 values = st.recursive(
     st.none() | st.integers() | st.text(max_size=200) | st.datetimes(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
@@ -290,22 +277,29 @@ def test_each_state_of_a_chain_of_edits_comes_back(sealed: bool, edits: list[Any
     states: list[list[Any]] = [list(MESSAGES[:3])]
     for edit in edits:
         states.append(edited(states[-1], edit))
-    rows: list[tuple[int, bytes, int]] = []
-    chain, parent = Chain(), None
+    rows: list[tuple[int, bytes, int, int | None]] = []
+    parent: Known | None = None
+    known: dict[UUID, int] = {}
+    anchor: Known | None = None
     for number, each in enumerate(states):
         plain = codec.pack(each)
-        code, payload = encode(plain, parent)
-        if code == DELTA and chain.wants_keyframe(len(payload)):
-            code, payload = encode(plain, None)
-        chain = chain.after(code, len(payload))
-        assert chain.depth <= MAX_DEPTH
-        assert chain.delta_bytes <= chain.key_bytes
-        row = context("thread", number, code)
-        rows.append((code, keys.seal(payload, row) if keys else payload, len(plain)))
-        parent = plain
-    parent = None
-    for number, ((code, stored, size), each) in enumerate(zip(rows, states, strict=True)):
+        chain = parent.chain if parent else Chain()
+        packed = delta_of(plain, parent, compress=True) or anchor_of(plain, chain, anchor)
+        parent = Known(
+            *(UUID(int=number), plain),
+            chain.after(packed.code, len(packed.data), UUID(int=number)),
+            "main",
+        )
+        assert parent.chain.depth <= MAX_DEPTH
+        anchor = parent if parent.chain.anchor == parent.id else anchor
+        known[parent.id] = number
+        row = context("thread", number, packed.code)
+        stored = keys.seal(packed.data, row) if keys else packed.data
+        before = number - 1 if packed.code == DELTA else packed.base and known[packed.base]
+        rows.append((packed.code, stored, len(plain), before))
+    plains: list[bytes] = []
+    for number, ((code, stored, size, before), each) in enumerate(zip(rows, states, strict=True)):
         row = context("thread", number, code)
         payload = keys.open(keys.key_id, stored, row) if keys else stored
-        parent = decode(code, payload, parent, size=size)
-        assert codec.unpack(parent) == each
+        plains.append(decode(code, payload, None if before is None else plains[before], size=size))
+        assert codec.unpack(plains[-1]) == each

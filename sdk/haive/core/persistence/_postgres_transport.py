@@ -82,19 +82,35 @@ class PostgresTransport:
         """Call a function; see `Transport.call`."""
         if in_tenant:
             arguments = {**arguments, "tenant": self.tenant}
-        key = (function, *arguments)
+        schema = f"{self.schema}_private" if function in _WRAPPED else self.schema
+        statement = self._statement("select", schema, function, arguments)
+        row = await self._called(statement, arguments, safe=safe)
+        return decode(returns, row[0])
+
+    async def columns(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
+        """Call a function that answers by column; see `Transport.columns`."""
+        arguments = {**arguments, "tenant": self.tenant}
+        # Without `from` it is one value, whose arrays asyncpg does not read.
+        statement = self._statement("select * from", f"{self.schema}_private", function, arguments)
+        row: Sequence[Any] = await self._called(statement, arguments, safe=True)
+        return row
+
+    def _statement(
+        self, select: str, schema: str, function: str, arguments: Mapping[str, object]
+    ) -> str:
+        key = (select, function, *arguments)
         statement = self._statements.get(key)
         if statement is None:
             named = ", ".join(f"{name} => ${place}" for place, name in enumerate(arguments, 1))
-            place = f"{self.schema}_private" if function in _WRAPPED else self.schema
-            statement = self._statements[key] = f"select {place}.{function}({named})"
+            statement = self._statements[key] = f"{select} {schema}.{function}({named})"
+        return statement
 
-        async def once() -> object:
+    async def _called(self, statement: str, arguments: Mapping[str, object], *, safe: bool) -> Any:
+        async def once() -> asyncpg.Record:
             async with self._pool.connection(self.schema) as connection:
-                return await self._fetchval(connection, statement, *arguments.values())
+                return await self._fetchrow(connection, statement, *arguments.values())
 
-        answer = await retrying(once, self._config.retry_timeout if safe else 0)
-        return decode(returns, answer)
+        return await retrying(once, self._config.retry_timeout if safe else 0)
 
     async def schema_version(self) -> str | None:
         """The newest migration of the installation; None where there is none."""

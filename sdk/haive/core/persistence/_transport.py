@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +43,17 @@ class Transport(Protocol):
             returns: What the answer is.
             safe: Whether repeating the call changes nothing: then a lost server is waited for.
             in_tenant: Whether the function works in a tenant, and takes its name.
+        """
+
+    async def columns(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
+        """Call the inner half of a function that only reads, which answers by column.
+
+        Args:
+            function: As in `call`.
+            arguments: By name, the tenant left out.
+
+        Returns:
+            The columns in the types of the driver; None where nothing but JSON passes.
         """
 
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:

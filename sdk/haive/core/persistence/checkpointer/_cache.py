@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
@@ -11,20 +10,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from haive.core.persistence.checkpointer._frames import Chain
+    from haive.core.persistence.checkpointer._chains import Known
 
 # Most branches whose head is remembered: 200 bytes each.
 _HEADS = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """A packed state at hand."""
-
-    id: UUID
-    plain: bytes
-    chain: Chain
-    branch: str
 
 
 class StateCache:

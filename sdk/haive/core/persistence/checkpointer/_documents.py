@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
-from typing import Annotated, Any
-from uuid import UUID  # noqa: TC003 - likewise
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
+from pydantic_core import from_json
 
 from haive.core.persistence.checkpointer._bytes import from_base64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
 
 Bytes = Annotated[bytes, BeforeValidator(from_base64)]
 # What is large has no line ends, and pydantic decodes it: 60 KB in 0.03 ms, not 0.17.
 _PACKED = ConfigDict(val_json_bytes="base64")
 
 
-class Row(BaseModel):
-    """One checkpoint without its state."""
+class Row(NamedTuple):
+    """One checkpoint without its state, in the order of the columns of ``find_checkpoints``."""
 
     id: UUID
     thread_id: str
@@ -25,6 +29,7 @@ class Row(BaseModel):
     branch: str
     seq: int
     parent_id: UUID | None
+    base_id: UUID | None
     created_at: datetime
     size: int
     bytes: int
@@ -34,18 +39,17 @@ class Row(BaseModel):
     schema_hash: str | None
     tags: list[str] | None
     metadata: dict[str, Any] | None
-    search: Any = None
+    search: Any
     sealed: Bytes | None
 
 
-class Frame(BaseModel):
-    """A packed state."""
-
-    model_config = _PACKED
+class Frame(NamedTuple):
+    """A packed state; likewise."""
 
     thread_key: UUID
     id: UUID
     parent_id: UUID | None
+    base_id: UUID | None
     codec: int
     size: int
     key_id: str | None
@@ -69,7 +73,7 @@ class Write(BaseModel):
     payload: bytes
 
 
-class Found(BaseModel):
+class Found(NamedTuple):
     """What ``find_checkpoints`` answers."""
 
     checkpoints: list[Row]
@@ -149,7 +153,7 @@ class Tenant(BaseModel):
 
 _SEALED = Row | Frame | Write | BranchRow | Schema
 
-FOUND = TypeAdapter(Found)
+FOUND = TypeAdapter(Found, config=_PACKED)
 WRITES = TypeAdapter(list[Write])
 SAVED = TypeAdapter(Saved)
 BRANCHES = TypeAdapter(list[BranchRow])
@@ -169,3 +173,69 @@ def key_ids(answer: object) -> set[str]:
     else:
         rows = answer if isinstance(answer, list) else [answer]
     return {row.key_id for row in rows if isinstance(row, _SEALED) and row.key_id is not None}
+
+
+def found_by_column(columns: Sequence[Any], *, states: bool) -> Found:
+    """What ``find_checkpoints`` answers by column.
+
+    Args:
+        columns: Those of the rows, the time, the next page, those of the frames, and writes.
+        states: Whether frames were asked for.
+    """
+    width, tail = len(Row._fields), len(columns) - len(Frame._fields) - 1
+    rows = list(columns[:width])
+    now, next_seq = columns[width:tail]
+    frames, writes = list(columns[tail:-1]), columns[-1]
+    plain = _plain_ids()
+    count = len(rows[0] or ())
+    for place, kind in enumerate(_ROW_KINDS):
+        if rows[place] is None:
+            rows[place] = [None] * count
+        elif kind is not None:
+            rows[place] = kind(plain, rows[place])
+    for place in _FRAME_IDS:
+        frames[place] = _uuids(plain, frames[place] or ())
+    return Found(
+        checkpoints=[Row._make(row) for row in zip(*rows, strict=True)],
+        now=now,
+        next_seq=next_seq,
+        frames=[Frame._make(f) for f in zip(*(c or () for c in frames), strict=True)]
+        if states
+        else None,
+        writes=None if writes is None else WRITES.validate_json(writes),
+    )
+
+
+# An id of asyncpg's is of a class of its own: callers get a UUID, one for each id that there is.
+_Ids = dict[UUID | None, UUID | None]
+
+
+def _plain_ids() -> _Ids:
+    return {None: None}
+
+
+def _uuids(plain: _Ids, column: Iterable[UUID | None]) -> list[UUID | None]:
+    ids = []
+    for value in column:
+        found = plain.get(value)
+        if found is None and value is not None:
+            found = plain[value] = UUID(int=value.int)
+        ids.append(found)
+    return ids
+
+
+def _hexes(_: _Ids, column: Iterable[bytes | None]) -> list[str | None]:
+    return [None if value is None else value.hex() for value in column]
+
+
+def _jsons(_: _Ids, column: Iterable[str | None]) -> Any:
+    return from_json(f"[{','.join([value or 'null' for value in column])}]")
+
+
+_KINDS: dict[str, Callable[[_Ids, Any], Any]] = {
+    **dict.fromkeys(("id", "thread_key", "parent_id", "base_id"), _uuids),
+    **dict.fromkeys(("tags", "metadata", "search"), _jsons),
+    "schema_hash": _hexes,
+}
+_ROW_KINDS = [_KINDS.get(name) for name in Row._fields]
+_FRAME_IDS = [place for place, name in enumerate(Frame._fields) if name in _KINDS]

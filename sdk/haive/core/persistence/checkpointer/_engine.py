@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,17 +13,26 @@ from haive.core.persistence._encoding import check_text, object_to_json, to_json
 from haive.core.persistence.checkpointer import _frames
 from haive.core.persistence.checkpointer._arguments import check_arguments
 from haive.core.persistence.checkpointer._bytes import to_base64
-from haive.core.persistence.checkpointer._cache import Known, StateCache
+from haive.core.persistence.checkpointer._cache import StateCache
+from haive.core.persistence.checkpointer._chains import (
+    Chain,
+    Known,
+    Packed,
+    anchor_of,
+    delta_of,
+    seal_state,
+    unpacked,
+)
 from haive.core.persistence.checkpointer._codec import Codec
 from haive.core.persistence.checkpointer._documents import (
     COUNT,
     FOUND,
     SAVED,
     TENANT,
+    found_by_column,
     key_ids,
 )
-from haive.core.persistence.checkpointer._frames import Chain
-from haive.core.persistence.checkpointer._sealing import Sealer, state_place
+from haive.core.persistence.checkpointer._sealing import Sealer
 from haive.core.persistence.checkpointer._search import MAX_SEARCH_BYTES, blind_terms
 from haive.core.persistence.errors import (
     BranchConflict,
@@ -39,7 +49,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from haive.core.persistence._sealing import Sealer as ContentSealer
-    from haive.core.persistence.checkpointer._documents import Found, Frame, Row, Write
+    from haive.core.persistence.checkpointer._documents import Found, Row, Write
     from haive.core.persistence.checkpointer._search import Terms
     from haive.core.persistence.checkpointer.config import CheckpointConfig
     from haive.core.persistence.store import Store
@@ -128,14 +138,15 @@ class Engine:
             safe: It may be repeated.
             null: Names of arguments that are null, where the default is something else.
         """
-        given = {name: value for name, value in arguments.items() if value is not None}
-        check_arguments(given)
-        given |= dict.fromkeys(null)
+        given = _given(arguments, null)
         answer = await self.store._transport.call(function, given, returns, safe=safe)
+        await self._know_keys(answer)
+        return answer
+
+    async def _know_keys(self, answer: object) -> None:
         content = self._content
         if content is not None and not key_ids(answer) <= set((await content.ready()).keys.key_ids):
             await content.refresh()  # sealed with a newer key than those at hand
-        return answer
 
     @property
     def _content(self) -> ContentSealer | None:
@@ -223,13 +234,32 @@ class Engine:
 
         Raises:
             BranchConflict: The parent is not the head of the branch, and no fork is named.
+            NotFoundError: The parent is gone.
         """
+        packed = await self._pack(place, new.plain, parent)
+        try:
+            return await self._save(place, new, packed, parent=parent, fork=fork, user_id=user_id)
+        except NotFoundError:
+            if packed.base is None:
+                raise
+            # It may be the anchor that is gone, pruned by another process.
+            packed = anchor_of(new.plain, Chain(), None)
+            return await self._save(place, new, packed, parent=parent, fork=fork, user_id=user_id)
+
+    async def _save(
+        self,
+        place: Place,
+        new: NewCheckpoint,
+        packed: Packed,
+        *,
+        parent: Known | None,
+        fork: str | None,
+        user_id: str | None,
+    ) -> Placed:
         sealer = new.sealer or await self.sealer()
-        codec, packed = await self._pack(new.plain, parent)
         parent_id = parent.id if parent else None
-        chain = (parent.chain if parent else Chain()).after(codec, len(packed))
-        bound = state_place(place.thread_id, place.namespace, new.id, parent_id, codec)
-        payload = sealer.seal(packed, "state", *bound)
+        chain = (parent.chain if parent else Chain()).after(packed.code, len(packed.data), new.id)
+        payload = seal_state(sealer, place.thread_id, place.namespace, new.id, parent_id, packed)
         saved = await self.call(
             "save_checkpoint",
             {
@@ -241,7 +271,8 @@ class Engine:
                 "branch": place.branch,
                 "fork": fork,
                 "parent_id": parent_id,
-                "codec": codec,
+                "codec": packed.code,
+                "base_id": packed.base,
                 "depth": chain.depth,
                 **self.details(sealer, place, new),
                 "key_id": sealer.key_id,
@@ -266,17 +297,29 @@ class Engine:
         self.cache.move_head(place.thread_id, place.namespace, saved.branch, new.id)
         return Placed(new.id, saved.branch, saved.count)
 
-    async def _pack(self, plain: bytes, parent: Known | None) -> tuple[int, bytes]:
+    async def _pack(self, place: Place, plain: bytes, parent: Known | None) -> Packed:
         compress = self.config.compression == "zstd"
-        before = parent.plain if parent else None
+        large = len(plain) > _LARGE
+        chain = parent.chain if parent else Chain()
+        # Asked for each time, so that it stays at hand until the next anchor is made against it.
+        last = None
+        if chain.anchor is not None:
+            last = self.cache.get(place.thread_id, place.namespace, chain.anchor)
 
-        def pack() -> tuple[int, bytes]:
-            codec, packed = _frames.encode(plain, before, compress=compress)
-            if parent and codec == _frames.DELTA and parent.chain.wants_keyframe(len(packed)):
-                codec, packed = _frames.encode(plain, None, compress=compress)
-            return codec, packed
+        def delta() -> Packed | None:
+            return delta_of(plain, parent, compress=compress)
 
-        return await (asyncio.to_thread(pack) if len(plain) > _LARGE else _ready(pack()))
+        packed = await (asyncio.to_thread(delta) if large else _ready(delta()))
+        if packed is not None:
+            return packed
+        if last is None and chain.anchor is not None:
+            with suppress(NotFoundError):
+                last = await self.known(place, chain.anchor)
+
+        def anchor() -> Packed:
+            return anchor_of(plain, chain, last)
+
+        return await (asyncio.to_thread(anchor) if large else _ready(anchor()))
 
     def details(self, sealer: Sealer, place: Place, new: NewCheckpoint) -> dict[str, Any]:
         """Metadata, tags and search terms as arguments: in plain, or sealed and hashed."""
@@ -353,8 +396,14 @@ class Engine:
     async def find(self, **arguments: Any) -> Found:
         """Call ``find_checkpoints``; the namespace may be `ANY`."""
         null = [name for name, value in arguments.items() if value is ANY]
-        given = {name: value for name, value in arguments.items() if value is not ANY}
-        return await self.call("find_checkpoints", given, FOUND, safe=True, null=null)
+        wanted = {name: value for name, value in arguments.items() if value is not ANY}
+        given = _given(wanted, null)
+        columns = await self.store._transport.columns("find_checkpoints", given)
+        if columns is None:
+            return await self.call("find_checkpoints", wanted, FOUND, safe=True, null=null)
+        found = found_by_column(columns, states=bool(given.get("states")))
+        await self._know_keys(found)
+        return found
 
     async def head(self, place: Place) -> Known | None:
         """The head of a branch with its state; None where the branch has none yet."""
@@ -419,7 +468,7 @@ class Engine:
         branches = {row.id: row.branch for row in found.checkpoints}
 
         def unpack() -> dict[UUID, Known]:
-            return _unpacked(frames, branches, sealer, row.thread_id, row.namespace)
+            return unpacked(frames, branches, sealer, row.thread_id, row.namespace)
 
         large = sum(frame.size for frame in frames) > _LARGE_CHAIN
         known = await (asyncio.to_thread(unpack) if large else _ready(unpack()))
@@ -446,6 +495,13 @@ class Engine:
         bound = place_of(row.thread_id, row.namespace, write)
         packed = sealer.open(write.key_id, write.payload, "write", *bound)
         return self.codec.unpack(_frames.decode(write.codec, packed, None, size=write.size))
+
+
+def _given(arguments: Mapping[str, Any], null: Sequence[str]) -> dict[str, Any]:
+    """Arguments that are not left to their defaults, checked."""
+    given = {name: value for name, value in arguments.items() if value is not None}
+    check_arguments(given)
+    return given | dict.fromkeys(null)
 
 
 def write_place(  # noqa: PLR0917 - in the order in which they are bound
@@ -518,50 +574,6 @@ def checked_tags(tags: Iterable[object]) -> list[str]:
     if len(checked) > _TAGS:
         raise InvalidInputError(f"There are {len(checked):,} tags; at most {_TAGS:,} are stored.")
     return list(checked)
-
-
-def _unpacked(
-    frames: Sequence[Frame],
-    branches: Mapping[UUID, str],
-    sealer: Sealer,
-    thread_id: str,
-    namespace: str,
-) -> dict[UUID, Known]:
-    """Decode frames, each after what it is a delta against; those with a branch are answered."""
-    known: dict[UUID, Known] = {}
-    by_id = {frame.id: frame for frame in frames}
-    for target in frames:
-        if target.id not in branches:
-            continue
-        line = []
-        frame: Frame | None = target
-        while frame is not None and frame.id not in known:
-            line.append(frame)
-            if frame.codec != _frames.DELTA:
-                break
-            if len(line) > len(frames):
-                raise CorruptCheckpointError("A chain of deltas runs in a circle.")
-            frame = by_id.get(frame.parent_id) if frame.parent_id else None
-            if frame is None:
-                raise CorruptCheckpointError(f"The parent of checkpoint {line[-1].id} is missing.")
-        if not line:
-            continue
-        first = line[-1]
-        parent = known.get(first.parent_id) if first.parent_id else None
-        chain = parent.chain if parent else Chain()
-        packed_line = []
-        for frame in reversed(line):
-            packed = sealer.open(
-                frame.key_id,
-                frame.payload,
-                "state",
-                *state_place(thread_id, namespace, frame.id, frame.parent_id, frame.codec),
-            )
-            packed_line.append((frame.codec, packed, frame.size))
-            chain = chain.after(frame.codec, len(packed))
-        plain = _frames.decode_line(packed_line, parent.plain if parent else None)
-        known[target.id] = Known(target.id, plain, chain, branches[target.id])
-    return known
 
 
 async def _ready(value: T) -> T:

@@ -1,9 +1,10 @@
-"""Packed states in as few bytes as they take: whole, or as what changed since the parent.
+"""Packed states in as few bytes as they take: whole, or as what changed since an older one.
 
 A frame is one frame of zstd without its header, which follows from the sizes: so nothing stored
-states how much memory to take. Its checksum finds a delta that is applied to another parent. The
-dictionary of a delta is the parent's packed state. The parameters are fitted to the sizes; with
-those of a level, a delta of 4.4 MB is a third of it, as zstd does not look back that far.
+states how much memory to take. Its checksum finds a delta that is applied to another state. The
+dictionary of a delta is the packed state that it is made against, here called its parent. The
+parameters are fitted to the sizes; with those of a level, a delta of 4.4 MB is a third of it, as
+zstd does not look back that far.
 
 Measured on two cores, messages of 750 bytes, one of them new:
 
@@ -17,7 +18,6 @@ Measured on two cores, messages of 750 bytes, one of them new:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -30,11 +30,9 @@ from haive.core.persistence.errors import CorruptCheckpointError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: The codes of a row: not compressed (behind a CRC-32), compressed, compressed against the parent.
-PLAIN, FULL, DELTA = range(3)
-
-#: The longest chain: 32 deltas of a 150 KB state are decoded in 1.4 ms, about what a query takes.
-MAX_DEPTH = 32
+#: The codes of a row: not compressed (behind a CRC-32), compressed, compressed against the parent,
+#: compressed against a state further back.
+PLAIN, FULL, DELTA, BASED = range(4)
 
 _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
 _MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
@@ -103,12 +101,12 @@ def decode(code: int, payload: bytes, parent: bytes | None, *, size: int) -> byt
         return plain
     if code == FULL:
         parent = b""
-    elif code != DELTA:
+    elif code not in {DELTA, BASED}:
         raise CorruptCheckpointError(f"No frame has the code {code}.")
     elif parent is None:
         raise CorruptCheckpointError("The parent of a delta is missing.")
     decompressor = zstandard.ZstdDecompressor(
-        dict_data=_dictionary(parent) if code == DELTA else None
+        dict_data=None if code == FULL else _dictionary(parent)
     )
     try:
         plain = decompressor.decompress(
@@ -135,7 +133,8 @@ def decode_line(line: Sequence[tuple[int, bytes, int]], parent: bytes | None) ->
         CorruptCheckpointError: As `decode` does.
     """
     *before, (code, payload, size) = line
-    if len(before) > 1 and [code for code, _, _ in before] == [FULL, *[DELTA] * (len(before) - 1)]:
+    codes = [code for code, _, _ in before]
+    if len(before) > 1 and codes[0] == FULL and {DELTA, BASED}.issuperset(codes[1:]):
         sizes = [0, *(size for _, _, size in before)]
         frames: list[bytes | bytearray | memoryview] = [
             _whole_frame(payload, parent_size, size)
@@ -157,39 +156,6 @@ def _whole_frame(payload: bytes, parent_size: int, size: int) -> bytes:
         raise CorruptCheckpointError(f"No frame has a state of {size:,} bytes.")
     window = _window_log(parent_size + size) - zstandard.WINDOWLOG_MIN << 3
     return b"".join((_MAGIC, bytes((0x84, window)), size.to_bytes(4, "little"), payload))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Chain:
-    """What has to be read to have a state: a keyframe, and the deltas since then.
-
-    Attributes:
-        depth: How many deltas.
-        delta_bytes: What they take together, in bytes.
-        key_bytes: What the keyframe takes, in bytes; 0 while there is none.
-    """
-
-    depth: int = 0
-    delta_bytes: int = 0
-    key_bytes: int = 0
-
-    def wants_keyframe(self, next_delta: int) -> bool:
-        """Whether a full frame is better than one more delta of so many bytes.
-
-        It is when reading the deltas costs more than the keyframe, so that a chain is never more
-        than twice its keyframe, and when they are too many.
-        """
-        return self.depth >= MAX_DEPTH or self.delta_bytes + next_delta > self.key_bytes
-
-    def after(self, code: int, nbytes: int) -> Chain:
-        """The chain that a frame of so many bytes ends."""
-        if code != DELTA:
-            return Chain(key_bytes=nbytes)
-        return Chain(
-            depth=self.depth + 1,
-            delta_bytes=self.delta_bytes + nbytes,
-            key_bytes=self.key_bytes,
-        )
 
 
 def _dictionary(parent: bytes) -> zstandard.ZstdCompressionDict:

@@ -291,7 +291,7 @@ class Reader:
         if tags:
             return await self.pattern(tags, None, None)
         async for row, found in self._rows(where):
-            (checkpoint,) = await self.checkpoints(found.model_copy(update={"checkpoints": [row]}))
+            (checkpoint,) = await self.checkpoints(found._replace(checkpoints=[row]))
             if checkpoint.tags:
                 return {"checkpoint_id": checkpoint.id}
         return {"before_seq": 0}

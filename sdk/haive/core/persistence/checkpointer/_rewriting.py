@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from haive.core.persistence._encoding import to_json
-from haive.core.persistence.checkpointer import _frames
 from haive.core.persistence.checkpointer._bytes import to_base64
+from haive.core.persistence.checkpointer._chains import (
+    Chain,
+    anchor_of,
+    delta_of,
+    open_frame,
+    seal_state,
+)
 from haive.core.persistence.checkpointer._documents import (
     BRANCHES,
     COUNT,
@@ -18,14 +24,13 @@ from haive.core.persistence.checkpointer._documents import (
     WRITES,
 )
 from haive.core.persistence.checkpointer._engine import blinded, place_of
-from haive.core.persistence.checkpointer._frames import Chain
 from haive.core.persistence.checkpointer._replayed import (
     absent_keys,
     replayed_from,
     replayed_keys,
 )
 from haive.core.persistence.checkpointer._retention import Retention, adopted, expired, surviving
-from haive.core.persistence.checkpointer._sealing import Sealer, state_place
+from haive.core.persistence.checkpointer._sealing import Sealer
 from haive.core.persistence.errors import (
     ConflictError,
     ContentTooLargeError,
@@ -38,8 +43,14 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from haive.core.persistence.checkpointer._cache import Known
-    from haive.core.persistence.checkpointer._documents import BranchRow, Found, Row, Write
+    from haive.core.persistence.checkpointer._chains import Known
+    from haive.core.persistence.checkpointer._documents import (
+        BranchRow,
+        Found,
+        Frame,
+        Row,
+        Write,
+    )
     from haive.core.persistence.checkpointer._engine import Engine
 
 # How often a rewrite is planned anew when the thread changes meanwhile.
@@ -130,7 +141,10 @@ class Rewriter:
             if not gone:
                 return Removal(0, 0, left)
             parents = {row.id: row.parent_id for row in rows}
-            orphans = adopted(parents, gone)
+            # And those that are stored against what goes.
+            orphans = {row.id: row.parent_id for row in left if row.base_id in gone} | adopted(
+                parents, gone
+            )
             if dry_run:
                 return Removal(len(gone), len(orphans), left)
             moved: _Items = [
@@ -143,7 +157,7 @@ class Rewriter:
                 if branch.head_id in gone
             ]
             try:
-                replace = await self._adopted(thread_id, namespace, rows, orphans)
+                replace = await self._adopted(thread_id, namespace, rows, orphans, gone)
                 done = await self._rewrite(
                     thread_id, namespace, gone=list(gone), replace=replace, branches=moved
                 )
@@ -179,7 +193,8 @@ class Rewriter:
         thread_id: str,
         namespace: str,
         rows: Sequence[Row],
-        orphans: dict[UUID, UUID | None],
+        orphans: Mapping[UUID, UUID | None],
+        gone: AbstractSet[UUID],
     ) -> list[dict[str, Any]]:
         """Orphans as they are stored after their new parents."""
         engine = self._engine
@@ -189,8 +204,11 @@ class Rewriter:
         for row in rows:
             if row.id not in orphans:
                 continue
-            wanted = [row.id] if (parent_id := orphans[row.id]) is None else [row.id, parent_id]
+            parent_id = orphans[row.id]
+            same_base = row.base_id is not None and row.base_id not in gone
+            wanted = [row.id] if same_base or parent_id is None else [row.id, parent_id]
             known: dict[UUID, Known] = {}
+            frames: dict[UUID, Frame] = {}
             for checkpoint_id in wanted:
                 found = await engine.find(
                     thread_id=thread_id,
@@ -200,25 +218,32 @@ class Rewriter:
                     states=True,
                 )
                 known |= await engine.states(found)
+                frames |= {frame.id: frame for frame in found.frames or ()}
             if known.keys() != set(wanted):
                 raise ConflictError("The thread was changed meanwhile.")
-            parent = None if parent_id is None else known[parent_id]
-            # No deeper than it was: the chains that go on from it would become too long.
-            if parent is not None and parent.chain.depth >= row.depth:
-                parent = None
-            plain = known[row.id].plain
-            codec, packed = _frames.encode(
-                plain, parent.plain if parent else None, compress=compress
+            plain, depth = known[row.id].plain, row.depth
+            if same_base:
+                packed = open_frame(sealer, thread_id, namespace, frames[row.id])
+                if packed.base != row.base_id:
+                    raise ConflictError("The thread was changed meanwhile.")
+            else:
+                parent = None if parent_id is None else known[parent_id]
+                # No deeper than it was: the chains that go on from it would become too long.
+                if parent is not None and parent.chain.depth >= row.depth:
+                    parent = None
+                packed = delta_of(plain, parent, compress=compress) or anchor_of(
+                    plain, Chain(), None
+                )
+                chain = parent.chain if parent else Chain()
+                depth = chain.after(packed.code, len(packed.data), row.id).depth
+            payload = seal_state(
+                sealer, thread_id, namespace, row.id, parent_id, packed, key_id=row.key_id
             )
-            if parent and codec == _frames.DELTA and parent.chain.wants_keyframe(len(packed)):
-                codec, packed = _frames.encode(plain, None, compress=compress)
-            chain = (parent.chain if parent else Chain()).after(codec, len(packed))
-            place = state_place(thread_id, namespace, row.id, parent_id, codec)
             replace.append({
                 "id": row.id, "parent_id": parent_id, "was_parent_id": row.parent_id,
-                "was_key_id": row.key_id, "codec": codec, "size": len(plain),
-                "depth": chain.depth, "key_id": row.key_id,
-                "payload": to_base64(sealer.seal_again(row.key_id, packed, "state", *place)),
+                "was_key_id": row.key_id, "codec": packed.code, "base_id": packed.base,
+                "size": len(plain),
+                "depth": depth, "key_id": row.key_id, "payload": to_base64(payload),
             })  # fmt: skip
         return replace
 
@@ -309,10 +334,8 @@ class Rewriter:
                 row = rows.get(frame.id)
                 if row is None or not old(frame.key_id):
                     continue
-                place = (frame.id, frame.parent_id, frame.codec)
-                packed = opened(
-                    frame.key_id, frame.payload, "state", *state_place(thread_id, namespace, *place)
-                )
+                passing = frame.key_id is None and seal_plain
+                packed = open_frame(plain if passing else sealer, thread_id, namespace, frame)
                 hashes |= {row.schema_hash} if row.schema_hash else set()
                 metadata, tags, terms = (
                     (row.metadata or {}, tuple(row.tags or ()), row_terms(row))
@@ -324,11 +347,14 @@ class Rewriter:
                 checkpoints.append({
                     "id": frame.id, "parent_id": frame.parent_id,
                     "was_parent_id": frame.parent_id, "was_key_id": frame.key_id,
-                    "codec": frame.codec, "size": frame.size, "depth": row.depth,
+                    "codec": frame.codec, "base_id": frame.base_id, "size": frame.size,
+                    "depth": row.depth,
                     "key_id": sealer.key_id, "search": blinded(sealer, kept)[0],
                     "was_sealed": None if row.sealed is None else to_base64(row.sealed),
                     "payload": to_base64(
-                        sealer.seal(packed, "state", *state_place(new_thread_id, namespace, *place))
+                        seal_state(
+                            *(sealer, new_thread_id, namespace, frame.id, frame.parent_id), packed
+                        )
                     ),
                     "sealed": to_base64(sealer.seal(engine.codec.pack(kept), "details", *details)),
                 })  # fmt: skip

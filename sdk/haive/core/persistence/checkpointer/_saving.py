@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from haive.core.persistence.checkpointer._branching import Branches
-    from haive.core.persistence.checkpointer._cache import Known
+    from haive.core.persistence.checkpointer._chains import Known
     from haive.core.persistence.checkpointer._engine import Engine, Placed
     from haive.core.persistence.checkpointer._rewriting import Rewriter
     from haive.core.persistence.checkpointer._sealing import Sealer

@@ -96,9 +96,15 @@ class Sealer:
             raise CorruptCheckpointError from None
 
 
-def state_place(
-    thread_id: str, namespace: str, checkpoint_id: UUID, parent_id: UUID | None, codec: int
+def state_place(  # noqa: PLR0917 - in the order in which they are bound
+    thread_id: str,
+    namespace: str,
+    checkpoint_id: UUID,
+    parent_id: UUID | None,
+    codec: int,
+    base: UUID | None = None,
 ) -> tuple[Part, ...]:
-    """What a state is bound to."""
+    """What a state is bound to; to ``base`` where it is stored against that."""
     parent = None if parent_id is None else parent_id.bytes
-    return (thread_id, namespace, checkpoint_id.bytes, parent, codec)
+    place = (thread_id, namespace, checkpoint_id.bytes, parent, codec)
+    return place if base is None else (*place, base.bytes)

@@ -19,8 +19,8 @@ Upcaster = Callable[[Any], Any]
 class CheckpointStrategy(StrEnum):
     """When `Checkpointer.on_node` saves.
 
-    Whatever the strategy, a state is stored as a delta against its parent, or whole where that is
-    smaller or where the deltas since the last whole one have become larger than it.
+    Whatever the strategy, a state is stored as a delta against its parent, at times against one
+    further back, or whole where that is smaller or reading the deltas would cost more.
     """
 
     ADAPTIVE = "adaptive"

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         PendingWrite,
     )
 
-    from haive.core.persistence.checkpointer._cache import Known
+    from haive.core.persistence.checkpointer._chains import Known
     from haive.core.persistence.checkpointer._documents import Found, Row, Write
     from haive.core.persistence.checkpointer.config import CheckpointConfig
     from haive.core.persistence.store import Store
@@ -216,11 +216,11 @@ class Graphs:
         """States by thread and id: the copy of a thread has the same ids."""
         known: dict[_Key, Known] = {}
         for thread in dict.fromkeys(row.thread_key for row in found.checkpoints):
-            part = {
-                "checkpoints": [row for row in found.checkpoints if row.thread_key == thread],
-                "frames": [frame for frame in found.frames or [] if frame.thread_key == thread],
-            }
-            states = await self.engine.states(found.model_copy(update=part))
+            part = found._replace(
+                checkpoints=[row for row in found.checkpoints if row.thread_key == thread],
+                frames=[frame for frame in found.frames or [] if frame.thread_key == thread],
+            )
+            states = await self.engine.states(part)
             known |= {(thread, checkpoint_id): state for checkpoint_id, state in states.items()}
         return known
 

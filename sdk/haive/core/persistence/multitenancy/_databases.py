@@ -8,7 +8,7 @@ import re
 from collections import OrderedDict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
@@ -189,6 +189,11 @@ class DatabaseTransport:
         """Call a function; see `Transport.call`."""
         async with self._there() as there:
             return await there.call(function, arguments, returns, safe=safe, in_tenant=in_tenant)
+
+    async def columns(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
+        """Call a function that answers by column; see `Transport.columns`."""
+        async with self._there() as there:
+            return await there.columns(function, arguments)
 
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
         """Write messages in one statement; see `Transport.append`."""

@@ -60,10 +60,15 @@ class StateReader:
             record: dict[str, Any] = view(one)
             return {**record, "writes": view(writes)}
         except (CheckpointError, StateError) as error:
-            about = row.model_dump(
-                mode="json",
-                include={"id", "thread_id", "namespace", "branch", "seq", "parent_id", "size"},
-            )
+            about = {
+                "id": str(row.id),
+                "thread_id": row.thread_id,
+                "namespace": row.namespace,
+                "branch": row.branch,
+                "seq": row.seq,
+                "parent_id": None if row.parent_id is None else str(row.parent_id),
+                "size": row.size,
+            }
             created_at = row.created_at.isoformat()
             return {
                 **about,

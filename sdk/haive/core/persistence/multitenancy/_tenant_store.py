@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from haive.core.persistence._group_commit import GroupCommit
 from haive.core.persistence.errors import (
@@ -129,6 +129,10 @@ class RoutedTransport:
         return await self._following(
             lambda to: to.call(function, arguments, returns, safe=safe, in_tenant=in_tenant)
         )
+
+    async def columns(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
+        """Call a function that answers by column; see `Transport.columns`."""
+        return await self._following(lambda to: to.columns(function, arguments))
 
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
         """Write messages in one statement; see `Transport.append`."""
