@@ -97,7 +97,7 @@ async def build_indexes(
 
 
 async def measure_recall(dsn: str, schema: str, collection: str, tenant: str | None) -> None:
-    """Measure what the indexes find of a tenant's memories; a second a million, 30 times."""
+    """Measure what the indexes find of a tenant's memories; a second a million, 50 times."""
     async with owner(dsn) as connection:
         await connection.execute(
             f"select {schema}.measure_memory_recall($1, tenant => $2)",  # nosec B608 - checked
