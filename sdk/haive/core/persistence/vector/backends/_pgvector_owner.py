@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
-import numpy as np
 
 from haive.core.persistence._postgres_errors import translated
 
@@ -117,12 +116,3 @@ async def _watch(
                     progress(name, min(1.0, done / total))
                     break
         await asyncio.sleep(_EVERY)
-
-
-def packed(vector: Any) -> bytes:
-    """A vector as pgvector takes it in binary."""
-    return _header(vector) + np.asarray(vector, ">f4").tobytes()
-
-
-def _header(vector: Any) -> bytes:
-    return len(vector).to_bytes(2, "big") + b"\0\0"
