@@ -1,9 +1,200 @@
 -- The nearest vectors, by a way that was chosen by counting and not by the planner's luck:
 --  * all that pass are compared where they are few: the answer is exact, and a filter loses nothing;
---  * else the index is read, on and on until enough rows have passed the filter (iterative scan). A
---    tenant with many rows, and yet few of all, has an index of its own, which plan_memory_indexes
---    made: reading on in the one of all would lose half of them;
+--  * else the index is read. A tenant with many rows, and yet few of all, has an index of its own, which
+--    plan_memory_indexes made: reading on in the one of all would lose half of them;
+--  * a filter is tried on the nearest ones first. The share of them that passes tells whether these are
+--    the answer, how far the index has to be read, or that comparing all that pass is less work;
 --  * where even that found less than was asked for, all are compared after all.
+
+-- Fewer are compared in some milliseconds, each at a cost of its width.
+create or replace function haive_private.few_memories(p_dimensions int)
+returns bigint
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+  select greatest(500, least(5000, 1920000 / greatest(p_dimensions, 1)))::bigint
+$$;
+
+comment on function haive_private.few_memories(int) is
+'So many memories are compared one by one before an index of their vectors is read.';
+
+-- A row that is looked at in an index costs as much as some that are compared, and for each that passes
+-- 1 / share are looked at: both ways meet where this many pass.
+create or replace function haive_private.fewest_to_walk(p_rows bigint)
+returns bigint
+language sql
+immutable
+security invoker
+set search_path = ''
+as $$
+  select sqrt(160.0 * p_rows)::bigint
+$$;
+
+comment on function haive_private.fewest_to_walk(bigint) is
+'Of so many rows in an index, how many must pass a filter for reading the index to be less work than '
+'comparing all that pass.';
+
+-- Definer, for it reads the tables in schema vecs: the condition has the tenant in it.
+create or replace function haive_private.compare_memories(
+  p_collection haive_private.memory_collections,
+  p_condition text, -- on t, a row of the collection
+  p_vector text,
+  p_limit int,
+  p_most bigint default null -- give up where more pass
+)
+returns text[]
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_found text[];
+begin
+  -- The sum keeps any index of vectors out of it.
+  execute format(
+    case
+      when p_most is null then
+        $q$
+          select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
+          from (
+            select t.id, (%1$s) + 0.0 as distance from %2$s as t
+            where %3$s and t.vec is not null
+            order by 2, 1
+            limit %4$s
+          ) as n
+        $q$
+      else
+        $q$
+          with passing as materialized (
+            select t.id, (%1$s) + 0.0 as distance from %2$s as t
+            where %3$s and t.vec is not null
+            limit %5$s + 1
+          )
+          select case
+            when (select count(*) from passing) <= %5$s then (
+              select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
+              from (select p.* from passing as p order by p.distance, p.id limit %4$s) as n
+            )
+          end
+        $q$
+    end,
+    haive_private.memory_distance(p_collection, p_vector), format('vecs.%I', p_collection.table_name),
+    p_condition, p_limit, p_most
+  ) into v_found;
+  return v_found;
+end;
+$$;
+
+alter function haive_private.compare_memories(
+  haive_private.memory_collections, text, text, int, bigint
+) owner to haive_writer;
+
+comment on function haive_private.compare_memories(
+  haive_private.memory_collections, text, text, int, bigint
+) is 'The memories whose vectors are nearest, by comparing all that pass; null where there are too many.';
+
+create or replace function haive_private.memory_distance(
+  p_collection haive_private.memory_collections, p_vector text
+)
+returns text
+language plpgsql
+stable
+security invoker
+set search_path = ''
+as $$
+begin
+  return format(
+    't.vec operator(%1$s.%2$s) %3$L::%1$s.%4$I', haive_private.vector_schema(),
+    case p_collection.metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
+    p_vector, p_collection.storage
+  );
+end;
+$$;
+
+comment on function haive_private.memory_distance(haive_private.memory_collections, text) is
+'How far the vector of t, a row of the collection, is from another, as SQL.';
+
+-- Reads on until enough have been found (iterative scan).
+-- Definer, for it reads the tables in schema vecs: the condition has the tenant in it.
+create or replace function haive_private.walk_memories(
+  p_collection haive_private.memory_collections,
+  p_condition text, -- on t: what is fetched
+  p_passes text, -- on t: what of it is answered
+  p_vector text,
+  p_limit int, -- of what is answered
+  p_fetched int, -- rows to fetch, no fewer than limit
+  p_ef int, -- candidates
+  out nearest text[],
+  out passed bigint -- of those fetched
+)
+returns record
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_vectors text := haive_private.vector_schema();
+  v_distance text := haive_private.memory_distance(p_collection, p_vector);
+  v_order text := v_distance;
+  v_settings text[] := array[
+    current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
+    current_setting('enable_sort'), current_setting('jit')
+  ];
+  v_done text;
+begin
+  -- By the bits is not quite by distance: more are fetched, and sorted again.
+  if p_collection.index_type = 'binary' then
+    v_order := format(
+      '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
+      '%1$s.binary_quantize(%3$L::%1$s.%4$I)::bit(%2$s)',
+      v_vectors, p_collection.dimensions, p_vector, p_collection.storage
+    );
+  end if;
+  v_done := set_config('enable_seqscan', 'off', true);
+  v_done := set_config('enable_bitmapscan', 'off', true);
+  v_done := set_config('enable_sort', 'off', true);
+  v_done := set_config('jit', 'off', true);
+  if p_collection.index_type = 'ivfflat' then
+    v_done := set_config('ivfflat.probes', greatest(1, p_ef / 4)::text, true);
+    v_done := set_config('ivfflat.iterative_scan', 'relaxed_order', true);
+  else
+    v_done := set_config('hnsw.ef_search', least(1000, p_ef)::text, true);
+    v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
+    v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
+  end if;
+  execute format(
+    $q$
+      with wide as materialized (
+        select t.id, %1$s as distance, %7$s as passes from %2$s as t
+        where %3$s and t.vec is not null
+        order by %4$s
+        limit %5$s
+      )
+      select
+        array(select w.id from wide as w where w.passes order by w.distance, w.id limit %6$s),
+        (select count(*) from wide as w where w.passes)
+    $q$, v_distance, format('vecs.%I', p_collection.table_name), p_condition, v_order, p_fetched,
+    p_limit, p_passes
+  ) into nearest, passed;
+  v_done := set_config('enable_seqscan', v_settings[1], true);
+  v_done := set_config('enable_bitmapscan', v_settings[2], true);
+  v_done := set_config('enable_sort', v_settings[3], true);
+  v_done := set_config('jit', v_settings[4], true);
+end;
+$$;
+
+alter function haive_private.walk_memories(
+  haive_private.memory_collections, text, text, text, int, int, int
+) owner to haive_writer;
+
+comment on function haive_private.walk_memories(
+  haive_private.memory_collections, text, text, text, int, int, int
+) is 'The memories whose vectors are nearest, by the index: as many candidates as were asked for.';
+
 -- Definer, for it reads the tables in schema vecs: the condition has the tenant in it.
 create or replace function haive_private.nearest_memories(
   p_collection haive_private.memory_collections,
@@ -22,130 +213,98 @@ security definer
 set search_path = ''
 as $$
 declare
-  c_few constant bigint := 10000; -- 10,000 of 384 dimensions are compared in 20 ms
-  v_vectors text := haive_private.vector_schema();
-  v_relation text := format('vecs.%I', p_collection.table_name);
-  v_distance text;
-  v_order text;
-  v_found text[];
-  v_tenant_rows bigint;
-  v_all bigint;
-  v_share double precision;
-  v_few boolean := true;
+  c_probe constant int := 100; -- of the nearest, to see which share of them passes
+  v_own text := format('t.tenant_id = %L', p_tenant);
+  v_enough int := p_limit + greatest(10, p_limit / 2); -- so many candidates that pass
+  v_rows bigint; -- of the tenant, exactly
+  v_indexed bigint; -- rows of the index that is read
   v_recalls jsonb;
   v_ef int;
-  v_wide int := p_limit;
-  v_settings text[];
-  v_done text;
+  v_wide int;
+  v_probe int;
+  v_share double precision; -- of the index's rows, those that pass
+  v_plan json;
+  v_walk record;
+  v_found text[];
 begin
-  v_distance := format(
-    't.vec operator(%1$s.%2$s) %3$L::%1$s.%4$I', v_vectors,
-    case p_collection.metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
-    p_vector, p_collection.storage
-  );
-  -- Of the tenant, exactly; of all, as the last analyze left it.
-  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_tenant_rows, v_recalls
+  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_rows, v_recalls
   from haive_private.memory_sizes as s
   where s.tenant_id = p_tenant and s.collection = p_collection.name;
-  if p_collection.index_type <> 'flat' and p_recall < 1 and v_tenant_rows > c_few then
-    v_few := false;
-    if p_filtered then
-      select greatest(c.reltuples, v_tenant_rows)::bigint into v_all
-      from pg_class as c where c.oid = v_relation::regclass;
-      -- Some 2,000 rows tell a broad filter; where they do not, counting goes no further than it must.
-      execute format(
-        'select avg(((%s) is true)::int) from %s as t tablesample system (%s) repeatable (1)',
-        p_condition, v_relation, least(100, greatest(0.01, 200000.0 / v_all))
-      ) into v_share;
-      if coalesce(v_share, 0) * v_all < 3 * c_few then
-        execute format(
-          'select count(*) <= %s from (select from %s as t where %s limit %1$s + 1) as p',
-          c_few, v_relation, p_condition
-        ) into v_few;
-      end if;
+  if
+    p_collection.index_type = 'flat' or p_recall >= 1
+    or v_rows <= haive_private.few_memories(p_collection.dimensions)
+  then
+    return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+  end if;
+
+  v_indexed := v_rows;
+  if to_regclass(
+    format('vecs.%I', haive_private.memory_index_name(p_collection, p_tenant))
+  ) is null then
+    -- As the last analyze left it.
+    select greatest(c.reltuples, v_rows)::bigint into v_indexed
+    from pg_class as c where c.oid = format('vecs.%I', p_collection.table_name)::regclass;
+    if v_rows < haive_private.fewest_to_walk(v_indexed) and p_candidates is null then
+      return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
     end if;
   end if;
 
-  if not v_few then
-    -- As it was measured, on a sample, so with something in hand; else as it usually is.
-    select min(m.candidates::int) into v_ef
-    from jsonb_each_text(v_recalls) as m (candidates, recall)
-    where m.recall::double precision >= (1 + 2 * p_recall) / 3;
-    v_ef := case
-      when p_candidates is not null then p_candidates
-      when v_ef is not null then v_ef
-      when v_recalls is not null then 1000
+  -- As it was measured, on a sample, so with something in hand; else as it usually is.
+  select min(m.candidates::int) into v_ef
+  from jsonb_each_text(v_recalls) as m (candidates, recall)
+  where m.recall::double precision >= (1 + 2 * p_recall) / 3;
+  v_ef := case
+    when p_candidates is not null then p_candidates
+    when v_ef is not null then v_ef
+    when v_recalls is not null then 1000
+    else least(1000, v_indexed / v_rows * case
       when p_recall <= 0.95 then 40 when p_recall <= 0.975 then 64 when p_recall <= 0.985 then 100
       when p_recall <= 0.99 then 160 when p_recall <= 0.995 then 250 else 500
-    end;
-    -- By the bits is not quite by distance: more are fetched, and sorted again.
-    if p_collection.index_type = 'binary' then
-      v_wide := greatest(
-        p_limit,
-        case
-          when p_candidates is not null or v_recalls is not null then v_ef
-          when p_recall > 0.97 then 400
-          else 200
-        end
-      );
-      v_order := format(
-        '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
-        '%1$s.binary_quantize(%3$L::%1$s.%4$I)::bit(%2$s)',
-        v_vectors, p_collection.dimensions, p_vector, p_collection.storage
-      );
-    else
-      v_order := v_distance;
+    end)
+  end;
+  v_wide := case
+    when p_collection.index_type <> 'binary' then p_limit
+    when p_candidates is not null or v_recalls is not null then greatest(p_limit, v_ef)
+    when p_recall > 0.97 then greatest(p_limit, 400)
+    else greatest(p_limit, 200)
+  end;
+
+  if p_filtered then
+    v_probe := greatest(c_probe, v_enough);
+    v_walk := haive_private.walk_memories(
+      p_collection, v_own, format('(%s) is true', p_condition), p_vector, p_limit, v_probe,
+      greatest(v_probe, v_ef)
+    );
+    v_share := greatest(v_walk.passed, 0.5) / v_probe * v_rows / v_indexed;
+    if v_share * v_indexed < haive_private.fewest_to_walk(v_indexed) then
+      -- Whether what passes can be looked up, or each row of the tenant has to be tried.
+      execute format(
+        'explain (format json) select from %s as t where %s',
+        format('vecs.%I', p_collection.table_name), p_condition
+      ) into v_plan;
+      if v_plan::text ~ '"Index Cond": "[^"]*\m(metadata|importance|happened_at|user_id)\M' then
+        v_found := haive_private.compare_memories(
+          p_collection, p_condition, p_vector, p_limit, haive_private.fewest_to_walk(v_indexed)
+        );
+      elsif v_share * v_indexed < 300 then
+        return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+      end if;
+      if v_found is not null then
+        return v_found;
+      end if;
+    elsif v_walk.passed >= v_enough and p_collection.index_type <> 'binary' then
+      return v_walk.nearest;
     end if;
-    v_settings := array[
-      current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
-      current_setting('enable_sort'), current_setting('jit')
-    ];
-    v_done := set_config('enable_seqscan', 'off', true);
-    v_done := set_config('enable_bitmapscan', 'off', true);
-    v_done := set_config('enable_sort', 'off', true);
-    v_done := set_config('jit', 'off', true);
-    if p_collection.index_type = 'ivfflat' then
-      v_done := set_config('ivfflat.probes', greatest(1, v_ef / 4)::text, true);
-      v_done := set_config('ivfflat.iterative_scan', 'relaxed_order', true);
-    else
-      v_done := set_config('hnsw.ef_search', least(1000, greatest(v_ef, v_wide))::text, true);
-      v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
-      v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
-    end if;
-    execute format(
-      $q$
-        with wide as materialized (
-          select t.id, %1$s as distance from %2$s as t
-          where %3$s and t.vec is not null
-          order by %4$s
-          limit %5$s
-        )
-        select array_agg(n.id order by n.distance, n.id)
-        from (select w.* from wide as w order by w.distance, w.id limit %6$s) as n
-      $q$, v_distance, v_relation, p_condition, v_order, v_wide, p_limit
-    ) into v_found;
-    v_done := set_config('enable_seqscan', v_settings[1], true);
-    v_done := set_config('enable_bitmapscan', v_settings[2], true);
-    v_done := set_config('enable_sort', v_settings[3], true);
-    v_done := set_config('jit', v_settings[4], true);
-    if cardinality(v_found) >= p_limit then
-      return v_found;
-    end if;
+    v_ef := greatest(v_ef, least(1000, v_enough / v_share));
   end if;
 
-  -- The sum keeps any index of vectors out of it.
-  execute format(
-    $q$
-      select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
-      from (
-        select t.id, (%1$s) + 0.0 as distance from %2$s as t
-        where %3$s and t.vec is not null
-        order by 2, 1
-        limit %4$s
-      ) as n
-    $q$, v_distance, v_relation, p_condition, p_limit
-  ) into v_found;
-  return v_found;
+  v_walk := haive_private.walk_memories(
+    p_collection, p_condition, 'true', p_vector, p_limit, v_wide, greatest(v_ef, v_wide)
+  );
+  if cardinality(v_walk.nearest) >= p_limit then
+    return v_walk.nearest;
+  end if;
+  return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
 end;
 $$;
 

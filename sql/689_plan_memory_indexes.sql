@@ -32,7 +32,10 @@ begin
   from pg_class as c where c.oid = v.relation::regclass;
   -- An index of all loses the rows of a tenant that has few of them, and a tenant that has most of
   -- them is served by it.
-  if v_memories > p_own_from and v_memories * 2 < v_all then
+  if
+    v_memories > coalesce(p_own_from, haive_private.few_memories((v.collection).dimensions))
+    and v_memories * 2 < v_all
+  then
     v_tenant := v.tenant;
   end if;
   return (
@@ -55,7 +58,7 @@ comment on function haive_private.plan_memory_indexes(text, text, bigint) is
 'What haive.plan_memory_indexes does, for a caller without rights on the tables.';
 
 create or replace function haive.plan_memory_indexes(
-  collection text, own_from bigint default 10000, tenant text default null
+  collection text, own_from bigint default null, tenant text default null
 )
 returns json
 language sql
@@ -71,4 +74,4 @@ $$;
 comment on function haive.plan_memory_indexes(text, bigint, text) is
 'The indexes that a collection and the tenant in it should have, each {name, statement}: for services, '
 'to be built by the owner on a direct connection. A tenant with more memories than own_from, and less '
-'than half of all, gets one of its own.';
+'than half of all, gets one of its own; null: with more than are compared one by one, 500 to 5,000.';

@@ -1,6 +1,8 @@
 -- Recall does not carry over from one size, or kind of vectors, to another: so it is measured where it
--- is used. A sample of the tenant's own vectors is looked for, each by comparing all and by the index,
--- itself not counted; a search then looks at as many candidates as the wanted recall took.
+-- is used. What is looked for lies beyond one of the tenant's own vectors, away from one that is near, by
+-- a quarter of the way between them: what is asked for later is near some of the memories, is none of
+-- them, and is not amid them. It is looked for by comparing all and by the index; a search then looks at
+-- as many candidates as the wanted recall took.
 -- Definer: haive_writer owns the tables in schema vecs.
 create or replace function haive_private.measure_memory_recall(
   p_tenant text, p_collection text, p_samples int
@@ -14,7 +16,6 @@ as $$
 declare
   v record := haive_private.enter_collection(p_tenant, p_collection, true);
   v_memories bigint;
-  v_all bigint;
   v_vectors text[];
   v_vector text;
   v_candidates int;
@@ -36,28 +37,42 @@ begin
   select coalesce(sum(s.memories), 0) into v_memories
   from haive_private.memory_sizes as s
   where s.tenant_id = v.tenant and s.collection = (v.collection).name;
-  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= 10000 then
+  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= haive_private.few_memories((v.collection).dimensions) then
     return '{}'; -- all are compared anyway
   end if;
-  select greatest(c.reltuples, v_memories)::bigint into v_all
-  from pg_class as c where c.oid = v.relation::regclass;
   execute format(
     $q$
-      select array_agg((s.vec operator(%1$s.+) s.vec operator(%1$s.+) s.other)::text)
+      select array_agg(s.vec::text)
       from (
-        select t.vec, lag(t.vec, 1, t.vec) over (order by t.id desc) as other
-        from %2$s as t tablesample bernoulli (%3$s) repeatable (1)
-        where %4$s and t.vec is not null
-        limit %5$s
+        select t.vec
+        from %1$s as t tablesample bernoulli (%2$s) repeatable (1)
+        where %3$s and t.vec is not null
+        limit %4$s
       ) as s
-    $q$, haive_private.vector_schema(), v.relation, least(100, 300.0 * p_samples / v_memories), v.own,
-    p_samples
+    $q$, v.relation, least(100, 300.0 * p_samples / v_memories), v.own, p_samples
   ) into v_vectors;
   foreach v_vector in array coalesce(v_vectors, '{}') loop
+    v_near := haive_private.nearest_memories(
+      v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, 100
+    );
+    execute format(
+      $q$
+        select (
+          g.vec operator(%1$s.+) ((g.vec operator(%1$s.-) t.vec) operator(%1$s.*) g.quarter)
+        )::text
+        from %4$s as t, (
+          select %2$L::%1$s.%3$I as vec, array_fill(0.25::real, array[%5$s])::%1$s.%3$I as quarter
+        ) as g
+        where t.id = $1
+      $q$, haive_private.vector_schema(), v_vector, (v.collection).storage, v.relation,
+      (v.collection).dimensions
+    ) into v_vector using v_near[cardinality(v_near)];
     v_exact := haive_private.nearest_memories(
       v.collection, v.own, false, v.tenant, v_vector, 10, 1
     );
-    foreach v_candidates in array array[40, 64, 100, 160, 250, 400, 640, 1000] loop
+    foreach v_candidates in array
+      array[20, 30, 40, 50, 64, 80, 100, 130, 160, 200, 250, 320, 400, 500, 640, 800, 1000]
+    loop
       v_near := haive_private.nearest_memories(
         v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, v_candidates
       );
@@ -86,7 +101,7 @@ comment on function haive_private.measure_memory_recall(text, text, int) is
 'What haive.measure_memory_recall does, for a caller without rights on the tables.';
 
 create or replace function haive.measure_memory_recall(
-  collection text, samples int default 30, tenant text default null
+  collection text, samples int default 50, tenant text default null
 )
 returns json
 language sql
@@ -101,5 +116,5 @@ $$;
 
 comment on function haive.measure_memory_recall(text, int, text) is
 'Measures, for services, which share of the nearest the index of a collection finds of a tenant''s '
-'memories when it looks at 40 to 1,000 candidates, and keeps it: searches take as many as the wanted '
+'memories when it looks at 20 to 1,000 candidates, and keeps it: searches take as many as the wanted '
 'recall needs. Returns {candidates: recall}; nothing where there are so few that all are compared.';

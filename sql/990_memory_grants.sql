@@ -44,6 +44,11 @@ haive_private.memory_tokens(text, text, text[]),
 haive_private.nearest_memories(
   haive_private.memory_collections, text, boolean, text, text, int, double precision, int
 ),
+haive_private.few_memories(int),
+haive_private.fewest_to_walk(bigint),
+haive_private.memory_distance(haive_private.memory_collections, text),
+haive_private.compare_memories(haive_private.memory_collections, text, text, int, bigint),
+haive_private.walk_memories(haive_private.memory_collections, text, text, text, int, int, int),
 haive_private.weigh_words(text, text, haive_private.memory_collections, tsvector),
 haive_private.search_memories(text, text, jsonb),
 haive_private.memory_stats(text, text),
@@ -99,5 +104,8 @@ haive_private.memory_collection_doc(haive_private.memory_collections),
 haive_private.memory_index(haive_private.memory_collections, text, boolean),
 haive_private.memory_index_name(haive_private.memory_collections, text),
 haive_private.memory_doc(boolean),
+haive_private.few_memories(int),
+haive_private.fewest_to_walk(bigint),
+haive_private.memory_distance(haive_private.memory_collections, text),
 haive_private.drop_stale_tokens()
 to haive_writer;

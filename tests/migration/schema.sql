@@ -2425,10 +2425,10 @@ GRANT ALL ON FUNCTION haive.measure_memory_recall(collection text, samples integ
 REVOKE ALL ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION measure_memory_recall(collection text, samples integer, tenant text)
-COMMENT ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) IS 'Measures, for services, which share of the nearest the index of a collection finds of a tenant''s memories when it looks at 40 to 1,000 candidates, and keeps it: searches take as many as the wanted recall needs. Returns {candidates: recall}; nothing where there are so few that all are compared.';
+COMMENT ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) IS 'Measures, for services, which share of the nearest the index of a collection finds of a tenant''s memories when it looks at 20 to 1,000 candidates, and keeps it: searches take as many as the wanted recall needs. Returns {candidates: recall}; nothing where there are so few that all are compared.';
 
 -- FUNCTION measure_memory_recall(text, integer, text)
-CREATE FUNCTION haive.measure_memory_recall(collection text, samples integer DEFAULT 30, tenant text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION haive.measure_memory_recall(collection text, samples integer DEFAULT 50, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
@@ -2728,10 +2728,10 @@ GRANT ALL ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint
 REVOKE ALL ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION plan_memory_indexes(collection text, own_from bigint, tenant text)
-COMMENT ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) IS 'The indexes that a collection and the tenant in it should have, each {name, statement}: for services, to be built by the owner on a direct connection. A tenant with more memories than own_from, and less than half of all, gets one of its own.';
+COMMENT ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) IS 'The indexes that a collection and the tenant in it should have, each {name, statement}: for services, to be built by the owner on a direct connection. A tenant with more memories than own_from, and less than half of all, gets one of its own; null: with more than are compared one by one, 500 to 5,000.';
 
 -- FUNCTION plan_memory_indexes(text, bigint, text)
-CREATE FUNCTION haive.plan_memory_indexes(collection text, own_from bigint DEFAULT 10000, tenant text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION haive.plan_memory_indexes(collection text, own_from bigint DEFAULT NULL::bigint, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
@@ -5713,6 +5713,58 @@ $$;
 
 ALTER FUNCTION haive_private.common_root(p_tenant text, p_one uuid, p_one_segment integer, p_one_count bigint, p_two uuid, p_two_segment integer, p_two_count bigint) OWNER TO postgres;
 
+-- FUNCTION compare_memories(haive_private.memory_collections, text, text, integer, bigint)
+CREATE FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint DEFAULT NULL::bigint) RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_found text[];
+begin
+  -- The sum keeps any index of vectors out of it.
+  execute format(
+    case
+      when p_most is null then
+        $q$
+          select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
+          from (
+            select t.id, (%1$s) + 0.0 as distance from %2$s as t
+            where %3$s and t.vec is not null
+            order by 2, 1
+            limit %4$s
+          ) as n
+        $q$
+      else
+        $q$
+          with passing as materialized (
+            select t.id, (%1$s) + 0.0 as distance from %2$s as t
+            where %3$s and t.vec is not null
+            limit %5$s + 1
+          )
+          select case
+            when (select count(*) from passing) <= %5$s then (
+              select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
+              from (select p.* from passing as p order by p.distance, p.id limit %4$s) as n
+            )
+          end
+        $q$
+    end,
+    haive_private.memory_distance(p_collection, p_vector), format('vecs.%I', p_collection.table_name),
+    p_condition, p_limit, p_most
+  ) into v_found;
+  return v_found;
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint) OWNER TO haive_writer;
+
+-- ACL FUNCTION compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint)
+REVOKE ALL ON FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint)
+COMMENT ON FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint) IS 'The memories whose vectors are nearest, by comparing all that pass; null where there are too many.';
+
 -- ACL FUNCTION continue_session(p_tenant text, p_session_id uuid, p_successor jsonb, p_acting text)
 GRANT ALL ON FUNCTION haive_private.continue_session(p_tenant text, p_session_id uuid, p_successor jsonb, p_acting text) TO authenticated;
 GRANT ALL ON FUNCTION haive_private.continue_session(p_tenant text, p_session_id uuid, p_successor jsonb, p_acting text) TO haive_client;
@@ -8021,6 +8073,42 @@ $$;
 
 ALTER FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind text, p_page_size integer, p_page_after text) OWNER TO haive_writer;
 
+-- FUNCTION few_memories(integer)
+CREATE FUNCTION haive_private.few_memories(p_dimensions integer) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+  select greatest(500, least(5000, 1920000 / greatest(p_dimensions, 1)))::bigint
+$$;
+
+
+ALTER FUNCTION haive_private.few_memories(p_dimensions integer) OWNER TO postgres;
+
+-- ACL FUNCTION few_memories(p_dimensions integer)
+GRANT ALL ON FUNCTION haive_private.few_memories(p_dimensions integer) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.few_memories(p_dimensions integer) FROM PUBLIC;
+
+-- COMMENT FUNCTION few_memories(p_dimensions integer)
+COMMENT ON FUNCTION haive_private.few_memories(p_dimensions integer) IS 'So many memories are compared one by one before an index of their vectors is read.';
+
+-- FUNCTION fewest_to_walk(bigint)
+CREATE FUNCTION haive_private.fewest_to_walk(p_rows bigint) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+  select sqrt(160.0 * p_rows)::bigint
+$$;
+
+
+ALTER FUNCTION haive_private.fewest_to_walk(p_rows bigint) OWNER TO postgres;
+
+-- ACL FUNCTION fewest_to_walk(p_rows bigint)
+GRANT ALL ON FUNCTION haive_private.fewest_to_walk(p_rows bigint) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.fewest_to_walk(p_rows bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION fewest_to_walk(p_rows bigint)
+COMMENT ON FUNCTION haive_private.fewest_to_walk(p_rows bigint) IS 'Of so many rows in an index, how many must pass a filter for reading the index to be less work than comparing all that pass.';
+
 -- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text)
 CREATE FUNCTION haive_private.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, tenant text DEFAULT NULL::text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) RETURNS record
     LANGUAGE plpgsql STABLE
@@ -9753,7 +9841,6 @@ CREATE FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection 
 declare
   v record := haive_private.enter_collection(p_tenant, p_collection, true);
   v_memories bigint;
-  v_all bigint;
   v_vectors text[];
   v_vector text;
   v_candidates int;
@@ -9775,28 +9862,42 @@ begin
   select coalesce(sum(s.memories), 0) into v_memories
   from haive_private.memory_sizes as s
   where s.tenant_id = v.tenant and s.collection = (v.collection).name;
-  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= 10000 then
+  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= haive_private.few_memories((v.collection).dimensions) then
     return '{}'; -- all are compared anyway
   end if;
-  select greatest(c.reltuples, v_memories)::bigint into v_all
-  from pg_class as c where c.oid = v.relation::regclass;
   execute format(
     $q$
-      select array_agg((s.vec operator(%1$s.+) s.vec operator(%1$s.+) s.other)::text)
+      select array_agg(s.vec::text)
       from (
-        select t.vec, lag(t.vec, 1, t.vec) over (order by t.id desc) as other
-        from %2$s as t tablesample bernoulli (%3$s) repeatable (1)
-        where %4$s and t.vec is not null
-        limit %5$s
+        select t.vec
+        from %1$s as t tablesample bernoulli (%2$s) repeatable (1)
+        where %3$s and t.vec is not null
+        limit %4$s
       ) as s
-    $q$, haive_private.vector_schema(), v.relation, least(100, 300.0 * p_samples / v_memories), v.own,
-    p_samples
+    $q$, v.relation, least(100, 300.0 * p_samples / v_memories), v.own, p_samples
   ) into v_vectors;
   foreach v_vector in array coalesce(v_vectors, '{}') loop
+    v_near := haive_private.nearest_memories(
+      v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, 100
+    );
+    execute format(
+      $q$
+        select (
+          g.vec operator(%1$s.+) ((g.vec operator(%1$s.-) t.vec) operator(%1$s.*) g.quarter)
+        )::text
+        from %4$s as t, (
+          select %2$L::%1$s.%3$I as vec, array_fill(0.25::real, array[%5$s])::%1$s.%3$I as quarter
+        ) as g
+        where t.id = $1
+      $q$, haive_private.vector_schema(), v_vector, (v.collection).storage, v.relation,
+      (v.collection).dimensions
+    ) into v_vector using v_near[cardinality(v_near)];
     v_exact := haive_private.nearest_memories(
       v.collection, v.own, false, v.tenant, v_vector, 10, 1
     );
-    foreach v_candidates in array array[40, 64, 100, 160, 250, 400, 640, 1000] loop
+    foreach v_candidates in array
+      array[20, 30, 40, 50, 64, 80, 100, 130, 160, 200, 250, 320, 400, 500, 640, 800, 1000]
+    loop
       v_near := haive_private.nearest_memories(
         v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, v_candidates
       );
@@ -10142,6 +10243,30 @@ REVOKE ALL ON FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth in
 
 -- COMMENT FUNCTION memory_condition(p_filter jsonb, p_depth integer, p_exact boolean)
 COMMENT ON FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth integer, p_exact boolean) IS 'The document of a filter as a condition on t, a row of a collection.';
+
+-- FUNCTION memory_distance(haive_private.memory_collections, text)
+CREATE FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO ''
+    AS $_$
+begin
+  return format(
+    't.vec operator(%1$s.%2$s) %3$L::%1$s.%4$I', haive_private.vector_schema(),
+    case p_collection.metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
+    p_vector, p_collection.storage
+  );
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) OWNER TO postgres;
+
+-- ACL FUNCTION memory_distance(p_collection haive_private.memory_collections, p_vector text)
+GRANT ALL ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) FROM PUBLIC;
+
+-- COMMENT FUNCTION memory_distance(p_collection haive_private.memory_collections, p_vector text)
+COMMENT ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) IS 'How far the vector of t, a row of the collection, is from another, as SQL.';
 
 -- FUNCTION memory_doc(boolean)
 CREATE FUNCTION haive_private.memory_doc(p_vectors boolean) RETURNS text
@@ -11686,134 +11811,102 @@ COMMENT ON FUNCTION haive_private.namespace_path(p_namespace jsonb) IS 'A namesp
 CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer DEFAULT NULL::integer) RETURNS text[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
-    AS $_$
+    AS $$
 declare
-  c_few constant bigint := 10000; -- 10,000 of 384 dimensions are compared in 20 ms
-  v_vectors text := haive_private.vector_schema();
-  v_relation text := format('vecs.%I', p_collection.table_name);
-  v_distance text;
-  v_order text;
-  v_found text[];
-  v_tenant_rows bigint;
-  v_all bigint;
-  v_share double precision;
-  v_few boolean := true;
+  c_probe constant int := 100; -- of the nearest, to see which share of them passes
+  v_own text := format('t.tenant_id = %L', p_tenant);
+  v_enough int := p_limit + greatest(10, p_limit / 2); -- so many candidates that pass
+  v_rows bigint; -- of the tenant, exactly
+  v_indexed bigint; -- rows of the index that is read
   v_recalls jsonb;
   v_ef int;
-  v_wide int := p_limit;
-  v_settings text[];
-  v_done text;
+  v_wide int;
+  v_probe int;
+  v_share double precision; -- of the index's rows, those that pass
+  v_plan json;
+  v_walk record;
+  v_found text[];
 begin
-  v_distance := format(
-    't.vec operator(%1$s.%2$s) %3$L::%1$s.%4$I', v_vectors,
-    case p_collection.metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
-    p_vector, p_collection.storage
-  );
-  -- Of the tenant, exactly; of all, as the last analyze left it.
-  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_tenant_rows, v_recalls
+  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_rows, v_recalls
   from haive_private.memory_sizes as s
   where s.tenant_id = p_tenant and s.collection = p_collection.name;
-  if p_collection.index_type <> 'flat' and p_recall < 1 and v_tenant_rows > c_few then
-    v_few := false;
-    if p_filtered then
-      select greatest(c.reltuples, v_tenant_rows)::bigint into v_all
-      from pg_class as c where c.oid = v_relation::regclass;
-      -- Some 2,000 rows tell a broad filter; where they do not, counting goes no further than it must.
-      execute format(
-        'select avg(((%s) is true)::int) from %s as t tablesample system (%s) repeatable (1)',
-        p_condition, v_relation, least(100, greatest(0.01, 200000.0 / v_all))
-      ) into v_share;
-      if coalesce(v_share, 0) * v_all < 3 * c_few then
-        execute format(
-          'select count(*) <= %s from (select from %s as t where %s limit %1$s + 1) as p',
-          c_few, v_relation, p_condition
-        ) into v_few;
-      end if;
+  if
+    p_collection.index_type = 'flat' or p_recall >= 1
+    or v_rows <= haive_private.few_memories(p_collection.dimensions)
+  then
+    return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+  end if;
+
+  v_indexed := v_rows;
+  if to_regclass(
+    format('vecs.%I', haive_private.memory_index_name(p_collection, p_tenant))
+  ) is null then
+    -- As the last analyze left it.
+    select greatest(c.reltuples, v_rows)::bigint into v_indexed
+    from pg_class as c where c.oid = format('vecs.%I', p_collection.table_name)::regclass;
+    if v_rows < haive_private.fewest_to_walk(v_indexed) and p_candidates is null then
+      return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
     end if;
   end if;
 
-  if not v_few then
-    -- As it was measured, on a sample, so with something in hand; else as it usually is.
-    select min(m.candidates::int) into v_ef
-    from jsonb_each_text(v_recalls) as m (candidates, recall)
-    where m.recall::double precision >= (1 + 2 * p_recall) / 3;
-    v_ef := case
-      when p_candidates is not null then p_candidates
-      when v_ef is not null then v_ef
-      when v_recalls is not null then 1000
+  -- As it was measured, on a sample, so with something in hand; else as it usually is.
+  select min(m.candidates::int) into v_ef
+  from jsonb_each_text(v_recalls) as m (candidates, recall)
+  where m.recall::double precision >= (1 + 2 * p_recall) / 3;
+  v_ef := case
+    when p_candidates is not null then p_candidates
+    when v_ef is not null then v_ef
+    when v_recalls is not null then 1000
+    else least(1000, v_indexed / v_rows * case
       when p_recall <= 0.95 then 40 when p_recall <= 0.975 then 64 when p_recall <= 0.985 then 100
       when p_recall <= 0.99 then 160 when p_recall <= 0.995 then 250 else 500
-    end;
-    -- By the bits is not quite by distance: more are fetched, and sorted again.
-    if p_collection.index_type = 'binary' then
-      v_wide := greatest(
-        p_limit,
-        case
-          when p_candidates is not null or v_recalls is not null then v_ef
-          when p_recall > 0.97 then 400
-          else 200
-        end
-      );
-      v_order := format(
-        '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
-        '%1$s.binary_quantize(%3$L::%1$s.%4$I)::bit(%2$s)',
-        v_vectors, p_collection.dimensions, p_vector, p_collection.storage
-      );
-    else
-      v_order := v_distance;
+    end)
+  end;
+  v_wide := case
+    when p_collection.index_type <> 'binary' then p_limit
+    when p_candidates is not null or v_recalls is not null then greatest(p_limit, v_ef)
+    when p_recall > 0.97 then greatest(p_limit, 400)
+    else greatest(p_limit, 200)
+  end;
+
+  if p_filtered then
+    v_probe := greatest(c_probe, v_enough);
+    v_walk := haive_private.walk_memories(
+      p_collection, v_own, format('(%s) is true', p_condition), p_vector, p_limit, v_probe,
+      greatest(v_probe, v_ef)
+    );
+    v_share := greatest(v_walk.passed, 0.5) / v_probe * v_rows / v_indexed;
+    if v_share * v_indexed < haive_private.fewest_to_walk(v_indexed) then
+      -- Whether what passes can be looked up, or each row of the tenant has to be tried.
+      execute format(
+        'explain (format json) select from %s as t where %s',
+        format('vecs.%I', p_collection.table_name), p_condition
+      ) into v_plan;
+      if v_plan::text ~ '"Index Cond": "[^"]*\m(metadata|importance|happened_at|user_id)\M' then
+        v_found := haive_private.compare_memories(
+          p_collection, p_condition, p_vector, p_limit, haive_private.fewest_to_walk(v_indexed)
+        );
+      elsif v_share * v_indexed < 300 then
+        return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+      end if;
+      if v_found is not null then
+        return v_found;
+      end if;
+    elsif v_walk.passed >= v_enough and p_collection.index_type <> 'binary' then
+      return v_walk.nearest;
     end if;
-    v_settings := array[
-      current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
-      current_setting('enable_sort'), current_setting('jit')
-    ];
-    v_done := set_config('enable_seqscan', 'off', true);
-    v_done := set_config('enable_bitmapscan', 'off', true);
-    v_done := set_config('enable_sort', 'off', true);
-    v_done := set_config('jit', 'off', true);
-    if p_collection.index_type = 'ivfflat' then
-      v_done := set_config('ivfflat.probes', greatest(1, v_ef / 4)::text, true);
-      v_done := set_config('ivfflat.iterative_scan', 'relaxed_order', true);
-    else
-      v_done := set_config('hnsw.ef_search', least(1000, greatest(v_ef, v_wide))::text, true);
-      v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
-      v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
-    end if;
-    execute format(
-      $q$
-        with wide as materialized (
-          select t.id, %1$s as distance from %2$s as t
-          where %3$s and t.vec is not null
-          order by %4$s
-          limit %5$s
-        )
-        select array_agg(n.id order by n.distance, n.id)
-        from (select w.* from wide as w order by w.distance, w.id limit %6$s) as n
-      $q$, v_distance, v_relation, p_condition, v_order, v_wide, p_limit
-    ) into v_found;
-    v_done := set_config('enable_seqscan', v_settings[1], true);
-    v_done := set_config('enable_bitmapscan', v_settings[2], true);
-    v_done := set_config('enable_sort', v_settings[3], true);
-    v_done := set_config('jit', v_settings[4], true);
-    if cardinality(v_found) >= p_limit then
-      return v_found;
-    end if;
+    v_ef := greatest(v_ef, least(1000, v_enough / v_share));
   end if;
 
-  -- The sum keeps any index of vectors out of it.
-  execute format(
-    $q$
-      select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
-      from (
-        select t.id, (%1$s) + 0.0 as distance from %2$s as t
-        where %3$s and t.vec is not null
-        order by 2, 1
-        limit %4$s
-      ) as n
-    $q$, v_distance, v_relation, p_condition, p_limit
-  ) into v_found;
-  return v_found;
+  v_walk := haive_private.walk_memories(
+    p_collection, p_condition, 'true', p_vector, p_limit, v_wide, greatest(v_ef, v_wide)
+  );
+  if cardinality(v_walk.nearest) >= p_limit then
+    return v_walk.nearest;
+  end if;
+  return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
 end;
-$_$;
+$$;
 
 
 ALTER FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) OWNER TO haive_writer;
@@ -12325,7 +12418,10 @@ begin
   from pg_class as c where c.oid = v.relation::regclass;
   -- An index of all loses the rows of a tenant that has few of them, and a tenant that has most of
   -- them is served by it.
-  if v_memories > p_own_from and v_memories * 2 < v_all then
+  if
+    v_memories > coalesce(p_own_from, haive_private.few_memories((v.collection).dimensions))
+    and v_memories * 2 < v_all
+  then
     v_tenant := v.tenant;
   end if;
   return (
@@ -16751,6 +16847,71 @@ $_$;
 
 
 ALTER FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) OWNER TO haive_writer;
+
+-- FUNCTION walk_memories(haive_private.memory_collections, text, text, text, integer, integer, integer)
+CREATE FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_vectors text := haive_private.vector_schema();
+  v_distance text := haive_private.memory_distance(p_collection, p_vector);
+  v_order text := v_distance;
+  v_settings text[] := array[
+    current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
+    current_setting('enable_sort'), current_setting('jit')
+  ];
+  v_done text;
+begin
+  -- By the bits is not quite by distance: more are fetched, and sorted again.
+  if p_collection.index_type = 'binary' then
+    v_order := format(
+      '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
+      '%1$s.binary_quantize(%3$L::%1$s.%4$I)::bit(%2$s)',
+      v_vectors, p_collection.dimensions, p_vector, p_collection.storage
+    );
+  end if;
+  v_done := set_config('enable_seqscan', 'off', true);
+  v_done := set_config('enable_bitmapscan', 'off', true);
+  v_done := set_config('enable_sort', 'off', true);
+  v_done := set_config('jit', 'off', true);
+  if p_collection.index_type = 'ivfflat' then
+    v_done := set_config('ivfflat.probes', greatest(1, p_ef / 4)::text, true);
+    v_done := set_config('ivfflat.iterative_scan', 'relaxed_order', true);
+  else
+    v_done := set_config('hnsw.ef_search', least(1000, p_ef)::text, true);
+    v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
+    v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
+  end if;
+  execute format(
+    $q$
+      with wide as materialized (
+        select t.id, %1$s as distance, %7$s as passes from %2$s as t
+        where %3$s and t.vec is not null
+        order by %4$s
+        limit %5$s
+      )
+      select
+        array(select w.id from wide as w where w.passes order by w.distance, w.id limit %6$s),
+        (select count(*) from wide as w where w.passes)
+    $q$, v_distance, format('vecs.%I', p_collection.table_name), p_condition, v_order, p_fetched,
+    p_limit, p_passes
+  ) into nearest, passed;
+  v_done := set_config('enable_seqscan', v_settings[1], true);
+  v_done := set_config('enable_bitmapscan', v_settings[2], true);
+  v_done := set_config('enable_sort', v_settings[3], true);
+  v_done := set_config('jit', v_settings[4], true);
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint) OWNER TO haive_writer;
+
+-- ACL FUNCTION walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint)
+REVOKE ALL ON FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint) FROM PUBLIC;
+
+-- COMMENT FUNCTION walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint)
+COMMENT ON FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint) IS 'The memories whose vectors are nearest, by the index: as many candidates as were asked for.';
 
 -- ACL TABLE watches
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.watches TO haive_writer;

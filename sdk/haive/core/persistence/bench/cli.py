@@ -318,8 +318,11 @@ def subscriptions(
 @app.command()
 def vectors(
     *,
-    vectors: Annotated[int, typer.Option(min=1_000, help="How many, of all tenants.")] = 30_000,
-    dimensions: Annotated[int, typer.Option(min=2, max=2_000, help="Numbers in each.")] = 384,
+    vectors: Annotated[int, typer.Option(min=2_000, help="How many, of all tenants.")] = 30_000,
+    dimensions: Annotated[int, typer.Option(min=2, max=4_000, help="Numbers in each.")] = 384,
+    binary: Annotated[
+        bool, typer.Option("--binary", help="Index their bits, and sort what is found by distance.")
+    ] = False,
     calls: Annotated[int, typer.Option(min=20, help="Of each search in a round.")] = 100,
     memory: Annotated[str, typer.Option(help="That Postgres may take to build an index.")] = "2GB",
     rounds: Rounds = 3,
@@ -334,6 +337,7 @@ def vectors(
         return await bench.measure(
             vectors=vectors,
             dimensions=dimensions,
+            binary=binary,
             calls=calls,
             rounds=rounds,
             memory=memory,

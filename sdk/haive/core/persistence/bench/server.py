@@ -18,7 +18,7 @@ from haive.core.persistence.postgres import PostgresStore
 from haive.core.persistence.schema import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -112,10 +112,12 @@ async def running_server(database_url: str | None) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def running_stack() -> AsyncIterator[tuple[Server, LocalStack]]:
-    """A new local stack for the time of a bench, with its server."""
+async def running_stack(
+    settings: Mapping[str, str] | None = None,
+) -> AsyncIterator[tuple[Server, LocalStack]]:
+    """A new local stack for the time of a bench, with its server and more settings of Postgres."""
     async with (
-        LocalStack(postgres_settings=_SETTINGS) as stack,
+        LocalStack(postgres_settings={**_SETTINGS, **(settings or {})}) as stack,
         _server(stack.database_url, stack.admin_url, stack) as server,
     ):
         yield server, stack

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
-import numpy as np
 
 from haive.core.persistence._postgres_errors import translated
 
@@ -97,7 +96,7 @@ async def build_indexes(
 
 
 async def measure_recall(dsn: str, schema: str, collection: str, tenant: str | None) -> None:
-    """Measure what the indexes find of a tenant's memories; a second a million, 30 times."""
+    """Measure what the indexes find of a tenant's memories; a second a million, 50 times."""
     async with owner(dsn) as connection:
         await connection.execute(
             f"select {schema}.measure_memory_recall($1, tenant => $2)",  # nosec B608 - checked
@@ -117,12 +116,3 @@ async def _watch(
                     progress(name, min(1.0, done / total))
                     break
         await asyncio.sleep(_EVERY)
-
-
-def packed(vector: Any) -> bytes:
-    """A vector as pgvector takes it in binary."""
-    return _header(vector) + np.asarray(vector, ">f4").tobytes()
-
-
-def _header(vector: Any) -> bytes:
-    return len(vector).to_bytes(2, "big") + b"\0\0"

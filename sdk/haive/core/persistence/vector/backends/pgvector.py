@@ -261,7 +261,7 @@ class PgvectorBackend:
     ) -> list[str]:
         """Build the indexes of vectors that are missing, while others read and write.
 
-        That is the collection's own, and one for the tenant where it has more than 10,000 memories
+        That is the collection's own, and one for the tenant where it has more than 5,000 memories
         and less than half of all: in that of all, its rows would be lost among the others'. Then it
         is measured how much of an index gives which recall, on a sample of the tenant's vectors;
         searches go by it from then on. Call it again when there are many more memories.
@@ -434,8 +434,8 @@ def vector_text(vector: NDArray[np.float32] | None) -> str | None:
     """A vector as pgvector reads it: the shortest digits that make the same float32."""
     if vector is None:
         return None
-    values: Callable[[Any], str] = str
-    return f"[{','.join(map(values, np.asarray(vector, np.float32)))}]"
+    numbers = np.ascontiguousarray(vector, np.float32)
+    return orjson.dumps(numbers, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
 def _vector(text: str | None) -> NDArray[np.float32] | None:
