@@ -13686,7 +13686,11 @@ begin
       with first as (
         select t.id, t.metadata from %1$s as t
         where
-          %2$s and t.id = any($1) and t.metadata ? 'ttl' and t.expires_at > haive_private.time_text($2)
+          %2$s and t.id = any($1) and t.metadata ? 'ttl'
+          and t.expires_at > haive_private.time_text($2)
+          and t.expires_at < haive_private.time_text(
+            $2 + 0.99 * make_interval(secs => 60 * (t.metadata ->> 'ttl')::double precision)
+          )
         order by t.id
         for update skip locked
       ),
