@@ -38,9 +38,11 @@ from haive.core.persistence.errors import (
     ModelError,
     PersistenceError,
     QuotaExceededError,
+    SubjectErasedError,
 )
 from haive.core.persistence.integrations.langgraph import HaiveSaver, HaiveStore
 from haive.core.persistence.local import LocalStack
+from haive.core.persistence.multitenancy import Subjects
 from haive.core.persistence.vector import EmbeddingStrategy, MemoryConfig, VectorMemory
 from haive.core.persistence.vector.models import Memory
 
@@ -651,6 +653,37 @@ async def test_the_sweeper_sweeps_until_it_is_stopped(items: HaiveStore, store: 
         items.start_ttl_sweeper(0)
 
 
+async def test_puts_reads_and_sweeps_at_once_leave_whole_items(open_store: OpenStore) -> None:
+    stores = [await open_store() for _ in range(3)]
+    made = [HaiveStore.from_store(store) for store in stores]
+    await made[0].aget(("n",), "k")
+    keys = [f"k{n}" for n in range(8)]
+
+    async def work(turn: int) -> None:
+        items, order = made[turn % 3], keys if turn % 2 else keys[::-1]
+        value = {"text": [f"{turn} {part}" for part in range(turn % 4)]}
+        ttl = MOMENT * (turn % 5)
+        match turn % 4:
+            case 0 | 1:
+                await items.abatch([PutOp(("n",), k, value, ["text[*]"], ttl) for k in order])
+            case 2:
+                await items.abatch([*(GetOp(("n",), k) for k in order), SearchOp(("n",))])
+            case 3:
+                await items.asweep_ttl()
+
+    for start in range(0, 60, 20):
+        await asyncio.gather(*(work(turn) for turn in range(start, start + 20)))
+        await asyncio.sleep(0.1)
+    for memory in await memories(stores[0]):
+        assert memory.metadata["parts"] == max(1, len(memory.metadata["value"]["text"]))
+    counts = Counter(memory.metadata["key"] for memory in await memories(stores[0]))
+    parts = {m.metadata["key"]: m.metadata["parts"] for m in await memories(stores[0])}
+    assert counts == parts
+    await asyncio.sleep(2)
+    await made[0].asweep_ttl()
+    assert all(memory.expires_at is None for memory in await memories(stores[0]))
+
+
 async def test_a_sweep_that_fails_is_not_the_last(
     items: HaiveStore, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -744,6 +777,47 @@ async def test_items_count_for_the_quotas_of_their_tenant(
         await items.aput(("n",), "k", {"text": "x"}, ttl=5)
     with pytest.raises(QuotaExceededError):
         await items.aget(("n",), "k")
+
+
+async def test_what_is_read_and_written_of_a_tenant_is_on_record(
+    items: HaiveStore, stack: LocalStack, tenant: str
+) -> None:
+    await items.aget(("n",), "k")
+    await _changed(stack, tenant, "audit = 'all'")
+    await items.aput(("n",), "k", {"text": "x"})
+    await items.aget(("n",), "k")
+    await items.asearch(("n",))
+    await items.asearch(("n",), query="x")
+    await items.alist_namespaces()
+    await items.adelete(("n",), "k")
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        rows = await connection.fetch(
+            "select action, object, row_count from haive.audit_log where tenant_id = $1"
+            " and object <> 'tenants' order by seq",
+            tenant,
+        )
+    finally:
+        await connection.close()
+    assert [tuple(row) for row in rows] == [
+        ("insert", "memories", 1),
+        ("read", "get_memory_items", 1),
+        ("read", "search_memory_items", 1),
+        ("read", "search_memory_items", 1),
+        ("read", "list_memory_namespaces", 1),
+        ("delete", "memories", 1),
+    ]
+
+
+async def test_who_is_erased_leaves_no_items(store: Store) -> None:
+    ann, nobody = (HaiveStore.from_store(store, user_id=user) for user in ("ann", None))
+    for made in (ann, nobody):
+        await made.aput(("n",), "k", {"text": ["a", "b"]}, ["text[*]"])
+    await Subjects(store).erase("ann")
+    assert {memory.user_id for memory in await memories(store)} == {None}
+    assert await ann.aget(("n",), "k") is None
+    with pytest.raises(SubjectErasedError):
+        await ann.aput(("n",), "k", {"text": "again"})
 
 
 # -- in a graph, and without await -----------------------------------------------------------------
