@@ -48,6 +48,7 @@ from haive.core.persistence.vector.models import Memory
 
 OpenStore = Callable[..., Awaitable[Store]]
 EVERYTHING = 1_000
+PARTS = ["text[*]"]
 WORDS = MemoryConfig(index_name="langgraph-words")
 PATIENCE = 20
 _roots = itertools.count(1)
@@ -242,7 +243,7 @@ async def test_a_batch_takes_one_round_trip_for_each_kind(
 async def test_those_who_put_one_item_at_once_do_it_one_after_the_other(
     open_store: OpenStore,
 ) -> None:
-    index: Any = {"fields": ["text[*]"]}
+    index: Any = {"fields": PARTS}
     config = MemoryConfig(index_name="langgraph", embedding_strategy=EmbeddingStrategy.NONE)
     writers = [HaiveStore.from_store(await open_store(), config, index=index) for _ in range(3)]
     await writers[0].aget(("n",), "k")
@@ -264,6 +265,23 @@ async def test_those_who_put_one_item_at_once_do_it_one_after_the_other(
     assert Counter(memory.metadata["key"] for memory in every) == {
         item.key: max(1, len(item.value["text"])) for item in found
     }
+
+
+async def test_an_item_that_two_make_at_once_is_one_of_theirs(open_store: OpenStore) -> None:
+    makers = [HaiveStore.from_store(await open_store()) for _ in range(3)]
+    await asyncio.gather(*(maker.aget(("n",), "k") for maker in makers))
+    for key in map(str, range(20)):
+        await asyncio.gather(
+            *(
+                maker.aput(("n",), key, {"text": [f"{key} {part}" for part in range(parts)]}, PARTS)
+                for maker, parts in zip(makers, (5, 1, 2), strict=True)
+            )
+        )
+    found = await makers[0].asearch(("n",), limit=EVERYTHING)
+    there = Counter(memory.metadata["key"] for memory in await memories(await open_store()))
+    assert there == {item.key: len(item.value["text"]) for item in found}
+    # It was made when the first of them made it, and changed by the others.
+    assert all(item.created_at < item.updated_at for item in found)
 
 
 # -- as LangGraph's own ----------------------------------------------------------------------------
@@ -563,7 +581,7 @@ MOMENT = 0.3 / 60
 async def test_what_has_expired_is_not_there_and_a_sweep_removes_it(
     items: HaiveStore, store: Store
 ) -> None:
-    await items.aput(("n", "gone"), "gone", {"text": ["a", "b"]}, index=["text[*]"], ttl=MOMENT)
+    await items.aput(("n", "gone"), "gone", {"text": ["a", "b"]}, index=PARTS, ttl=MOMENT)
     await items.aput(("n", "stays"), "stays", {}, ttl=60)
     await items.aput(("n", "ever"), "ever", {})
     await asyncio.sleep(0.4)
@@ -590,8 +608,8 @@ async def test_an_item_that_had_expired_is_another_one(items: HaiveStore) -> Non
 
 async def test_reading_renews_what_expires(store: Store) -> None:
     items = HaiveStore.from_store(store, ttl={"default_ttl": 0.5, "refresh_on_read": True})
-    fields, given = ["text[*]"], {"usual": 30.0, "own": 60.0}
-    await items.aput(("n",), "usual", {"text": ["a", "b"]}, fields)
+    given = {"usual": 30.0, "own": 60.0}
+    await items.aput(("n",), "usual", {"text": ["a", "b"]}, PARTS)
     await items.aput(("n",), "own", {}, ttl=1)
     await items.aput(("n",), "ever", {}, ttl=None)
 
@@ -612,7 +630,7 @@ async def test_reading_renews_what_expires(store: Store) -> None:
     assert await longer() == {"usual"}
     await items.asearch(("n",), filter={"text": None})
     assert await longer() == {"usual", "own"}
-    await items.aput(("n",), "usual", {"text": ["a"]}, fields)
+    await items.aput(("n",), "usual", {"text": ["a"]}, PARTS)
     assert await longer() == {"own"}
     await asyncio.sleep(0.4)
     await items.asearch(("n",), query="a")
@@ -665,7 +683,7 @@ async def test_puts_reads_and_sweeps_at_once_leave_whole_items(open_store: OpenS
         ttl = MOMENT * (turn % 5)
         match turn % 4:
             case 0 | 1:
-                await items.abatch([PutOp(("n",), k, value, ["text[*]"], ttl) for k in order])
+                await items.abatch([PutOp(("n",), k, value, PARTS, ttl) for k in order])
             case 2:
                 await items.abatch([*(GetOp(("n",), k) for k in order), SearchOp(("n",))])
             case 3:
@@ -812,7 +830,7 @@ async def test_what_is_read_and_written_of_a_tenant_is_on_record(
 async def test_who_is_erased_leaves_no_items(store: Store) -> None:
     ann, nobody = (HaiveStore.from_store(store, user_id=user) for user in ("ann", None))
     for made in (ann, nobody):
-        await made.aput(("n",), "k", {"text": ["a", "b"]}, ["text[*]"])
+        await made.aput(("n",), "k", {"text": ["a", "b"]}, PARTS)
     await Subjects(store).erase("ann")
     assert {memory.user_id for memory in await memories(store)} == {None}
     assert await ann.aget(("n",), "k") is None
