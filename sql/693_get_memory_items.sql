@@ -71,7 +71,8 @@ comment on function haive_private.memory_item_doc(text) is
 'The expression that makes an item JSON, with an expression for its score.';
 
 -- Reading is not refused because this cannot be done: where the caller may only read, the tenant is
--- about to be moved or recounted, or somebody changes the item, it expires as it would have.
+-- about to be moved or recounted, or somebody changes the item, it expires as it would have. A write, with
+-- all indexes, for each read would cost more than the hundredth of its time that is left out.
 create or replace function haive_private.refresh_memory_items(
   v record, -- as enter_collection answers to who reads
   p_ids text[]
@@ -101,7 +102,11 @@ begin
       with first as (
         select t.id, t.metadata from %1$s as t
         where
-          %2$s and t.id = any($1) and t.metadata ? 'ttl' and t.expires_at > haive_private.time_text($2)
+          %2$s and t.id = any($1) and t.metadata ? 'ttl'
+          and t.expires_at > haive_private.time_text($2)
+          and t.expires_at < haive_private.time_text(
+            $2 + 0.99 * make_interval(secs => 60 * (t.metadata ->> 'ttl')::double precision)
+          )
         order by t.id
         for update skip locked
       ),

@@ -120,7 +120,9 @@ begin
     );
   end if;
   if coalesce(p_user_id, 'null') = 'null' then
-    v_parts := v_parts || '{"op": "exists", "path": ["user_id"], "value": false}'::jsonb;
+    v_parts := v_parts || jsonb_build_object('op', 'not', 'parts', jsonb_build_array(
+      jsonb_build_object('op', 'type', 'path', '["user_id"]'::jsonb, 'value', 'string')
+    ));
   else
     v_parts := v_parts || jsonb_build_object(
       'op', 'eq', 'path', '["user_id"]'::jsonb, 'value', p_user_id

@@ -1228,7 +1228,8 @@ comment on function haive_private.memory_item_doc(text) is
 'The expression that makes an item JSON, with an expression for its score.';
 
 -- Reading is not refused because this cannot be done: where the caller may only read, the tenant is
--- about to be moved or recounted, or somebody changes the item, it expires as it would have.
+-- about to be moved or recounted, or somebody changes the item, it expires as it would have. A write, with
+-- all indexes, for each read would cost more than the hundredth of its time that is left out.
 create or replace function haive_private.refresh_memory_items(
   v record, -- as enter_collection answers to who reads
   p_ids text[]
@@ -1258,7 +1259,11 @@ begin
       with first as (
         select t.id, t.metadata from %1$s as t
         where
-          %2$s and t.id = any($1) and t.metadata ? 'ttl' and t.expires_at > haive_private.time_text($2)
+          %2$s and t.id = any($1) and t.metadata ? 'ttl'
+          and t.expires_at > haive_private.time_text($2)
+          and t.expires_at < haive_private.time_text(
+            $2 + 0.99 * make_interval(secs => 60 * (t.metadata ->> 'ttl')::double precision)
+          )
         order by t.id
         for update skip locked
       ),
@@ -1427,7 +1432,9 @@ begin
     );
   end if;
   if coalesce(p_user_id, 'null') = 'null' then
-    v_parts := v_parts || '{"op": "exists", "path": ["user_id"], "value": false}'::jsonb;
+    v_parts := v_parts || jsonb_build_object('op', 'not', 'parts', jsonb_build_array(
+      jsonb_build_object('op', 'type', 'path', '["user_id"]'::jsonb, 'value', 'string')
+    ));
   else
     v_parts := v_parts || jsonb_build_object(
       'op', 'eq', 'path', '["user_id"]'::jsonb, 'value', p_user_id

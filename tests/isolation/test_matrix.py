@@ -79,7 +79,7 @@ def _arguments(red, mine):
         "collection": "notes",
         "memories": [{"id": key, "metadata": {"text": "x", "user_id": mine}}],
         "items": [{"id": key, "namespace": ["n"], "key": "k", "value": {}, "user_id": mine}],
-        "refresh": [True],
+        "refresh": ["true"],
         "searches": [{"namespace": [], "text": red.canary, "limit": 100}],
         "listings": [{"limit": 100}],
         "query": {"text": red.canary, "vector": "[1,0]", "limit": 100},

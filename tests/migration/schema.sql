@@ -10419,7 +10419,9 @@ begin
     );
   end if;
   if coalesce(p_user_id, 'null') = 'null' then
-    v_parts := v_parts || '{"op": "exists", "path": ["user_id"], "value": false}'::jsonb;
+    v_parts := v_parts || jsonb_build_object('op', 'not', 'parts', jsonb_build_array(
+      jsonb_build_object('op', 'type', 'path', '["user_id"]'::jsonb, 'value', 'string')
+    ));
   else
     v_parts := v_parts || jsonb_build_object(
       'op', 'eq', 'path', '["user_id"]'::jsonb, 'value', p_user_id
@@ -13973,7 +13975,11 @@ begin
       with first as (
         select t.id, t.metadata from %1$s as t
         where
-          %2$s and t.id = any($1) and t.metadata ? 'ttl' and t.expires_at > haive_private.time_text($2)
+          %2$s and t.id = any($1) and t.metadata ? 'ttl'
+          and t.expires_at > haive_private.time_text($2)
+          and t.expires_at < haive_private.time_text(
+            $2 + 0.99 * make_interval(secs => 60 * (t.metadata ->> 'ttl')::double precision)
+          )
         order by t.id
         for update skip locked
       ),

@@ -19,7 +19,11 @@ from pydantic import TypeAdapter
 
 from haive.core.persistence._encoding import Document, to_json
 from haive.core.persistence.embedding import Embedder
-from haive.core.persistence.errors import ConfigurationError, InvalidInputError
+from haive.core.persistence.errors import (
+    ConfigurationError,
+    ContentTooLargeError,
+    InvalidInputError,
+)
 from haive.core.persistence.integrations._checking import checked_user
 from haive.core.persistence.integrations._embeddings import LangChainEmbedder
 from haive.core.persistence.integrations._item_filters import filter_document
@@ -50,6 +54,7 @@ _COLLECTION = "langgraph"
 _INDEX = frozenset({"dims", "embed", "fields"})
 # A call is a statement and a request.
 _GETS, _PUTS, _READS, _EXPIRED = 1_000, 1_000, 100, 1_000
+_TEXTS = 1_000
 _BYTES = 8 * 1024 * 1024
 _LIMIT = 64 * 1024 * 1024
 _FOUND = TypeAdapter(list[ItemRow])
@@ -231,7 +236,13 @@ class Items:
             "user_id": self._whose,
         }
         to_json(document, "An item")
-        return _Put(document=document, texts=texts_of(form, list(paths)))
+        texts = texts_of(form, list(paths))
+        if len(texts) > _TEXTS:
+            raise ContentTooLargeError(
+                f"An item is found by {len(texts):,} texts; at most {_TEXTS:,} are kept.",
+                hint="Put its parts as items of their own.",
+            )
+        return _Put(document=document, texts=texts)
 
     async def _write(self, puts: Sequence[_Put], shelf: Shelf) -> None:
         texts = list(dict.fromkeys(text for put in puts for text in put.texts))
@@ -309,14 +320,15 @@ def _text_document(text: str, vector: NDArray[np.float32] | None) -> dict[str, s
 def _chunks(documents: Iterable[Mapping[str, Any]]) -> Iterator[Document]:
     """As many items at once as fit, as JSON."""
     chunk: list[str] = []
-    size = 0
+    size = memories = 0
     for document in documents:
         text = to_json(document, "An item", _LIMIT)
-        if chunk and (size + len(text) > _BYTES or len(chunk) == _PUTS):
+        count = max(1, len(document["texts"]))
+        if chunk and (size + len(text) > _BYTES or memories + count > _PUTS):
             yield _joined(chunk)
-            chunk, size = [], 0
+            chunk, size, memories = [], 0, 0
         chunk.append(text)
-        size += len(text)
+        size, memories = size + len(text), memories + count
     if chunk:
         yield _joined(chunk)
 
