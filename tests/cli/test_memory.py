@@ -16,6 +16,8 @@ from xml.etree import ElementTree as ET
 import asyncpg
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
@@ -23,7 +25,7 @@ from haive.core.persistence import PersistenceConfig, PostgresStore
 from haive.core.persistence._encoding import new_id
 from haive.core.persistence.cli.app import app
 from haive.core.persistence.cli.memory._plane import plane_of, telling_words
-from haive.core.persistence.embedding import HashingEmbedder
+from haive.core.persistence.embedding import FunctionEmbedder, HashingEmbedder
 from haive.core.persistence.vector import MemoryConfig, VectorMemory
 from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
 from haive.core.persistence.vector.models import Memory
@@ -285,6 +287,53 @@ async def test_a_map_of_what_has_no_vectors_says_so(run, ok, collection):
     assert len(json.loads(await ok("search", "words", "--json"))) == 1
     refused = await run("search", "words", "--embedder", "api", "--model", "m")
     assert refused.exit_code == 1
+
+
+@pytest.fixture
+async def asked(way):
+    """The texts that an embeddings API was sent, which the commands could reach."""
+    texts: list[str] = []
+
+    async def embeddings(request: web.Request) -> web.Response:
+        sent = (await request.json())["input"]
+        texts.extend(sent)
+        vectors = (await HashingEmbedder(64).embed(sent)).tolist()
+        data = [{"index": place, "embedding": each} for place, each in enumerate(vectors)]
+        return web.json_response({"data": data, "usage": {"prompt_tokens": 1}})
+
+    server = web.Application()
+    server.router.add_post("/v1/embeddings", embeddings)
+    async with TestServer(server) as running:
+        way |= {"OPENAI_API_KEY": "sk-made-up", "OPENAI_BASE_URL": str(running.make_url("/v1"))}
+        yield texts
+
+
+async def test_texts_go_to_no_api_unless_the_model_is_known_to_be_one(
+    run, ok, memory, collection, asked
+):
+    # As SentenceTransformerEmbedder names itself.
+    made = FunctionEmbedder(_hashed, name="all-mpnet-base-v2-64", dimensions=64)
+    settings = MemoryConfig(index_name=f"{collection}-st", embedder=made)
+    backend = PgvectorBackend(memory._store)
+    async with VectorMemory(config=settings, store=memory._store, backend=backend) as other:
+        await other.add("The peanuts are gone.")
+    which = ("--environment", "st")
+    for arguments in (("search", "a secret", *which), ("add", "a secret", *which)):
+        done = await run(*arguments)
+        assert done.exit_code == 1
+        assert "all-mpnet-base-v2-64, which the command line does not know" in done.stderr
+        assert "--model" in done.stderr
+    assert asked == []
+    found = await ok("search", "peanuts", *which, "--model", "all-mpnet-base-v2", "--json")
+    assert [one["text"] for one in json.loads(found)] == ["The peanuts are gone."]
+    assert asked == ["peanuts"]
+    done = await run("add", "New.", "--model", "all-mpnet-base-v2", "--environment", "new")
+    assert done.exit_code == 1
+    assert "embedding_dimensions" in done.stderr
+
+
+async def _hashed(texts):
+    return await HashingEmbedder(64).embed(texts)
 
 
 async def test_what_is_wrong_is_said(run, collection):

@@ -17,6 +17,7 @@ from haive.core.persistence.errors import (
     InvalidInputError,
     UnavailableError,
 )
+from haive.core.persistence.vector.backends import weaviate
 from haive.core.persistence.vector.backends.weaviate import WeaviateBackend
 from haive.core.persistence.vector.config import IndexType
 from haive.core.persistence.vector.filters import parse
@@ -137,6 +138,23 @@ async def test_pages_do_not_end_in_the_middle_of_a_millisecond(backend: Weaviate
     while page := await backend.find(None, limit=10, after=seen[-1] if seen else None):
         seen += [each.id for each in page]
     assert seen == ids
+
+
+async def test_no_memory_is_lost_where_more_share_a_millisecond_than_an_answer_reaches(
+    backend: WeaviateBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weaviate, "_MOST", 60)
+    await backend.open(collection())
+    ids = [f"00000000-0000-7000-8000-{n:012x}" for n in range(150)]
+    later = "01900000-0000-7000-8000-000000000000"
+    made = record("no time")
+    who = {"user_id": "ann"}
+    await backend.put([type(made)(id=each, metadata=who, vector=None) for each in [*ids, later]])
+    for where in (None, parse(who)):
+        seen: list[str] = []
+        while page := await backend.find(where, limit=20, after=seen[-1] if seen else None):
+            seen += [each.id for each in page]
+        assert seen == [*ids, later]
 
 
 async def test_a_server_that_is_not_there_may_be_tried_again(

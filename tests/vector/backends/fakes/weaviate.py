@@ -180,8 +180,8 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
             _F.OPERATOR_LESS_THAN: lambda a, b: a < b,
             _F.OPERATOR_LESS_THAN_EQUAL: lambda a, b: a <= b,
         }[where.operator]
-        assert where.HasField("value_number")
-        return found is not None and bool(compared(found, where.value_number))
+        value = where.value_text if where.HasField("value_text") else where.value_number
+        return found is not None and bool(compared(found, value))
 
     def _result(self, request: Any, each: str, row: dict[str, Any], distance: float) -> Any:
         wanted = request.properties.non_ref_properties

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from haive.core.persistence.embedding.calibration import Calibration
 
-_KNOWN = {
+#: The numbers in a vector of OpenAI's models.
+KNOWN_DIMENSIONS = {
     "text-embedding-3-small": 1536,
     "text-embedding-3-large": 3072,
     "text-embedding-ada-002": 1536,
@@ -84,7 +85,7 @@ class OpenAIEmbedder(ModelApi):
             max_retries=max_retries,
             max_wait=max_wait,
         )
-        native = _KNOWN.get(model)
+        native = KNOWN_DIMENSIONS.get(model)
         size = dimensions if dimensions is not None else native
         if size is None:
             raise ConfigurationError(

@@ -117,11 +117,12 @@ class Opened:
         from haive.core.persistence.vector.memory import VectorMemory  # noqa: PLC0415 - slow
 
         backend = await self._backend(make=make)
-        memory = VectorMemory(config=self.config, store=self.store, backend=backend)
+        config = await self._config_of_model()
+        memory = VectorMemory(config=config, store=self.store, backend=backend)
         try:
             await memory.__aenter__()
         except CollectionMismatchError:
-            if self.config.embedding_strategy != "auto" or self.config.embedding_model:
+            if config.embedding_strategy != "auto" or config.embedding_model:
                 raise
             config = await self._config_of_collection()
             memory = VectorMemory(config=config, store=self.store, backend=backend)
@@ -197,6 +198,30 @@ class Opened:
             ) from error
         return {} if only_whether else dict(found["collection"])
 
+    async def _config_of_model(self) -> MemoryConfig:
+        """The settings of the options; how wide a model's vectors are, the collection may know.
+
+        Raises:
+            ConfigurationError: The width of a model is needed for a new collection.
+        """
+        from haive.core.persistence.embedding.openai import (  # noqa: PLC0415 - slow
+            KNOWN_DIMENSIONS,
+        )
+
+        model = self.config.embedding_model
+        if model is None or model in KNOWN_DIMENSIONS:
+            return self.config
+        try:
+            width = (await self._described())["dimensions"]
+        except NotFoundError:
+            width = None
+        if width is None:
+            raise ConfigurationError(
+                f"How wide the vectors of {model} are is not known.",
+                hint="Make the collection in Python, with embedding_dimensions in its config.",
+            )
+        return self.config.model_copy(update={"embedding_dimensions": width})
+
     async def _config_of_collection(self) -> MemoryConfig:
         """The settings that open a collection which is there."""
         found = await self._described()
@@ -212,6 +237,7 @@ class Opened:
 def _settings_of(found: dict[str, Any]) -> dict[str, Any]:
     """What makes the vectors of a collection, by the name that is recorded of it."""
     from haive.core.persistence.embedding import HashingEmbedder  # noqa: PLC0415 - slow
+    from haive.core.persistence.embedding.openai import KNOWN_DIMENSIONS  # noqa: PLC0415 - slow
 
     model, width = found["model"], found["dimensions"]
     if model is None:
@@ -220,14 +246,16 @@ def _settings_of(found: dict[str, Any]) -> dict[str, Any]:
         return {"embedding_strategy": "local"}
     if model.startswith(_HASHING):
         return {"embedder": HashingEmbedder(width)}
-    if model.endswith(f"-{width}"):
-        name = model.removesuffix(f"-{width}")
+    name = model.removesuffix(f"-{width}")
+    # Other models are named alike that no API has, and none may be sent their texts.
+    if name in KNOWN_DIMENSIONS:
         return {
             "embedding_strategy": "api", "embedding_model": name, "embedding_dimensions": width,
         }  # fmt: skip
     raise ConfigurationError(
         f"The vectors are those of {model}, which the command line does not know.",
-        hint="Use VectorMemory in Python, with the embedder that made them.",
+        hint="Name the model with --model where an API has it; else use VectorMemory in Python,"
+        " with the embedder that made them.",
     )
 
 

@@ -231,31 +231,44 @@ class WeaviateBackend(FusingBackend):
     ) -> tuple[list[Record], str | None]:
         # Ids of one millisecond share their order, so a page can begin with some that are known.
         _ = self.collection
-        filters = self._filter(where)
+        narrowed = filters = self._filter(where)
         if after is not None:
             later = self._property("order").greater_or_equal(float(_order(after)))
-            filters = later if filters is None else filters & later
-        sort = self._classes.query.Sort.by_property("order").by_property("key")
+            filters = self._both(narrowed, later)
         records: list[Record] = []
         offset = 0
         while offset + limit < _MOST:
-            page = await self._call(
-                self._objects.query.fetch_objects(
-                    filters=filters,
-                    limit=limit + 1,
-                    offset=offset,
-                    sort=sort,
-                    include_vector=vectors,
-                    return_properties=["document"],
-                )
-            )
-            found = [_record(each) for each in page.objects]
+            found = await self._page(filters, limit + 1, offset=offset, vectors=vectors)
             records += [each for each in found if after is None or each.id > after]
             if len(found) <= limit or len(records) > limit:
                 break
             offset += len(found)
+        else:
+            # So many share one that the rest is out of reach; comparing texts reads all of them.
+            beyond = self._both(narrowed, self._property("key").greater_than(after))
+            records = await self._page(beyond, limit + 1, vectors=vectors)
+            if any(each.id <= (after or "") for each in records):
+                raise DatabaseError("Weaviate did not go on after the id that it was told.")
         more = len(records) > limit
         return records[:limit], (records[limit - 1].id if more else None)
+
+    async def _page(
+        self, filters: Any, limit: int, *, vectors: bool, offset: int = 0
+    ) -> list[Record]:
+        page = await self._call(
+            self._objects.query.fetch_objects(
+                filters=filters,
+                limit=limit,
+                offset=offset,
+                sort=self._classes.query.Sort.by_property("order").by_property("key"),
+                include_vector=vectors,
+                return_properties=["document"],
+            )
+        )
+        return [_record(each) for each in page.objects]
+
+    def _both(self, first: Any, second: Any) -> Any:
+        return second if first is None else first & second
 
     async def _nearest(
         self,
