@@ -153,3 +153,50 @@ async def test_names_that_are_ours_are_not_the_callers_to_say(memory: VectorMemo
     with pytest.raises(InvalidInputError, match="sources, superseded_by"):
         await memory.store_conversation(talk(), {"sources": [], "superseded_by": "x"})
     assert (await memory.stats()).total == 0
+
+
+async def seqs(memory: VectorMemory) -> dict[str, int | None]:
+    shelf = await memory._open()
+    return {m.text: m.seq for m in await shelf.find(None) if m.kind is MemoryKind.TURN}
+
+
+@pytest.mark.parametrize("numbered", ["ids", "times", "neither"])
+async def test_windows_of_a_conversation_add_what_is_new_and_lose_nothing(make, numbered) -> None:
+    every = [
+        {"role": "user", "content": f"Message number {n} is about boats and harbours."}
+        for n in range(9)
+    ]
+    for number, message in enumerate(every):
+        if numbered == "ids":
+            message["id"] = f"m{number}"
+        elif numbered == "times":
+            message["timestamp"] = AT + timedelta(minutes=number)
+    memory = make()
+    about = {"conversation_id": "window", "user_id": "user-1"}
+    wholes = {
+        await memory.store_conversation(given, about, generate_summary=True, extract_keywords=True)
+        # All so far, windows that slide, only what is new, one of those again, and all once more.
+        for given in (every[:2], every[1:4], every[3:5], every[5:7], every[5:7], every[2:8], every)
+    }
+    [whole] = [await memory.get(each) for each in wholes]
+    assert await seqs(memory) == {m["content"]: n for n, m in enumerate(every, 1)}
+    assert (whole.seq, whole.until_seq, len(whole.sources)) == (1, 9, 9)
+    sources = [await memory.get(each) for each in whole.sources]
+    assert [source.seq for source in sources] == list(range(1, 10))
+    assert sources[5].context == "\n".join(m["content"] for m in every[3:5])
+    assert (await memory.stats()).kinds == {"turn": 9, "summary": 1, "keyword": 1}
+
+
+async def test_an_edited_message_replaces_what_it_was(memory: VectorMemory) -> None:
+    await memory.store_conversation(talk(), FACTS)
+    edited = talk()
+    edited[1]["content"] = "Good. Is the replica still in Paris?"
+    whole = await memory.get(await memory.store_conversation(edited, FACTS))
+    assert list((await seqs(memory)).values()).count(2) == 1
+    assert (await memory.get(whole.sources[1])).text == "Good. Is the replica still in Paris?"
+
+
+async def test_another_talk_under_the_same_name_is_added_to_it(memory: VectorMemory) -> None:
+    await memory.store_conversation(["Hello.", "The boat is red."], FACTS)
+    await memory.store_conversation(["Hello.", "The tea is green."], FACTS)
+    assert set(await seqs(memory)) == {"Hello.", "The boat is red.", "The tea is green."}

@@ -13,6 +13,7 @@ from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._importance import importance_of
 from haive.core.persistence.vector._keywords import has_keyword, keywords
+from haive.core.persistence.vector._placing import placed
 from haive.core.persistence.vector._shelf import both, equals
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.filters import Comparison, Operator
@@ -30,6 +31,9 @@ _LEFT = (
     "importance",
 )  # fmt: skip
 
+_SAID = (MemoryKind.TURN, MemoryKind.CHUNK)
+_OF_WHOLES = (MemoryKind.SUMMARY, MemoryKind.CONVERSATION, MemoryKind.KEYWORD)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
@@ -42,6 +46,8 @@ class Turn:
     at: datetime | None = None
     message_id: str | None = None
     importance: float | None = None
+    numbered: bool = False
+    """Whether it was given its ``seq``; if not, that is its place in the call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,36 +77,53 @@ class Processing:
 async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled) -> str:
     """Store a conversation, and return the id of the memory of the whole.
 
-    Turns that are there already are left as they are; the whole is written anew.
+    Turns that are there already are left as they are, and so are those that are not given; the
+    whole is written anew, of all.
     """
-    pieces = _pieces(talk, how, shelf, recalled)
+    stored = await shelf.find(
+        both(
+            equals(conversation_id=talk.id, user_id=talk.user_id),
+            Comparison(("kind",), Operator.IN, [kind.value for kind in (*_SAID, *_OF_WHOLES)]),
+        )
+    )
+    there = {memory.id: memory for memory in stored if memory.kind in _SAID}
+    talk = replace(talk, turns=placed(talk.turns, there.values()))
+    pieces = _pieces(talk, how, shelf, recalled, there)
     if not pieces:
         raise InvalidInputError("The conversation has nothing to remember: its messages are empty.")
+    counted = {turn.seq for turn in talk.turns}
+    others = [memory for memory in there.values() if memory.seq not in counted]
+    every = sorted([*pieces, *others], key=lambda memory: memory.seq or 0)
     telling: list[str] = []
     if how.extract_keywords:
-        telling = keywords([(p.speaker or p.role, p.text) for p in pieces])
+        telling = keywords([(p.speaker or p.role, p.text) for p in every])
     if telling:
-        pieces = [
+        every = [
             replace(p, keywords=tuple(word for word in telling if has_keyword(p.text, word)))
-            for p in pieces
+            for p in every
         ]
-    of_talk = both(
-        equals(conversation_id=talk.id, user_id=talk.user_id),
-        Comparison(("kind",), Operator.IN, [MemoryKind.TURN.value, MemoryKind.CHUNK.value]),
-    )
-    there = {memory.id: memory for memory in await shelf.find(of_talk)}
-    whole = await _whole(talk, how, pieces, shelf)
-    new = [piece for piece in pieces if piece.id not in there]
-    known = [_with_what_is_known(p, there[p.id], talk) for p in pieces if p.id in there]
-    above = [whole, *_of_keywords(talk, telling, pieces, shelf)]
+    wholes = {memory.kind: memory for memory in stored if _is_of_whole(memory)}
+    whole = await _whole(talk, how, every, shelf, wholes)
+    new = [piece for piece in every if piece.id not in there]
+    ours = {piece.id for piece in pieces}
+    known = [
+        _with_what_is_known(p, there[p.id], talk) if p.id in ours else p
+        for p in every
+        if p.id in there
+    ]
+    above = [whole, *_of_keywords(talk, telling, every, shelf, wholes)]
     await shelf.write([*new, *above])
     await shelf.rewrite([memory for memory in known if memory != there[memory.id]])
-    # A message that is cut otherwise than the last time leaves its old pieces behind.
-    ours, counted = {piece.id for piece in pieces}, {turn.seq for turn in talk.turns}
+    # A message that has changed, or is cut otherwise than the last time, leaves old pieces behind.
     old = [m.id for m in there.values() if m.id not in ours and m.seq in counted]
     if old:
         await forget(shelf, old)
     return whole.id
+
+
+def _is_of_whole(memory: Memory) -> bool:
+    """Whether it was made of the conversation as a whole, and not by a consolidation."""
+    return memory.kind in _OF_WHOLES and "consolidation" not in memory.metadata
 
 
 def _id_of(talk: Talk, tenant: str, when: datetime | None, *parts: str) -> str:
@@ -108,10 +131,18 @@ def _id_of(talk: Talk, tenant: str, when: datetime | None, *parts: str) -> str:
     return derived_id(when or EPOCH, tenant, talk.user_id or "", *parts)
 
 
-def _pieces(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled) -> list[Memory]:
+def _pieces(
+    talk: Talk,
+    how: Processing,
+    shelf: Shelf,
+    recalled: Recalled,
+    there: Mapping[str, Memory],
+) -> list[Memory]:
     now = shelf.clock()
     found: list[Memory] = []
-    before: list[Memory] = []
+    first = min((turn.seq for turn in talk.turns), default=0)
+    earlier = (memory for memory in there.values() if memory.seq is not None and memory.seq < first)
+    before = sorted(earlier, key=lambda memory: memory.seq or 0)[-CONTEXT:]
     for turn in talk.turns:
         # A message may be longer than one memory, and no longer than a message that is stored.
         check_text(turn.text, f"Message {turn.seq}", MAX_CONTENT_BYTES)
@@ -152,7 +183,8 @@ def _pieces(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled) -> li
             made.append(memory)
         own = [memory.id for memory in made]
         recited = recalled.recited(turn.text, user_id=talk.user_id, own=own)
-        if turn.role != MessageRole.USER and recited is not None:
+        is_new = there.keys().isdisjoint(own)
+        if turn.role != MessageRole.USER and is_new and recited is not None:
             continue
         found += made
         before = [*before, *made][-CONTEXT:]
@@ -171,9 +203,17 @@ def _with_what_is_known(piece: Memory, there: Memory, talk: Talk) -> Memory:
     )
 
 
-async def _whole(talk: Talk, how: Processing, pieces: Sequence[Memory], shelf: Shelf) -> Memory:
-    memory_id = _id_of(talk, shelf.tenant, talk.began, "whole", talk.id)
-    earlier = (await shelf.get([memory_id])).get(memory_id)
+async def _whole(
+    talk: Talk,
+    how: Processing,
+    pieces: Sequence[Memory],
+    shelf: Shelf,
+    wholes: Mapping[MemoryKind, Memory],
+) -> Memory:
+    earlier = wholes.get(MemoryKind.SUMMARY) or wholes.get(MemoryKind.CONVERSATION)
+    memory_id = (
+        _id_of(talk, shelf.tenant, talk.began, "whole", talk.id) if earlier is None else earlier.id
+    )
     texts = [piece.text for piece in pieces]
     last = pieces[-1]
     if how.generate_summary or (earlier is not None and earlier.kind is MemoryKind.SUMMARY):
@@ -206,17 +246,23 @@ async def _whole(talk: Talk, how: Processing, pieces: Sequence[Memory], shelf: S
 
 
 def _of_keywords(
-    talk: Talk, telling: Sequence[str], pieces: Sequence[Memory], shelf: Shelf
+    talk: Talk,
+    telling: Sequence[str],
+    pieces: Sequence[Memory],
+    shelf: Shelf,
+    wholes: Mapping[MemoryKind, Memory],
 ) -> list[Memory]:
     now = shelf.clock()
     sources = [piece for piece in pieces if piece.keywords]
     if not telling or not sources:
         return []
-    last = pieces[-1]
+    earlier, last = wholes.get(MemoryKind.KEYWORD), pieces[-1]
     given = {name: value for name, value in talk.fields.items() if value is not None}
     return [
         Memory(
-            id=_id_of(talk, shelf.tenant, talk.began, "keywords", talk.id),
+            id=_id_of(talk, shelf.tenant, talk.began, "keywords", talk.id)
+            if earlier is None
+            else earlier.id,
             text=", ".join(telling),
             kind=MemoryKind.KEYWORD,
             user_id=talk.user_id,

@@ -127,6 +127,7 @@ def turn_of(message: object, number: int) -> Turn:
             speaker=_speaker(message.metadata),
             at=message.created_at,
             message_id=str(message.id),
+            numbered=True,
         )
     if isinstance(message, str):
         return Turn(seq=number, text=message)
@@ -148,6 +149,7 @@ def turn_of(message: object, number: int) -> Turn:
         at=None if at is None else _time(at, f"The time of message {number}"),
         message_id=None if message.get("id") is None else str(message["id"]),
         importance=None if importance is None else checked_importance(importance),
+        numbered="seq" in message,
     )
 
 

@@ -76,8 +76,9 @@ class VectorMemory(OpenedMemory):
     ) -> str:
         """Remember a conversation: each message by itself, and the whole.
 
-        Repeated with the same conversation it writes nothing twice, and with one that has grown
-        only what is new. What an agent says that only recites memories which were just recalled is
+        Repeated it writes only what is new, whether it is given all messages so far, the last few
+        of them or those that are new; messages without a ``seq`` are placed by what is stored. A
+        message that has changed replaces what it was. What an agent says that only recites memories which were just recalled is
         left out.
 
         Args:
