@@ -78,8 +78,8 @@ class VectorMemory(OpenedMemory):
 
         Repeated it writes only what is new, whether it is given all messages so far, the last few
         of them or those that are new; messages without a ``seq`` are placed by what is stored. A
-        message that has changed replaces what it was. What an agent says that only recites memories which were just recalled is
-        left out.
+        message that has changed replaces what it was. What an agent says that only recites memories
+        which were just recalled is left out.
 
         Args:
             conversation: A `Conversation`, its id, or messages. Those of a `Conversation` that has
