@@ -55,6 +55,7 @@ haive_private.memory_stats(text, text),
 haive_private.plan_memory_indexes(text, text, bigint),
 haive_private.measure_memory_recall(text, text, int),
 haive_private.drop_memories(text, text, text, int),
+haive_private.unquote_memories(text, text, text[]),
 haive_private.memories_of_user(text, text, int, text),
 haive_private.stored_memory_bytes(text)
 from public, anon, authenticated, service_role, haive_client;

@@ -7004,7 +7004,7 @@ CREATE FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_bef
     AS $_$
 declare
   v haive_private.memory_collections;
-  v_rows bigint;
+  v_ids text[];
   v_count bigint := 0;
 begin
   for v in select c.* from haive_private.memory_collections as c order by c.name loop
@@ -7016,17 +7016,20 @@ begin
           order by t.id
           limit $4
           for update
-        )
-        delete from vecs.%1$I as t using doomed as d where t.id = d.id
+        ),
+        gone as (delete from vecs.%1$I as t using doomed as d where t.id = d.id returning t.id)
+        select coalesce(array_agg(g.id), '{}') from gone as g
       $q$, v.table_name,
       case
         when p_user_id is null then '(t.metadata ->> ''created_at'') collate "C" < $3'
         else 't.user_id = $2'
       end
-    ) using p_tenant, p_user_id, p_before, p_batch - v_count;
-    get diagnostics v_rows = row_count;
-    v_count := v_count + v_rows;
-    if v_rows > 0 then
+    ) into v_ids using p_tenant, p_user_id, p_before, p_batch - v_count;
+    v_count := v_count + cardinality(v_ids);
+    if p_user_id is null and cardinality(v_ids) > 0 then
+      v_count := v_count + haive_private.unquote_memories(p_tenant, v.table_name, v_ids);
+    end if;
+    if cardinality(v_ids) > 0 then
       perform pg_advisory_xact_lock(
         hashtextextended('haive/memory words/' || p_tenant || '/' || v.name, 0)
       );
@@ -16310,6 +16313,73 @@ $$;
 
 
 ALTER FUNCTION haive_private.undo_merge(p_tenant text, p_session_id uuid, p_merge_id uuid, p_acting text) OWNER TO haive_writer;
+
+-- ACL FUNCTION unquote_memories(p_tenant text, p_table text, p_ids text[])
+REVOKE ALL ON FUNCTION haive_private.unquote_memories(p_tenant text, p_table text, p_ids text[]) FROM PUBLIC;
+
+-- COMMENT FUNCTION unquote_memories(p_tenant text, p_table text, p_ids text[])
+COMMENT ON FUNCTION haive_private.unquote_memories(p_tenant text, p_table text, p_ids text[]) IS 'Deletes what was made of memories that are gone, and takes their texts away where they are quoted.';
+
+-- FUNCTION unquote_memories(text, text, text[])
+CREATE FUNCTION haive_private.unquote_memories(p_tenant text, p_table text, p_ids text[]) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $_$
+declare
+  v_gone text[] := p_ids;
+  v_fresh text[] := p_ids;
+begin
+  loop
+    execute format(
+      $q$
+        with above as (
+          select distinct t.id
+          from unnest($2) as g (id)
+          join vecs.%1$I as t on t.metadata @> jsonb_build_object('sources', jsonb_build_array(g.id))
+          where
+            t.tenant_id = $1
+            and t.metadata ->> 'kind' in ('summary', 'keyword', 'merged', 'conversation')
+        ),
+        gone as (delete from vecs.%1$I as t using above as a where t.id = a.id returning t.id)
+        select array_agg(g.id) from gone as g
+      $q$, p_table
+    ) into v_fresh using p_tenant, v_fresh;
+    exit when v_fresh is null;
+    v_gone := v_gone || v_fresh;
+  end loop;
+  execute format(
+    $q$
+      update vecs.%1$I as t
+      set metadata = t.metadata || '{"context": null, "context_ids": []}'
+      from (
+        select distinct q.id
+        from unnest($2) as g (id)
+        join vecs.%1$I as q
+          on q.metadata @> jsonb_build_object('context_ids', jsonb_build_array(g.id))
+        where q.tenant_id = $1
+      ) as q
+      where t.id = q.id
+    $q$, p_table
+  ) using p_tenant, v_gone;
+  execute format(
+    $q$
+      update vecs.%1$I as t
+      set metadata = t.metadata || '{"archived": false, "archived_for": null}'
+      from (
+        select distinct h.id
+        from unnest($2) as g (id)
+        join vecs.%1$I as h on h.metadata @> jsonb_build_object('archived_for', g.id)
+        where h.tenant_id = $1
+      ) as h
+      where t.id = h.id
+    $q$, p_table
+  ) using p_tenant, v_gone;
+  return cardinality(v_gone) - cardinality(p_ids);
+end;
+$_$;
+
+
+ALTER FUNCTION haive_private.unquote_memories(p_tenant text, p_table text, p_ids text[]) OWNER TO haive_writer;
 
 -- ACL FUNCTION update_conversation(p_tenant text, p_conversation_id uuid, p_changes jsonb)
 GRANT ALL ON FUNCTION haive_private.update_conversation(p_tenant text, p_conversation_id uuid, p_changes jsonb) TO authenticated;

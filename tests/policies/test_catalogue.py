@@ -137,6 +137,7 @@ _INTERNAL = {
     "refuse_memories",
     "refuse_sealed_memories",
     "stored_memory_bytes",
+    "unquote_memories",
     "vector_schema",
     "walk_memories",
     "weigh_words",

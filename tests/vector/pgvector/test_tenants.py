@@ -112,6 +112,33 @@ async def test_retention_removes_memories_by_the_time_of_their_writing(
     assert [each.metadata["text"] for each in await backend.find(None, limit=9)] == ["undated"]
 
 
+async def test_retention_leaves_nothing_of_what_it_removes(
+    backend: PgvectorBackend, owner: asyncpg.Connection, tenant: str
+) -> None:
+    old = memory("xylophone", created_at="2020-01-01T00:00:00.000000Z")
+    following = memory("next", context="xylophone", context_ids=[old.id, "other"])
+    kept = memory("kept", context="next", context_ids=[following.id])
+    summary = memory("xylophone, next", kind="summary", sources=[old.id, following.id])
+    above = memory("xylophone and all", kind="summary", sources=[summary.id])
+    behind = memory("behind", archived=True, archived_for=above.id)
+    apart = memory("a summary of its own", kind="summary", sources=[kept.id])
+    await backend.put([old, following, kept, summary, above, behind, apart])
+    await owner.execute(
+        """update haive.tenants set settings = '{"data_retention_days": 30}'"""
+        " where tenant_id = $1",
+        tenant,
+    )
+    for _ in range(4):
+        answer = json.loads(await owner.fetchval("select haive.apply_retention(10, $1)", tenant))
+    assert answer["done"]
+    left = {each.metadata["text"]: each.metadata for each in await backend.find(None, limit=9)}
+    assert set(left) == {"next", "kept", "behind", "a summary of its own"}
+    assert "xylophone" not in str(left)
+    assert left["next"]["context_ids"] == []
+    assert left["kept"]["context"] == "next"
+    assert left["behind"]["archived"] is False
+
+
 async def test_bytes_are_metered_exactly_and_held_to_the_limit(
     open_backend: Open, owner: asyncpg.Connection
 ) -> None:

@@ -1,0 +1,135 @@
+-- haive_writer owns the functions, and an owner must be able to create in the schema while they are
+-- replaced; the last lines take this away again.
+grant usage, create on schema haive_private to haive_writer;
+
+-- What was made of memories that are removed has their words, and so have those that quote them: a
+-- text cannot be made anew here, so what is derived goes, and contexts are taken away.
+create or replace function haive_private.unquote_memories(p_tenant text, p_table text, p_ids text[])
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_gone text[] := p_ids;
+  v_fresh text[] := p_ids;
+begin
+  loop
+    execute format(
+      $q$
+        with above as (
+          select distinct t.id
+          from unnest($2) as g (id)
+          join vecs.%1$I as t on t.metadata @> jsonb_build_object('sources', jsonb_build_array(g.id))
+          where
+            t.tenant_id = $1
+            and t.metadata ->> 'kind' in ('summary', 'keyword', 'merged', 'conversation')
+        ),
+        gone as (delete from vecs.%1$I as t using above as a where t.id = a.id returning t.id)
+        select array_agg(g.id) from gone as g
+      $q$, p_table
+    ) into v_fresh using p_tenant, v_fresh;
+    exit when v_fresh is null;
+    v_gone := v_gone || v_fresh;
+  end loop;
+  execute format(
+    $q$
+      update vecs.%1$I as t
+      set metadata = t.metadata || '{"context": null, "context_ids": []}'
+      from (
+        select distinct q.id
+        from unnest($2) as g (id)
+        join vecs.%1$I as q
+          on q.metadata @> jsonb_build_object('context_ids', jsonb_build_array(g.id))
+        where q.tenant_id = $1
+      ) as q
+      where t.id = q.id
+    $q$, p_table
+  ) using p_tenant, v_gone;
+  execute format(
+    $q$
+      update vecs.%1$I as t
+      set metadata = t.metadata || '{"archived": false, "archived_for": null}'
+      from (
+        select distinct h.id
+        from unnest($2) as g (id)
+        join vecs.%1$I as h on h.metadata @> jsonb_build_object('archived_for', g.id)
+        where h.tenant_id = $1
+      ) as h
+      where t.id = h.id
+    $q$, p_table
+  ) using p_tenant, v_gone;
+  return cardinality(v_gone) - cardinality(p_ids);
+end;
+$$;
+
+alter function haive_private.unquote_memories(text, text, text[]) owner to haive_writer;
+
+comment on function haive_private.unquote_memories(text, text, text[]) is
+'Deletes what was made of memories that are gone, and takes their texts away where they are quoted.';
+
+-- Of all collections, a batch: of a user who is erased, or older than a tenant keeps. What is left of
+-- their words in rows of writers is gathered in the end, and so removed.
+create or replace function haive_private.drop_memories(
+  p_tenant text, p_user_id text, p_before text, p_batch int
+)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v haive_private.memory_collections;
+  v_ids text[];
+  v_count bigint := 0;
+begin
+  for v in select c.* from haive_private.memory_collections as c order by c.name loop
+    execute format(
+      $q$
+        with doomed as (
+          select t.id from vecs.%1$I as t
+          where t.tenant_id = $1 and %2$s
+          order by t.id
+          limit $4
+          for update
+        ),
+        gone as (delete from vecs.%1$I as t using doomed as d where t.id = d.id returning t.id)
+        select coalesce(array_agg(g.id), '{}') from gone as g
+      $q$, v.table_name,
+      case
+        when p_user_id is null then '(t.metadata ->> ''created_at'') collate "C" < $3'
+        else 't.user_id = $2'
+      end
+    ) into v_ids using p_tenant, p_user_id, p_before, p_batch - v_count;
+    v_count := v_count + cardinality(v_ids);
+    if p_user_id is null and cardinality(v_ids) > 0 then
+      v_count := v_count + haive_private.unquote_memories(p_tenant, v.table_name, v_ids);
+    end if;
+    if cardinality(v_ids) > 0 then
+      perform pg_advisory_xact_lock(
+        hashtextextended('haive/memory words/' || p_tenant || '/' || v.name, 0)
+      );
+      perform haive_private.gather_memory_words(p_tenant, v.name, null);
+    end if;
+    exit when v_count >= p_batch;
+  end loop;
+  return v_count;
+end;
+$$;
+
+alter function haive_private.drop_memories(text, text, text, int) owner to haive_writer;
+
+comment on function haive_private.drop_memories(text, text, text, int) is
+'Deletes memories of a user, or from before a time, in every collection; returns how many.';
+
+revoke all on function
+haive_private.unquote_memories(text, text, text[])
+from public, anon, authenticated, service_role, haive_client;
+
+revoke create on schema haive_private from haive_writer;
+
+insert into haive_private.migrations (version, name) values
+  ('20261129080000', 'retention_follows_memories')
+on conflict do nothing;
