@@ -120,7 +120,8 @@ class HaiveStore(BaseStore):
         """What operations give, in their order; a round trip for each kind of them.
 
         What is read is as it was before anything of the batch is written. Of several puts of one
-        item the last one counts. Up to 1,000 puts, of up to 8 MiB, are written all or none.
+        item the last one counts. Up to 1,000 puts, of up to 8 MiB, are written all or none; an
+        item counts once for each of its texts, of which it has up to 100.
 
         Raises:
             InvalidNamespaceError: A namespace is none.

@@ -54,7 +54,8 @@ _COLLECTION = "langgraph"
 _INDEX = frozenset({"dims", "embed", "fields"})
 # A call is a statement and a request.
 _GETS, _PUTS, _READS, _EXPIRED = 1_000, 1_000, 100, 1_000
-_TEXTS = 1_000
+# Each text of an item is a memory, and has its value with it.
+_TEXTS = 100
 _BYTES = 8 * 1024 * 1024
 _LIMIT = 64 * 1024 * 1024
 _FOUND = TypeAdapter(list[ItemRow])
@@ -324,11 +325,12 @@ def _chunks(documents: Iterable[Mapping[str, Any]]) -> Iterator[Document]:
     for document in documents:
         text = to_json(document, "An item", _LIMIT)
         count = max(1, len(document["texts"]))
-        if chunk and (size + len(text) > _BYTES or memories + count > _PUTS):
+        weight = len(text) * count
+        if chunk and (size + weight > _BYTES or memories + count > _PUTS):
             yield _joined(chunk)
             chunk, size, memories = [], 0, 0
         chunk.append(text)
-        size, memories = size + len(text), memories + count
+        size, memories = size + weight, memories + count
     if chunk:
         yield _joined(chunk)
 
