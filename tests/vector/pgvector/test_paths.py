@@ -97,6 +97,14 @@ async def test_of_many_the_index_finds_nearly_all_and_filters_lose_nothing(
     ):
         some = [record for record in records if passes(record.metadata)]
         assert await _recall(backend, some, where) == 1.0
+    if index is not IndexType.BINARY:
+        for where, passes in (
+            # Tried on the nearest: enough of them pass, or the index is read further.
+            ({"importance": {"$gte": 0.5}}, lambda m: m["importance"] >= 0.5),
+            ({"number": {"$lt": _MANY // 6}}, lambda m: m["number"] < _MANY // 6),
+        ):
+            some = [record for record in records if passes(record.metadata)]
+            assert await _recall(backend, some, where) >= 0.9
     everything = _many(1, 99)[0].vector
     assert len(await _found(backend, everything, {"importance": {"$gte": 0.1}}, limit=200)) == 200
     assert set(await _found(backend, everything, recall=1.0)) == _nearest(records, everything)
