@@ -323,3 +323,24 @@ async def test_nothing_is_removed_that_others_are_stored_against(checkpointer, i
     with pytest.raises(ConflictError):
         await checkpointer._rewriter._rewrite("t", "", gone=[anchors(await rows())[0]["id"]])
     await all_restore(checkpointer, ids)
+
+
+async def test_an_anchor_is_saved_by_the_same_statement_as_all_others(
+    new_checkpointer, rows, monkeypatch
+):
+    """Else a connection would prepare it first, which is one more round trip."""
+    checkpointer = new_checkpointer()
+    await checkpointer.save("t", state(0))
+    transport = checkpointer._engine.store._transport
+    call, statements = transport.call, []
+
+    async def noted(function: str, arguments: dict, *rest: object, **settings: object):
+        statements.append((function, *arguments))
+        return await call(function, arguments, *rest, **settings)
+
+    monkeypatch.setattr(transport, "call", noted)
+    for n in range(1, MAX_DELTAS + 3):
+        await checkpointer.save("t", state(n))
+    assert len(anchors(await rows())) == 1
+    assert len(statements) == MAX_DELTAS + 2
+    assert len(set(statements)) == 1

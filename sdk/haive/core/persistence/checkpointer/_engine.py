@@ -272,7 +272,6 @@ class Engine:
                 "fork": fork,
                 "parent_id": parent_id,
                 "codec": packed.code,
-                "base_id": packed.base,
                 "depth": chain.depth,
                 **self.details(sealer, place, new),
                 "key_id": sealer.key_id,
@@ -281,9 +280,12 @@ class Engine:
                 "failed": new.failed or None,
                 "user_id": user_id,
                 "count_failed": self._count_failed,
+                "base_id": packed.base,
             },
             SAVED,
             safe=True,
+            # Said even so, and last: another statement would be prepared first, in a round trip.
+            null=() if packed.base else ("base_id",),
         )
         if saved.conflict:
             self.cache.move_head(place.thread_id, place.namespace, place.branch, None)
