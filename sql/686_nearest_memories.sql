@@ -252,7 +252,7 @@ begin
   -- As it was measured, on a sample, so with something in hand; else as it usually is.
   select min(m.candidates::int) into v_ef
   from jsonb_each_text(v_recalls) as m (candidates, recall)
-  where m.recall::double precision >= (1 + 2 * p_recall) / 3;
+  where m.recall::double precision >= (1 + p_recall) / 2;
   v_ef := case
     when p_candidates is not null then p_candidates
     when v_ef is not null then v_ef

@@ -30,11 +30,11 @@ begin
   where s.tenant_id = v.tenant and s.collection = (v.collection).name;
   select greatest(c.reltuples, 0)::bigint into v_all
   from pg_class as c where c.oid = v.relation::regclass;
-  -- An index of all loses the rows of a tenant that has few of them, and a tenant that has most of
-  -- them is served by it.
+  -- An index of all loses the rows of a tenant that has few of them, reads twice as many for one that has
+  -- half, and serves one that has most of them.
   if
     v_memories > coalesce(p_own_from, haive_private.few_memories((v.collection).dimensions))
-    and v_memories * 2 < v_all
+    and v_memories * 4 < v_all * 3
   then
     v_tenant := v.tenant;
   end if;
@@ -74,4 +74,4 @@ $$;
 comment on function haive.plan_memory_indexes(text, bigint, text) is
 'The indexes that a collection and the tenant in it should have, each {name, statement}: for services, '
 'to be built by the owner on a direct connection. A tenant with more memories than own_from, and less '
-'than half of all, gets one of its own; null: with more than are compared one by one, 500 to 5,000.';
+'than three quarters of all, gets one of its own; null: with more than are compared one by one, 500 to 5,000.';

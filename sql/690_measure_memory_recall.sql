@@ -37,7 +37,10 @@ begin
   select coalesce(sum(s.memories), 0) into v_memories
   from haive_private.memory_sizes as s
   where s.tenant_id = v.tenant and s.collection = (v.collection).name;
-  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= haive_private.few_memories((v.collection).dimensions) then
+  if
+    (v.collection).model is null or (v.collection).index_type = 'flat'
+    or v_memories <= haive_private.few_memories((v.collection).dimensions)
+  then
     return '{}'; -- all are compared anyway
   end if;
   execute format(
@@ -101,7 +104,7 @@ comment on function haive_private.measure_memory_recall(text, text, int) is
 'What haive.measure_memory_recall does, for a caller without rights on the tables.';
 
 create or replace function haive.measure_memory_recall(
-  collection text, samples int default 50, tenant text default null
+  collection text, samples int default 100, tenant text default null
 )
 returns json
 language sql

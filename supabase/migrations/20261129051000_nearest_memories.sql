@@ -256,7 +256,7 @@ begin
   -- As it was measured, on a sample, so with something in hand; else as it usually is.
   select min(m.candidates::int) into v_ef
   from jsonb_each_text(v_recalls) as m (candidates, recall)
-  where m.recall::double precision >= (1 + 2 * p_recall) / 3;
+  where m.recall::double precision >= (1 + p_recall) / 2;
   v_ef := case
     when p_candidates is not null then p_candidates
     when v_ef is not null then v_ef
@@ -354,11 +354,11 @@ begin
   where s.tenant_id = v.tenant and s.collection = (v.collection).name;
   select greatest(c.reltuples, 0)::bigint into v_all
   from pg_class as c where c.oid = v.relation::regclass;
-  -- An index of all loses the rows of a tenant that has few of them, and a tenant that has most of
-  -- them is served by it.
+  -- An index of all loses the rows of a tenant that has few of them, reads twice as many for one that has
+  -- half, and serves one that has most of them.
   if
     v_memories > coalesce(p_own_from, haive_private.few_memories((v.collection).dimensions))
-    and v_memories * 2 < v_all
+    and v_memories * 4 < v_all * 3
   then
     v_tenant := v.tenant;
   end if;
@@ -398,7 +398,7 @@ $$;
 comment on function haive.plan_memory_indexes(text, bigint, text) is
 'The indexes that a collection and the tenant in it should have, each {name, statement}: for services, '
 'to be built by the owner on a direct connection. A tenant with more memories than own_from, and less '
-'than half of all, gets one of its own; null: with more than are compared one by one, 500 to 5,000.';
+'than three quarters of all, gets one of its own; null: with more than are compared one by one, 500 to 5,000.';
 
 -- Recall does not carry over from one size, or kind of vectors, to another: so it is measured where it
 -- is used. What is looked for lies beyond one of the tenant's own vectors, away from one that is near, by
@@ -439,7 +439,10 @@ begin
   select coalesce(sum(s.memories), 0) into v_memories
   from haive_private.memory_sizes as s
   where s.tenant_id = v.tenant and s.collection = (v.collection).name;
-  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= haive_private.few_memories((v.collection).dimensions) then
+  if
+    (v.collection).model is null or (v.collection).index_type = 'flat'
+    or v_memories <= haive_private.few_memories((v.collection).dimensions)
+  then
     return '{}'; -- all are compared anyway
   end if;
   execute format(
@@ -503,7 +506,7 @@ comment on function haive_private.measure_memory_recall(text, text, int) is
 'What haive.measure_memory_recall does, for a caller without rights on the tables.';
 
 create or replace function haive.measure_memory_recall(
-  collection text, samples int default 50, tenant text default null
+  collection text, samples int default 100, tenant text default null
 )
 returns json
 language sql

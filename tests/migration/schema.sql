@@ -2428,7 +2428,7 @@ REVOKE ALL ON FUNCTION haive.measure_memory_recall(collection text, samples inte
 COMMENT ON FUNCTION haive.measure_memory_recall(collection text, samples integer, tenant text) IS 'Measures, for services, which share of the nearest the index of a collection finds of a tenant''s memories when it looks at 20 to 1,000 candidates, and keeps it: searches take as many as the wanted recall needs. Returns {candidates: recall}; nothing where there are so few that all are compared.';
 
 -- FUNCTION measure_memory_recall(text, integer, text)
-CREATE FUNCTION haive.measure_memory_recall(collection text, samples integer DEFAULT 50, tenant text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION haive.measure_memory_recall(collection text, samples integer DEFAULT 100, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
@@ -2728,7 +2728,7 @@ GRANT ALL ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint
 REVOKE ALL ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION plan_memory_indexes(collection text, own_from bigint, tenant text)
-COMMENT ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) IS 'The indexes that a collection and the tenant in it should have, each {name, statement}: for services, to be built by the owner on a direct connection. A tenant with more memories than own_from, and less than half of all, gets one of its own; null: with more than are compared one by one, 500 to 5,000.';
+COMMENT ON FUNCTION haive.plan_memory_indexes(collection text, own_from bigint, tenant text) IS 'The indexes that a collection and the tenant in it should have, each {name, statement}: for services, to be built by the owner on a direct connection. A tenant with more memories than own_from, and less than three quarters of all, gets one of its own; null: with more than are compared one by one, 500 to 5,000.';
 
 -- FUNCTION plan_memory_indexes(text, bigint, text)
 CREATE FUNCTION haive.plan_memory_indexes(collection text, own_from bigint DEFAULT NULL::bigint, tenant text DEFAULT NULL::text) RETURNS json
@@ -9865,7 +9865,10 @@ begin
   select coalesce(sum(s.memories), 0) into v_memories
   from haive_private.memory_sizes as s
   where s.tenant_id = v.tenant and s.collection = (v.collection).name;
-  if (v.collection).model is null or (v.collection).index_type = 'flat' or v_memories <= haive_private.few_memories((v.collection).dimensions) then
+  if
+    (v.collection).model is null or (v.collection).index_type = 'flat'
+    or v_memories <= haive_private.few_memories((v.collection).dimensions)
+  then
     return '{}'; -- all are compared anyway
   end if;
   execute format(
@@ -11857,7 +11860,7 @@ begin
   -- As it was measured, on a sample, so with something in hand; else as it usually is.
   select min(m.candidates::int) into v_ef
   from jsonb_each_text(v_recalls) as m (candidates, recall)
-  where m.recall::double precision >= (1 + 2 * p_recall) / 3;
+  where m.recall::double precision >= (1 + p_recall) / 2;
   v_ef := case
     when p_candidates is not null then p_candidates
     when v_ef is not null then v_ef
@@ -12421,11 +12424,11 @@ begin
   where s.tenant_id = v.tenant and s.collection = (v.collection).name;
   select greatest(c.reltuples, 0)::bigint into v_all
   from pg_class as c where c.oid = v.relation::regclass;
-  -- An index of all loses the rows of a tenant that has few of them, and a tenant that has most of
-  -- them is served by it.
+  -- An index of all loses the rows of a tenant that has few of them, reads twice as many for one that has
+  -- half, and serves one that has most of them.
   if
     v_memories > coalesce(p_own_from, haive_private.few_memories((v.collection).dimensions))
-    and v_memories * 2 < v_all
+    and v_memories * 4 < v_all * 3
   then
     v_tenant := v.tenant;
   end if;

@@ -262,9 +262,10 @@ class PgvectorBackend:
         """Build the indexes of vectors that are missing, while others read and write.
 
         That is the collection's own, and one for the tenant where it has more than 5,000 memories
-        and less than half of all: in that of all, its rows would be lost among the others'. Then it
-        is measured how much of an index gives which recall, on a sample of the tenant's vectors;
-        searches go by it from then on. Call it again when there are many more memories.
+        and less than three quarters of all: in that of all, its rows would be lost among the
+        others'. Then it is measured how much of an index gives which recall, on a sample of the
+        tenant's vectors; searches go by it from then on. Call it again when there are many more
+        memories.
 
         Args:
             connection_string: A direct connection as the owner; that of a `PostgresStore` if None.
