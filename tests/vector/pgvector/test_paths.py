@@ -134,6 +134,31 @@ async def test_an_index_that_is_missing_is_built(
     assert await backend.reindex(memory="64MB") == [f"vecs.{name}"]
 
 
+async def test_lists_are_made_of_many_and_anew_when_their_number_is_off(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    backend = await open_backend(collection_of(dimensions=_WIDTH, index_type=IndexType.IVFFLAT))
+    records = _many(_MANY, 1)
+    await backend.put(records[:200])
+    assert await backend.reindex(memory="64MB") == []
+    assert (await backend.stats())["indexes"] == []
+    await backend.load(records[200:])
+    (name,) = await backend.reindex(memory="64MB")
+    assert await _lists(owner, name) == ["lists=12"]
+    statement = await owner.fetchval("select pg_get_indexdef($1::regclass)", name)
+    for number, made_anew in ((40, False), (100, True)):
+        await owner.execute(f"drop index {name}")
+        await owner.execute(statement.replace("lists='12'", f"lists='{number}'"))
+        assert await backend.reindex(memory="64MB") == ([name] if made_anew else [])
+        assert await _lists(owner, name) == ["lists=12" if made_anew else f"lists={number}"]
+    assert [f"vecs.{each['name']}" for each in (await backend.stats())["indexes"]] == [name]
+    assert await _recall(backend, records) >= 0.9
+
+
+async def _lists(owner: asyncpg.Connection, name: str) -> list[str]:
+    return await owner.fetchval("select reloptions from pg_class where oid = $1::regclass", name)
+
+
 async def test_loading_is_all_or_none_counted_and_for_those_who_may_write(
     open_backend: Open, owner: asyncpg.Connection
 ) -> None:

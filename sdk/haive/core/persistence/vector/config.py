@@ -19,7 +19,8 @@ class IndexType(StrEnum):
     HNSW = "hnsw"
     """A graph: quick, and exact enough at any size."""
     IVFFLAT = "ivfflat"
-    """Lists: built faster, found less exactly."""
+    """Lists: built faster, found less exactly. There are none, and every vector is compared, until
+    ``reindex`` is called with 10,000 memories; call it again when there are four times as many."""
     FLAT = "flat"
     """None: every vector is compared, and the answer is exact."""
     BINARY = "binary"

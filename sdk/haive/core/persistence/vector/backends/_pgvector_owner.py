@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 from haive.core.persistence._postgres_errors import translated
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from haive.core.persistence.schema import Connection
 
@@ -22,9 +23,23 @@ select p.phase, p.blocks_done, p.blocks_total, p.tuples_done, p.tuples_total
 from pg_catalog.pg_stat_progress_create_index as p where p.pid = $1
 """
 _OF_THIS_NAME = """
-select i.indisvalid from pg_catalog.pg_index as i
+select i.indisvalid, (
+  select o.option_value::int from pg_catalog.pg_options_to_table(c.reloptions) as o
+  where o.option_name = 'lists'
+)
+from pg_catalog.pg_index as i
+join pg_catalog.pg_class as c on c.oid = i.indexrelid
 where i.indexrelid = pg_catalog.to_regclass($1)
 """
+_ROWS = """
+select c.reltuples::bigint from pg_catalog.pg_class as c
+where c.oid = pg_catalog.to_regclass($1)
+"""
+_LISTS = re.compile(r"\(lists = (\d+)\)")
+# Of fewer rows all are compared, and lists of them would be wrong for many.
+_ROWS_OF_LISTS = 10_000
+# Lists of so many times as many rows as they should have, or as few, are made anew.
+_OFF = 4
 _EVERY = 0.5  # seconds
 
 
@@ -33,7 +48,13 @@ class PlannedIndex:
     """An index that a collection should have."""
 
     name: str
+    """With its schema: ``vecs.ix_…``."""
     statement: str
+
+    @property
+    def plain(self) -> str:
+        """Its name alone."""
+        return self.name.removeprefix("vecs.")
 
 
 @asynccontextmanager
@@ -52,7 +73,7 @@ async def owner(dsn: str) -> AsyncIterator[Connection]:
 
 async def build_indexes(
     dsn: str,
-    plan: Sequence[PlannedIndex],
+    plan: Callable[[], Awaitable[Sequence[PlannedIndex]]],
     table: str,
     *,
     memory: str,
@@ -60,11 +81,13 @@ async def build_indexes(
 ) -> list[str]:
     """Build what is missing, while others read and write, and return the names of it.
 
-    An index that was left half built is removed first. Who is ended meanwhile can call it again.
+    An index that was left half built is removed first. Lists (IVFFLAT) are built from 10,000 rows
+    on, and anew where there are four times as many rows to a list as there should be, or as few.
+    Who is ended meanwhile can call it again.
 
     Args:
         dsn: A direct connection as the owner, not through a pooler.
-        plan: What `plan_memory_indexes` answers.
+        plan: Answers what `plan_memory_indexes` does; called when the sizes are known.
         table: The collection's, quoted.
         memory: `maintenance_work_mem`: a graph that fits is built many times faster.
         progress: Told the name of an index and which share of it is built, twice a second.
@@ -76,17 +99,27 @@ async def build_indexes(
         )
         # The sizes that searches decide by; lists are counted from them too.
         await connection.execute(f"analyze {table}")
-        for index in plan:
-            valid = await connection.fetchval(_OF_THIS_NAME, index.name)
-            if valid:
+        rows = await connection.fetchval(_ROWS, table)
+        for index in await plan():
+            newer = _successor(index)
+            await connection.execute(f"drop index concurrently if exists {newer.name}")
+            found = await connection.fetchrow(_OF_THIS_NAME, index.name)
+            is_valid, lists = found or (None, None)
+            if is_valid and not _is_off(lists, _lists(index)):
                 continue
-            if valid is False:
-                await connection.execute(f"drop index concurrently if exists {index.name}")
+            if not is_valid and _lists(index) is not None and rows < _ROWS_OF_LISTS:
+                continue
             watch = asyncio.create_task(
                 _watch(watcher, connection.get_server_pid(), index.name, progress)
             )
             try:
-                await connection.execute(index.statement)
+                if is_valid:  # Searches have the older one until the newer is there.
+                    await connection.execute(newer.statement)
+                    await connection.execute(f"drop index concurrently {index.name}")
+                    await connection.execute(f"alter index {newer.name} rename to {index.plain}")
+                else:
+                    await connection.execute(f"drop index concurrently if exists {index.name}")
+                    await connection.execute(index.statement)
             finally:
                 watch.cancel()
                 with suppress(asyncio.CancelledError):
@@ -94,6 +127,24 @@ async def build_indexes(
             progress(index.name, 1.0)
             built.append(index.name)
     return built
+
+
+def _successor(index: PlannedIndex) -> PlannedIndex:
+    """The same index by another name, which takes the place of the older one."""
+    newer = f"{index.plain}_new"
+    return PlannedIndex(
+        name=f"vecs.{newer}", statement=index.statement.replace(index.plain, newer, 1)
+    )
+
+
+def _lists(index: PlannedIndex) -> int | None:
+    """How many lists it is to have; None of another kind of index."""
+    found = _LISTS.search(index.statement)
+    return None if found is None else int(found[1])
+
+
+def _is_off(has: int | None, wanted: int | None) -> bool:
+    return has is not None and wanted is not None and not has / _OFF <= wanted <= has * _OFF
 
 
 async def measure_recall(dsn: str, schema: str, collection: str, tenant: str | None) -> None:

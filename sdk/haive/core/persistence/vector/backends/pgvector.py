@@ -261,7 +261,8 @@ class PgvectorBackend:
         That is the collection's own, and one for the tenant where it has more than 10,000 memories
         and less than half of all: in that of all, its rows would be lost among the others'. Then it
         is measured how much of an index gives which recall, on a sample of the tenant's vectors;
-        searches go by it from then on. Call it again when there are many more memories.
+        searches go by it from then on. Call it again when there are many more memories. Lists
+        (IVFFLAT) are built from 10,000 memories on, and anew where their number is off by four.
 
         Args:
             connection_string: A direct connection as the owner; that of a `PostgresStore` if None.
@@ -275,11 +276,15 @@ class PgvectorBackend:
             UnsupportedOperationError: There is no direct connection.
         """
         dsn = self._dsn(connection_string)
-        plan = await self._call("plan_memory_indexes", {}, _PLAN)
         stats = await self.stats()
+
+        async def plan() -> list[PlannedIndex]:
+            found = await self._call("plan_memory_indexes", {}, _PLAN)
+            return [PlannedIndex(**index) for index in found]
+
         built = await build_indexes(
             dsn,
-            [PlannedIndex(**index) for index in plan],
+            plan,
             _quoted(stats["collection"]["table"]),
             memory=memory,
             progress=progress or (lambda _name, _share: None),
