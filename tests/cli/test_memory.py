@@ -289,6 +289,19 @@ async def test_a_map_of_what_has_no_vectors_says_so(run, ok, collection):
     assert refused.exit_code == 1
 
 
+async def test_a_collection_in_another_language_is_opened_as_it_was_made(ok, memory, collection):
+    settings = MemoryConfig(
+        index_name=f"{collection}-de", embedding_strategy="none", language="german"
+    )
+    backend = PgvectorBackend(memory._store)
+    async with VectorMemory(config=settings, store=memory._store, backend=backend) as other:
+        await other.add("Die Häuser sind rot.")
+    for more in ((), ("--embedder", "none")):
+        found = await ok("search", "Haus", "--environment", "de", "--json", *more)
+        assert [one["text"] for one in json.loads(found)] == ["Die Häuser sind rot."]
+    assert "1 memory" in await ok("stats", "--environment", "de")
+
+
 @pytest.fixture
 async def asked(way):
     """The texts that an embeddings API was sent, which the commands could reach."""

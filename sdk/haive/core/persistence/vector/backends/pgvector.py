@@ -21,6 +21,7 @@ from haive.core.persistence.errors import (
 from haive.core.persistence.postgres import PostgresStore
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._values import time_text, to_json_value
+from haive.core.persistence.vector.backends._fusing import same
 from haive.core.persistence.vector.backends._pgvector_loading import Place, copy_in
 from haive.core.persistence.vector.backends._pgvector_owner import (
     PlannedIndex,
@@ -120,7 +121,7 @@ class PgvectorBackend:
         """Make the collection where there is none, and return what it is.
 
         Raises:
-            CollectionMismatchError: It has another model, width or metric.
+            CollectionMismatchError: It has another model, width, metric or language.
             InvalidInputError: No index takes vectors of that width, or the language is unknown.
         """
         settings = {
@@ -142,7 +143,7 @@ class PgvectorBackend:
             )
         except ConflictError as error:
             raise CollectionMismatchError(error.message, hint=error.hint) from None
-        self._opened = Collection(**found.model_dump())
+        self._opened = same(collection, Collection(**found.model_dump()))
         return self._opened
 
     async def put(self, records: Sequence[Record]) -> None:
