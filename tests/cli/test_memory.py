@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 from xml.etree import ElementTree as ET
 
@@ -153,6 +154,26 @@ async def test_ids_are_forgotten_and_those_that_are_not_there_passed_over(ok, ru
     assert "no such memories" in await ok("forget", gone, "--yes")
     for arguments in ((), (gone, "--user", "ada"), ("x",), ("--filter", "{}")):
         assert (await run("forget", *arguments, "--yes")).exit_code == 2
+
+
+async def test_what_has_expired_is_forgotten_without_asking(ok, run, memory):
+    kept, gone = await memory.add_many([_FOOD[0], _TRIPS[0]])
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    await memory._shelf.rewrite([replace(await memory.get(gone), expires_at=past)])
+    assert "expired" in await ok("stats")
+    planned = json.loads(await ok("forget", "--expired", "--dry-run", "--json"))
+    assert planned == {"counts": {"note": 1}, "dry_run": True}
+    assert await ok("forget", "--expired") == "Forgotten: 1 memory (1 note).\n"
+    assert await ok("forget", "--expired") == "There are no such memories.\n"
+    assert [one["id"] for one in json.loads(await ok("search", "Ada", "--json"))] == [kept]
+    for arguments in (
+        ("--expired", "--user", "ada"),
+        (kept, "--expired"),
+        (kept, "--every", "1h"),
+        ("--expired", "--every", "1h", "--dry-run"),
+        ("--expired", "--every", "soon"),
+    ):
+        assert (await run("forget", *arguments)).exit_code == 2, arguments
 
 
 async def test_consolidate_shows_what_it_would_do_and_does_it(ok, memory):

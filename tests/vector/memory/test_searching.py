@@ -57,6 +57,19 @@ async def test_a_newer_fact_holds_and_the_past_can_be_asked(memory: VectorMemory
     assert (await memory.stats()).superseded == 2
 
 
+async def test_what_ends_or_expires_is_not_counted_as_superseded(memory, clock) -> None:
+    await memory.add("The offer holds.", {"valid_to": clock.now + timedelta(days=30)})
+    await memory.add("The door code is 4711.", ttl=60)
+    await memory.add("The window is closed.", ttl=6000)
+    before = await memory.stats()
+    assert (before.total, before.superseded, before.expired) == (3, 0, 0)
+    clock.forward(minutes=2)
+    after = await memory.stats()
+    assert (after.total, after.superseded, after.expired) == (3, 0, 1)
+    await memory.forget_expired()
+    assert ((await memory.stats()).total, (await memory.stats()).expired) == (2, 0)
+
+
 async def test_a_memory_is_superseded_once_and_by_nothing_older(memory, clock) -> None:
     first = await memory.add("Anna lives in Berlin.")
     second = await memory.supersede(first, "Anna lives in Lisbon.")

@@ -88,12 +88,18 @@ async def unexpired(query: Query, shelf: Shelf) -> list[Hit]:
 
     Few memories ever expire, and a filter has its price: it is added only where one came up.
     """
-    now = time_text(shelf.clock())
+    moment = shelf.clock()
+    now = time_text(moment)
     hits = await shelf.backend.search(query)
     if not any((hit.record.metadata.get("expires_at") or "~") <= now for hit in hits):
         return hits
-    fresh = Not(Comparison(("expires_at",), Operator.LTE, now))
+    fresh = Not(expired_at(moment))
     return await shelf.backend.search(replace(query, filter=both(fresh, query.filter)))
+
+
+def expired_at(moment: datetime) -> Filter:
+    """The filter that a memory has expired by then."""
+    return Comparison(("expires_at",), Operator.LTE, time_text(moment))
 
 
 async def _reranked(query: str, hits: list[MemoryHit], shelf: Shelf) -> list[MemoryHit]:

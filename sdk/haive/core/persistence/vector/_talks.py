@@ -24,7 +24,7 @@ GIVEN = frozenset(
     {"user_id", "conversation_id", "speaker", "role", "timestamp", "importance", "trust", "writer",
      "valid_from", "valid_to", "expires_at"}
 )  # fmt: skip
-# A conversation gives these itself.
+# Messages give these themselves.
 _OF_TURNS = frozenset({"speaker", "role", "valid_from", "valid_to"})
 
 
@@ -45,6 +45,11 @@ async def talk_of(
         NotFoundError: There is no such conversation.
     """
     fields, rest = split(metadata)
+    if refused := sorted(name for name in _OF_TURNS if fields.get(name) is not None):
+        raise InvalidInputError(
+            f"metadata has {', '.join(refused)}, which is not of a whole conversation.",
+            hint="Messages say who spoke, and hold from when they were said.",
+        )
     if isinstance(conversation, str | UUID):
         opened = await store()
         conversation = await opened.get_conversation(as_uuid(conversation, "conversation"))
@@ -54,6 +59,8 @@ async def talk_of(
             opened = await store()
             messages = [each async for each in opened.iter_messages(conversation.id)]
         identity = str(conversation.id)
+        if str(fields.get("conversation_id") or identity) != identity:
+            raise InvalidInputError("metadata has another conversation_id than the conversation.")
         user_id, began = conversation.user_id, conversation.created_at
     elif isinstance(conversation, Sequence) and not isinstance(conversation, bytes):
         messages = list(conversation)

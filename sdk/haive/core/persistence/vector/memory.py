@@ -16,10 +16,9 @@ from haive.core.persistence.vector._forgetting import change, forget
 from haive.core.persistence.vector._lineage import provenance, versions
 from haive.core.persistence.vector._opened import OpenedMemory
 from haive.core.persistence.vector._reembedding import reembed
-from haive.core.persistence.vector._searching import Asked, search
+from haive.core.persistence.vector._searching import Asked, expired_at, search
 from haive.core.persistence.vector._shelf import both, checked_text, equals
 from haive.core.persistence.vector._talks import checked_importance, split, talk_of
-from haive.core.persistence.vector._values import time_text
 from haive.core.persistence.vector.filters import Comparison, Operator, parse
 from haive.core.persistence.vector.models import MemoryKind, MemoryStats
 
@@ -47,12 +46,14 @@ class VectorMemory(OpenedMemory):
     `aclose`; what it was given (a store, a backend) stays open.
 
     Args:
-        vector_store: ``pgvector``, ``qdrant``, ``pinecone`` or ``weaviate``.
+        vector_store: ``pgvector``, which it is if not given, ``qdrant``, ``pinecone`` or
+            ``weaviate``.
         config: How memories are embedded, indexed and found.
         store: Where conversations are, and with ``pgvector`` the memories too; from the
             environment if not given, ``DATABASE_URL`` or ``SUPABASE_URL`` and a key.
         backend: What keeps the memories, in place of ``vector_store``.
-        tenant: Whose memories, where the vector database is not the store's.
+        tenant: Whose memories, where the vector database is not the store's; ``default`` if not
+            given. A store, and a backend that is given, has its own, and another one is refused.
         reranker: What ``rerank=True`` asks. If not given, the tokens of each memory are compared
             where MiniLM makes the vectors, and its sentences where not.
         clock: What time it is.
@@ -86,6 +87,7 @@ class VectorMemory(OpenedMemory):
             metadata: What each of its memories has beside: anything that has JSON. ``importance``,
                 ``timestamp``, ``user_id``, ``trust`` and ``writer`` mean ours; ``timestamp`` is
                 that of messages which have none. ``conversation_id`` names messages without one.
+                ``speaker``, ``role``, ``valid_from`` and ``valid_to`` are refused.
             chunk_size: Tokens of a memory; a longer message is cut where sentences end.
             chunk_overlap: Tokens that the pieces of one message share, at most half of one.
             extract_keywords: Whether its telling words are kept with the turns and by themselves.
@@ -128,7 +130,8 @@ class VectorMemory(OpenedMemory):
 
         Args:
             text: What is to be remembered, up to 256 KiB.
-            metadata: As in `store_conversation`, and ``valid_from`` and ``valid_to``.
+            metadata: As in `store_conversation`, and ``speaker``, ``role``, ``valid_from`` and
+                ``valid_to`` too.
             user_id: Whom it is about.
             importance: 0 to 1; from the text if not given.
             ttl: Seconds, or a timedelta, after which it is gone.
@@ -361,7 +364,8 @@ class VectorMemory(OpenedMemory):
             total=await count(None),
             kinds={kind: number for kind, number in kinds.items() if number},
             archived=await count(equals(archived=True)),
-            superseded=await count(Comparison(("valid_to",), Operator.GT, "")),
+            superseded=await count(Comparison(("superseded_by",), Operator.GT, "")),
+            expired=await count(expired_at(shelf.clock())),
         )
 
     # -- tidying ---------------------------------------------------------------------------------
@@ -421,7 +425,7 @@ class VectorMemory(OpenedMemory):
     async def forget_expired(self) -> ForgetResult:
         """Forget what has expired; searches pass it over before that already."""
         shelf = await self._open()
-        expired = Comparison(("expires_at",), Operator.LTE, time_text(shelf.clock()))
+        expired = expired_at(shelf.clock())
         return await forget(shelf, [record.id async for record in shelf.records(expired)])
 
     async def consolidate_memories(

@@ -219,6 +219,7 @@ async def stats(opened: Opened, *, as_json: AsJson = False) -> None:
         "width": "" if found.dimensions is None else f"{found.dimensions:,}",
         "archived": f"{found.archived:,}" if found.archived else "",
         "superseded": f"{found.superseded:,}" if found.superseded else "",
+        "expired": f"{found.expired:,}" if found.expired else "",
         "words": f"{size['words']:,}, {size['different_words']:,} different",
         "index": "".join(f"{name}, {size_text(bytes_)}" for name, bytes_ in indexes.items()),
         "on disk": f"{size_text(size['bytes'])}, all tenants",
