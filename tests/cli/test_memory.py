@@ -248,13 +248,17 @@ async def test_stats_count_by_kind_and_name_the_model(ok, memory, collection):
 
 
 @pytest.mark.parametrize("way", ["postgres"], indirect=True)
-async def test_reindex_builds_what_is_missing(ok, memory, stack, collection):
+async def test_reindex_builds_what_is_missing(ok, run, memory, stack, collection):
     assert "All indexes are there" in await ok("reindex")
     (index,) = json.loads(await ok("stats", "--json"))["indexes"]
     connection = await asyncpg.connect(stack.database_url)
     await connection.execute(f'drop index vecs."{index["name"]}"')
     await connection.close()
     assert json.loads(await ok("reindex", "--json"))["built"] == [f"vecs.{index['name']}"]
+    for size in ("banana", "0MB", "12", "-1GB"):
+        done = await run("reindex", "--memory", size)
+        assert done.exit_code == 2
+        assert "--memory" in done.stderr
 
 
 @pytest.mark.parametrize("way", ["supabase"], indirect=True)

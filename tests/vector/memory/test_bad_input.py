@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import uuid4
@@ -93,6 +94,51 @@ async def test_metadata_that_is_none_is_refused(memory: VectorMemory, wrong) -> 
     with pytest.raises(errors.InvalidInputError):
         await memory.add("A good text.", **wrong)
     assert (await memory.stats()).total == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: m.search(None), "The query is a NoneType"),
+        (lambda m: m.search("x", top_k=2.5), "top_k is a whole number from 1 to 1,000"),
+        (lambda m: m.search("x", as_of="2026-01-01"), "as_of is a str, not a datetime"),
+        (
+            lambda m: m.get_episodic_memories(None, "x", "much"),
+            "temporal_weight is a number",
+        ),
+        (lambda m: m.get_episodic_memories(None, "x", 0.3, 2.5), "max_episodes is a whole number"),
+        (lambda m: m.get_episodic_memories(None, 5), "The query is a int"),
+        (lambda m: m.consolidate_memories("7d"), "time_window is a str, not a timedelta"),
+        (lambda m: m.consolidate_memories(timedelta(0)), "time_window is more than nothing"),
+        (lambda m: m.consolidate_memories(similarity_threshold="x"), "similarity_threshold is a"),
+        (lambda m: m.consolidate_memories(similarity_threshold=0), "over 0 and up to 1"),
+        (lambda m: m.consolidate_memories(until="now"), "until is a str"),
+        (lambda m: m.forget(ids=5), "ids is a int"),
+        (lambda m: m.forget(ids=[5]), "ids is a int"),
+        (lambda m: m.forget(["a\x00"]), "ids contains a NUL"),
+        (lambda m: m.get(None), "id is a NoneType"),
+        (lambda m: m.get("\x00"), "id contains a NUL"),
+        (lambda m: m.history(5), "id is a int"),
+        (lambda m: m.update("\x00", text="a"), "id contains a NUL"),
+        (lambda m: m.add("y", supersedes=5), "supersedes is a int"),
+        (lambda m: m.add_many("abc"), "texts is a str, not a list of texts"),
+        (lambda m: m.store_conversation(["x"], {"conversation_id": "a\x00b"}), "contains a NUL"),
+        (
+            lambda m: m.add("x", {"valid_from": "2026-02-01", "valid_to": "2026-01-01"}),
+            "valid_to is before valid_from",
+        ),
+    ],
+)
+async def test_an_argument_that_is_none_is_refused_by_its_name(memory, call, says: str) -> None:
+    with pytest.raises(errors.InvalidInputError, match=says):
+        await call(memory)
+    assert (await memory.stats()).total == 0
+
+
+async def test_an_end_that_is_no_time_is_refused(memory: VectorMemory) -> None:
+    made = await memory.add("The boat is red.")
+    with pytest.raises(errors.InvalidInputError, match="valid_to is a str"):
+        await memory.update(made, valid_to="2026-01-01")
 
 
 async def test_an_id_is_taken_by_one_text(memory: VectorMemory) -> None:

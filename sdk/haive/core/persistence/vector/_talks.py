@@ -10,6 +10,7 @@ from uuid import UUID
 from haive.core.persistence._encoding import as_uuid
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.models import Conversation, Message, aware
+from haive.core.persistence.vector._arguments import checked_name
 from haive.core.persistence.vector._conversations import Talk, Turn
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector.models import FIELDS
@@ -110,6 +111,11 @@ def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str,
     for name in ("user_id", "speaker", "role", "trust", "writer"):
         if not isinstance(fields.get(name), str | None):
             raise InvalidInputError(f"{name} is a text.")
+    if fields.get("conversation_id") is not None:
+        fields["conversation_id"] = checked_name(str(fields["conversation_id"]), "conversation_id")
+    since, until = fields.get("valid_from"), fields.get("valid_to")
+    if since is not None and until is not None and until < since:
+        raise InvalidInputError("valid_to is before valid_from.")
     return fields, given
 
 
@@ -144,7 +150,7 @@ def turn_of(message: object, number: int) -> Turn:
         raise InvalidInputError(f"Message {number} has no text as its content.")
     at = message.get("timestamp", message.get("created_at"))
     role, seq = message.get("role"), message.get("seq", number)
-    if not isinstance(seq, int) or not isinstance(role, str | None):
+    if isinstance(seq, bool) or not isinstance(seq, int) or not isinstance(role, str | None):
         raise InvalidInputError(f"Message {number} has a seq that is no number, or a role no text.")
     importance = message.get("importance")
     return Turn(
