@@ -6,12 +6,14 @@ import asyncio
 import re
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import numpy as np
 
 from haive.core.persistence._postgres_errors import translated
+from haive.core.persistence.errors import ConfigurationError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -34,6 +36,18 @@ where i.indexrelid = pg_catalog.to_regclass($1)
 _ROWS = """
 select c.reltuples::bigint from pg_catalog.pg_class as c
 where c.oid = pg_catalog.to_regclass($1)
+"""
+# Of tenants that are no more.
+_ORPHANS = """
+select pg_catalog.format('vecs.%I', c.relname)
+from pg_catalog.pg_index as i
+join pg_catalog.pg_class as c on c.oid = i.indexrelid
+where i.indrelid = pg_catalog.to_regclass($1) and c.relname ~ '^ix_own_[0-9a-f]{{16}}$'
+  and not exists (
+    select from {schema}.tenants as t
+    where c.relname = 'ix_own_' || left(pg_catalog.md5($2 || '/' || t.tenant_id), 16)
+  )
+order by 1
 """
 _LISTS = re.compile(r"\(lists = (\d+)\)")
 # Of fewer rows all are compared, and lists of them would be wrong for many.
@@ -71,10 +85,50 @@ async def owner(dsn: str) -> AsyncIterator[Connection]:
         await connection.close()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owned:
+    """A collection in the database that it is to be in."""
+
+    schema: str
+    tenant: str | None
+    name: str
+    table: str
+    """Its table in schema ``vecs``, as it is called."""
+    created_at: str
+
+    @property
+    def quoted(self) -> str:
+        """The table, as a statement names it."""
+        return 'vecs."{}"'.format(self.table.replace('"', '""'))
+
+
+async def check_database(dsn: str, of: Owned) -> None:
+    """Refuse a connection to a database that has not this collection, but one of its name or none.
+
+    Raises:
+        ConfigurationError: It is another database.
+    """
+    try:
+        async with owner(dsn) as connection:
+            found = await connection.fetchval(
+                f"select {of.schema}.memory_stats($1, tenant => $2)"  # nosec B608 - checked
+                " #>> '{collection,created_at}'",
+                of.name,
+                of.tenant,
+            )
+    except NotFoundError:
+        found = None
+    if found is None or datetime.fromisoformat(found) != datetime.fromisoformat(of.created_at):
+        raise ConfigurationError(
+            f"The connection is to another database than that with the collection {of.name}.",
+            hint="Give the one of the database that the tenant is in.",
+        )
+
+
 async def build_indexes(
     dsn: str,
     plan: Callable[[], Awaitable[Sequence[PlannedIndex]]],
-    table: str,
+    of: Owned,
     *,
     memory: str,
     progress: Callable[[str, float], None],
@@ -83,12 +137,12 @@ async def build_indexes(
 
     An index that was left half built is removed first. Lists (IVFFLAT) are built from 10,000 rows
     on, and anew where there are four times as many rows to a list as there should be, or as few.
-    Who is ended meanwhile can call it again.
+    Those of tenants that were purged are removed. Who is ended meanwhile can call it again.
 
     Args:
         dsn: A direct connection as the owner, not through a pooler.
         plan: Answers what `plan_memory_indexes` does; called when the sizes are known.
-        table: The collection's, quoted.
+        of: The collection.
         memory: `maintenance_work_mem`: a graph that fits is built many times faster.
         progress: Told the name of an index and which share of it is built, twice a second.
     """
@@ -98,8 +152,11 @@ async def build_indexes(
             "select pg_catalog.set_config('maintenance_work_mem', $1, false)", memory
         )
         # The sizes that searches decide by; lists are counted from them too.
-        await connection.execute(f"analyze {table}")
-        rows = await connection.fetchval(_ROWS, table)
+        await connection.execute(f"analyze {of.quoted}")
+        rows = await connection.fetchval(_ROWS, of.quoted)
+        orphans = _ORPHANS.format(schema=of.schema)
+        for (name,) in await connection.fetch(orphans, of.quoted, of.table):
+            await connection.execute(f"drop index concurrently if exists {name}")
         for index in await plan():
             newer = _successor(index)
             await connection.execute(f"drop index concurrently if exists {newer.name}")
@@ -147,13 +204,13 @@ def _is_off(has: int | None, wanted: int | None) -> bool:
     return has is not None and wanted is not None and not has / _OFF <= wanted <= has * _OFF
 
 
-async def measure_recall(dsn: str, schema: str, collection: str, tenant: str | None) -> None:
+async def measure_recall(dsn: str, of: Owned) -> None:
     """Measure what the indexes find of a tenant's memories; a second a million, 30 times."""
     async with owner(dsn) as connection:
         await connection.execute(
-            f"select {schema}.measure_memory_recall($1, tenant => $2)",  # nosec B608 - checked
-            collection,
-            tenant,
+            f"select {of.schema}.measure_memory_recall($1, tenant => $2)",  # nosec B608 - checked
+            of.name,
+            of.tenant,
         )
 
 

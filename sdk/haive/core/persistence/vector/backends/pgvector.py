@@ -24,8 +24,10 @@ from haive.core.persistence.vector._values import time_text, to_json_value
 from haive.core.persistence.vector.backends._fusing import same
 from haive.core.persistence.vector.backends._pgvector_loading import Place, copy_in
 from haive.core.persistence.vector.backends._pgvector_owner import (
+    Owned,
     PlannedIndex,
     build_indexes,
+    check_database,
     measure_recall,
 )
 from haive.core.persistence.vector.config import IndexType  # noqa: TC001 - pydantic reads it
@@ -275,9 +277,12 @@ class PgvectorBackend:
 
         Raises:
             UnsupportedOperationError: There is no direct connection.
+            ConfigurationError: It is to another database than the tenant's.
         """
         dsn = self._dsn(connection_string)
-        stats = await self.stats()
+        of = await self._owned()
+        if connection_string is not None:
+            await check_database(dsn, of)
 
         async def plan() -> list[PlannedIndex]:
             found = await self._call("plan_memory_indexes", {}, _PLAN)
@@ -286,13 +291,22 @@ class PgvectorBackend:
         built = await build_indexes(
             dsn,
             plan,
-            _quoted(stats["collection"]["table"]),
+            of,
             memory=memory,
             progress=progress or (lambda _name, _share: None),
         )
-        transport = self._store._transport
-        await measure_recall(dsn, transport.schema, self.collection.name, transport.tenant)
+        await measure_recall(dsn, of)
         return built
+
+    async def _owned(self) -> Owned:
+        transport, found = self._store._transport, (await self.stats())["collection"]
+        return Owned(
+            schema=transport.schema,
+            tenant=transport.tenant,
+            name=self.collection.name,
+            table=found["table"],
+            created_at=found["created_at"],
+        )
 
     async def load(self, records: Sequence[Record], *, connection_string: str | None = None) -> int:
         """COPY many new records in, all or none, and return how many.
@@ -443,10 +457,6 @@ def _vector(text: str | None) -> NDArray[np.float32] | None:
     if text is None:
         return None
     return np.array(text[1:-1].split(","), dtype=np.float32)
-
-
-def _quoted(table: str) -> str:
-    return 'vecs."{}"'.format(table.replace('"', '""'))
 
 
 def _chunks(documents: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
