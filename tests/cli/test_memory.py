@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 from xml.etree import ElementTree as ET
 
@@ -155,6 +156,26 @@ async def test_ids_are_forgotten_and_those_that_are_not_there_passed_over(ok, ru
         assert (await run("forget", *arguments, "--yes")).exit_code == 2
 
 
+async def test_what_has_expired_is_forgotten_without_asking(ok, run, memory):
+    kept, gone = await memory.add_many([_FOOD[0], _TRIPS[0]])
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    await memory._shelf.rewrite([replace(await memory.get(gone), expires_at=past)])
+    assert "expired" in await ok("stats")
+    planned = json.loads(await ok("forget", "--expired", "--dry-run", "--json"))
+    assert planned == {"counts": {"note": 1}, "dry_run": True}
+    assert await ok("forget", "--expired") == "Forgotten: 1 memory (1 note).\n"
+    assert await ok("forget", "--expired") == "There are no such memories.\n"
+    assert [one["id"] for one in json.loads(await ok("search", "Ada", "--json"))] == [kept]
+    for arguments in (
+        ("--expired", "--user", "ada"),
+        (kept, "--expired"),
+        (kept, "--every", "1h"),
+        ("--expired", "--every", "1h", "--dry-run"),
+        ("--expired", "--every", "soon"),
+    ):
+        assert (await run("forget", *arguments)).exit_code == 2, arguments
+
+
 async def test_consolidate_shows_what_it_would_do_and_does_it(ok, memory):
     # Written past the guard against duplicates.
     for text in ("The door code is 4711.", "The door code is 4711!"):
@@ -227,13 +248,17 @@ async def test_stats_count_by_kind_and_name_the_model(ok, memory, collection):
 
 
 @pytest.mark.parametrize("way", ["postgres"], indirect=True)
-async def test_reindex_builds_what_is_missing(ok, memory, stack, collection):
+async def test_reindex_builds_what_is_missing(ok, run, memory, stack, collection):
     assert "All indexes are there" in await ok("reindex")
     (index,) = json.loads(await ok("stats", "--json"))["indexes"]
     connection = await asyncpg.connect(stack.database_url)
     await connection.execute(f'drop index vecs."{index["name"]}"')
     await connection.close()
     assert json.loads(await ok("reindex", "--json"))["built"] == [f"vecs.{index['name']}"]
+    for size in ("banana", "0MB", "12", "-1GB"):
+        done = await run("reindex", "--memory", size)
+        assert done.exit_code == 2
+        assert "--memory" in done.stderr
 
 
 @pytest.mark.parametrize("way", ["supabase"], indirect=True)
@@ -287,6 +312,19 @@ async def test_a_map_of_what_has_no_vectors_says_so(run, ok, collection):
     assert len(json.loads(await ok("search", "words", "--json"))) == 1
     refused = await run("search", "words", "--embedder", "api", "--model", "m")
     assert refused.exit_code == 1
+
+
+async def test_a_collection_in_another_language_is_opened_as_it_was_made(ok, memory, collection):
+    settings = MemoryConfig(
+        index_name=f"{collection}-de", embedding_strategy="none", language="german"
+    )
+    backend = PgvectorBackend(memory._store)
+    async with VectorMemory(config=settings, store=memory._store, backend=backend) as other:
+        await other.add("Die Häuser sind rot.")
+    for more in ((), ("--embedder", "none")):
+        found = await ok("search", "Haus", "--environment", "de", "--json", *more)
+        assert [one["text"] for one in json.loads(found)] == ["Die Häuser sind rot."]
+    assert "1 memory" in await ok("stats", "--environment", "de")
 
 
 @pytest.fixture

@@ -164,9 +164,11 @@ async def test_metadata_that_is_no_json_is_refused_before_anything_is_stored(
 
 
 @pytest.mark.parametrize(
-    "change", [{"model": "model-b"}, {"dimensions": 9}, {"metric": "l2"}], ids=str
+    "change",
+    [{"model": "model-b"}, {"dimensions": 9}, {"metric": "l2"}, {"language": "german"}],
+    ids=str,
 )
-async def test_another_model_width_or_metric_is_refused(
+async def test_another_model_width_metric_or_language_is_refused(
     make: Make, backend: MemoryBackend, change: dict[str, Any]
 ) -> None:
     kept = record("kept")
@@ -182,7 +184,14 @@ async def test_opening_again_tells_what_the_collection_is(
     make: Make, backend: MemoryBackend
 ) -> None:
     again = await make("acme")
-    assert await again.open(collection(language="german", m=8)) == collection()
+    assert await again.open(collection(m=8)) == collection()
+
+
+async def test_a_language_that_postgres_has_not_is_refused_everywhere(make: Make) -> None:
+    with pytest.raises(InvalidInputError, match="no language klingon"):
+        await (await make("acme")).open(collection(language="klingon"))
+    opened = await (await make("acme")).open(collection(language="german"))
+    assert opened.language == "german"
 
 
 # Tenants

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from haive.core.persistence import errors
+from haive.core.persistence import PersistenceConfig, PostgresStore, errors
+from haive.core.persistence._model_api import ModelUsage
 from haive.core.persistence.embedding import HashingEmbedder
+from haive.core.persistence.models import Conversation, ConversationMetadata, Message, MessageRole
 from haive.core.persistence.vector import IndexType, MemoryConfig, VectorMemory
 
 TALK = [{"role": "user", "content": f"Message number {n} about boats."} for n in range(5)]
@@ -91,6 +96,51 @@ async def test_metadata_that_is_none_is_refused(memory: VectorMemory, wrong) -> 
     assert (await memory.stats()).total == 0
 
 
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda m: m.search(None), "The query is a NoneType"),
+        (lambda m: m.search("x", top_k=2.5), "top_k is a whole number from 1 to 1,000"),
+        (lambda m: m.search("x", as_of="2026-01-01"), "as_of is a str, not a datetime"),
+        (
+            lambda m: m.get_episodic_memories(None, "x", "much"),
+            "temporal_weight is a number",
+        ),
+        (lambda m: m.get_episodic_memories(None, "x", 0.3, 2.5), "max_episodes is a whole number"),
+        (lambda m: m.get_episodic_memories(None, 5), "The query is a int"),
+        (lambda m: m.consolidate_memories("7d"), "time_window is a str, not a timedelta"),
+        (lambda m: m.consolidate_memories(timedelta(0)), "time_window is more than nothing"),
+        (lambda m: m.consolidate_memories(similarity_threshold="x"), "similarity_threshold is a"),
+        (lambda m: m.consolidate_memories(similarity_threshold=0), "over 0 and up to 1"),
+        (lambda m: m.consolidate_memories(until="now"), "until is a str"),
+        (lambda m: m.forget(ids=5), "ids is a int"),
+        (lambda m: m.forget(ids=[5]), "ids is a int"),
+        (lambda m: m.forget(["a\x00"]), "ids contains a NUL"),
+        (lambda m: m.get(None), "id is a NoneType"),
+        (lambda m: m.get("\x00"), "id contains a NUL"),
+        (lambda m: m.history(5), "id is a int"),
+        (lambda m: m.update("\x00", text="a"), "id contains a NUL"),
+        (lambda m: m.add("y", supersedes=5), "supersedes is a int"),
+        (lambda m: m.add_many("abc"), "texts is a str, not a list of texts"),
+        (lambda m: m.store_conversation(["x"], {"conversation_id": "a\x00b"}), "contains a NUL"),
+        (
+            lambda m: m.add("x", {"valid_from": "2026-02-01", "valid_to": "2026-01-01"}),
+            "valid_to is before valid_from",
+        ),
+    ],
+)
+async def test_an_argument_that_is_none_is_refused_by_its_name(memory, call, says: str) -> None:
+    with pytest.raises(errors.InvalidInputError, match=says):
+        await call(memory)
+    assert (await memory.stats()).total == 0
+
+
+async def test_an_end_that_is_no_time_is_refused(memory: VectorMemory) -> None:
+    made = await memory.add("The boat is red.")
+    with pytest.raises(errors.InvalidInputError, match="valid_to is a str"):
+        await memory.update(made, valid_to="2026-01-01")
+
+
 async def test_an_id_is_taken_by_one_text(memory: VectorMemory) -> None:
     taken = "0190a5c0-0000-7000-8000-000000000001"
     assert await memory.add("The boat is red.", id=taken) == taken
@@ -142,6 +192,60 @@ def test_a_missing_key_says_its_variable_and_a_missing_extra_what_to_install(mon
         VectorMemory("chroma", MemoryConfig())
 
 
+async def test_a_tenant_or_vector_store_that_is_not_the_backends_is_refused(make) -> None:
+    backend = make()._backend
+    settings = MemoryConfig(index_name="other-tenant", embedding_strategy="none")
+    own = await backend.tenant()
+    with pytest.raises(errors.ConfigurationError, match="tenant= is another"):
+        await VectorMemory(config=settings, backend=backend, tenant=f"not-{own}").stats()
+    assert (await VectorMemory(config=settings, backend=backend, tenant=own).stats()).total == 0
+    with pytest.raises(errors.ConfigurationError, match=f"which is {backend.name}"):
+        VectorMemory("pinecone", settings, backend=backend)
+    assert (await VectorMemory(backend.name, settings, backend=backend).stats()).total == 0
+
+
+async def test_a_tenant_that_is_not_the_stores_is_refused(stack) -> None:
+    config = PersistenceConfig(connection_string=stack.database_url, pool_size=1)
+    settings = MemoryConfig(index_name="other-tenant", embedding_strategy="none")
+    async with PostgresStore(config) as store:
+        with pytest.raises(errors.ConfigurationError, match="tenant= is another"):
+            await VectorMemory(config=settings, store=store, tenant="acme").add("The boat is red.")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"speaker": "Anna"},
+        {"role": "user"},
+        {"valid_from": "2026-01-01"},
+        {"valid_to": "2026-01-01"},
+    ],
+    ids=str,
+)
+async def test_what_only_messages_say_is_refused_of_a_conversation(
+    memory: VectorMemory, what
+) -> None:
+    with pytest.raises(errors.InvalidInputError, match="not of a whole conversation"):
+        await memory.store_conversation(TALK, what)
+    assert (await memory.stats()).total == 0
+
+
+async def test_a_conversation_is_not_stored_under_another_id(memory: VectorMemory) -> None:
+    now = memory._clock()
+    message = Message(
+        id=uuid4(), conversation_id=uuid4(), seq=1, role=MessageRole.USER, content="A boat.",
+        metadata={}, created_at=now,
+    )  # fmt: skip
+    stored = Conversation(
+        id=message.conversation_id, tenant_id="t", agent_id="a", user_id=None,
+        metadata=ConversationMetadata(), message_count=1, input_tokens=0, output_tokens=0,
+        cost=Decimal(0), created_at=now, updated_at=now, last_message_at=now, messages=[message],
+    )  # fmt: skip
+    with pytest.raises(errors.InvalidInputError, match="another conversation_id"):
+        await memory.store_conversation(stored, {"conversation_id": "mine"})
+    await memory.store_conversation(stored, {"conversation_id": str(stored.id)})
+
+
 async def test_without_a_database_named_its_variable_is(monkeypatch) -> None:
     for name in ("DATABASE_URL", "SUPABASE_URL", "QDRANT_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -190,6 +294,18 @@ async def provider(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Provider]:
         monkeypatch.setenv("OPENAI_API_KEY", "sk-made-up")
         monkeypatch.setenv("OPENAI_BASE_URL", str(server.make_url("/v1")))
         yield found
+
+
+async def test_what_is_used_of_an_api_is_told_with_its_cost(make, provider) -> None:
+    assert make().usage == {}
+    memory = make(embedding_model="any-model", embedding_dimensions=4)
+    assert memory.usage["embedder"].requests == 0
+    await memory.store_conversation(TALK)
+    used = memory.usage["embedder"]
+    assert (used.requests, used.input_tokens) == (1, 1)
+    assert memory.usage.keys() == {"embedder"}
+    assert used.cost(0.02) == pytest.approx(0.02e-6)
+    assert ModelUsage(input_tokens=2_000_000, output_tokens=500_000).cost(3, 8) == 10
 
 
 @pytest.mark.parametrize(

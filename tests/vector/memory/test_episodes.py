@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -77,6 +78,31 @@ async def test_nobody_elses_conversations_come_up_and_no_more_than_asked_for(mem
     assert len(await memory.get_episodic_memories("anna", "boat", max_episodes=2)) == 2
     assert await memory.get_episodic_memories("bo", "boat") == []
     assert len(await memory.get_episodic_memories(None, "boat")) == 4
+
+
+async def test_a_conversation_of_one_name_is_each_users_own(memory, clock) -> None:
+    for user, said in (("anna", BOATS), ("bo", TEA)):
+        await memory.store_conversation(
+            [{"role": "user", "content": text, "timestamp": clock.now} for text in said],
+            {"conversation_id": "main", "user_id": user},
+        )
+    for query, said in (("the red boat", BOATS), ("green tea", TEA)):
+        found = await memory.get_episodic_memories(None, query)
+        assert [turn.text for turn in found[0].turns] == said
+        for each in found:
+            assert len({turn.user_id for turn in each.turns}) == 1
+
+
+async def test_turns_that_searches_pass_over_are_in_no_episode(memory, clock) -> None:
+    await talk(memory, "mixed", BOATS, clock.now - timedelta(hours=1))
+    [whole] = await memory.get_episodic_memories("anna", "boat")
+    await memory.update(whole.turns[0].id, archived=True)
+    await memory.update(whole.turns[1].id, valid_to=clock.now)
+    over = replace(await memory.get(whole.turns[2].id), expires_at=clock.now)
+    await memory._shelf.rewrite([over])
+    clock.forward(seconds=1)
+    [episode] = await memory.get_episodic_memories("anna", "boat")
+    assert [turn.text for turn in episode.turns] == BOATS[3:]
 
 
 @pytest.mark.parametrize("wrong", [{"temporal_weight": 1.5}, {"max_episodes": 0}])

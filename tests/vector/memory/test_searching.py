@@ -14,6 +14,8 @@ from haive.core.persistence.errors import (
     NotFoundError,
 )
 from haive.core.persistence.vector import RetrievalWeights, VectorMemory
+from haive.core.persistence.vector._importance import importance_of
+from haive.core.persistence.vector.reranking.sentences import SentenceReranker
 
 
 async def texts(memory: VectorMemory, query: str, **how: object) -> list[str]:
@@ -28,6 +30,41 @@ async def test_a_search_explains_each_hit_when_it_is_asked_to(memory: VectorMemo
         assert all(sum(hit.parts.values()) == pytest.approx(hit.score) for hit in hits)
         assert ("rerank" in hits[0].parts) is rerank
     assert (await memory.search("green tea"))[0].parts == {}
+
+
+async def test_a_reranker_reads_the_best_50_and_the_others_follow(make) -> None:
+    class Reads(SentenceReranker):
+        read = 0
+
+        async def rank(self, query, candidates):
+            self.read = max(self.read, len(candidates))
+            return await super().rank(query, candidates)
+
+    memory = make(near_duplicate=None)
+    memory._reranker = reranker = Reads(HashingEmbedder())
+    await memory.add_many([f"Tea number {n} is green." for n in range(70)])
+    plain = await memory.search("green tea", 70)
+    hits = await memory.search("green tea", 70, rerank=True, explain=True)
+    assert reranker.read == 50
+    assert len({hit.id for hit in hits}) == 70
+    assert {hit.id for hit in hits[:50]} == {hit.id for hit in plain[:50]}
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(sum(hit.parts.values()) == pytest.approx(hit.score) for hit in hits)
+    assert len(await memory.search("green tea", 3, rerank=True)) == 3
+
+
+async def test_a_speaker_that_changes_is_found_by_and_importance_is_never_nothing(
+    make, clock
+) -> None:
+    memory = make()
+    note = await memory.add("The replica runs in Frankfurt.", {"speaker": "Bo"}, importance=0.9)
+    [before] = await memory._shelf.backend.get([note], vectors=True)
+    changed = await memory.update(note, metadata={"speaker": "Anna", "importance": None})
+    [after] = await memory._shelf.backend.get([note], vectors=True)
+    wanted = await memory._shelf.vectors(["Anna: The replica runs in Frankfurt."])
+    assert after.vector == pytest.approx(wanted[0], abs=1e-6)
+    assert before.vector != pytest.approx(wanted[0], abs=1e-6)
+    assert changed.importance == importance_of(changed.text) == (await memory.get(note)).importance
 
 
 async def test_metadata_is_left_out_when_it_is_not_wanted(memory: VectorMemory) -> None:
@@ -55,6 +92,19 @@ async def test_a_newer_fact_holds_and_the_past_can_be_asked(memory: VectorMemory
         assert [memory.id for memory in await memory.history(each)] == chain
     assert {(await memory.get(each)).user_id for each in chain} == {"anna"}
     assert (await memory.stats()).superseded == 2
+
+
+async def test_what_ends_or_expires_is_not_counted_as_superseded(memory, clock) -> None:
+    await memory.add("The offer holds.", {"valid_to": clock.now + timedelta(days=30)})
+    await memory.add("The door code is 4711.", ttl=60)
+    await memory.add("The window is closed.", ttl=6000)
+    before = await memory.stats()
+    assert (before.total, before.superseded, before.expired) == (3, 0, 0)
+    clock.forward(minutes=2)
+    after = await memory.stats()
+    assert (after.total, after.superseded, after.expired) == (3, 0, 1)
+    await memory.forget_expired()
+    assert ((await memory.stats()).total, (await memory.stats()).expired) == (2, 0)
 
 
 async def test_a_memory_is_superseded_once_and_by_nothing_older(memory, clock) -> None:

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from making_notes import collection_of, make_tenant, memory
 
-from haive.core.persistence.errors import ConflictError, InvalidInputError, TenantSuspendedError
+from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidInputError,
+    TenantSuspendedError,
+)
+from haive.core.persistence.local import LocalStack
 from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
 from haive.core.persistence.vector.config import IndexType, RetrievalWeights
 from haive.core.persistence.vector.filters import parse
@@ -140,6 +147,78 @@ async def test_an_index_that_is_missing_is_built(
     assert valid
     await owner.execute(f"drop index vecs.{name}")
     assert await backend.reindex(memory="64MB") == [f"vecs.{name}"]
+
+
+async def test_lists_are_made_of_many_and_anew_when_their_number_is_off(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    backend = await open_backend(collection_of(dimensions=_WIDTH, index_type=IndexType.IVFFLAT))
+    records = _many(_MANY, 1)
+    await backend.put(records[:200])
+    assert await backend.reindex(memory="64MB") == []
+    assert (await backend.stats())["indexes"] == []
+    await backend.load(records[200:])
+    (name,) = await backend.reindex(memory="64MB")
+    assert await _lists(owner, name) == ["lists=12"]
+    statement = await owner.fetchval("select pg_get_indexdef($1::regclass)", name)
+    for number, made_anew in ((40, False), (100, True)):
+        await owner.execute(f"drop index {name}")
+        await owner.execute(statement.replace("lists='12'", f"lists='{number}'"))
+        assert await backend.reindex(memory="64MB") == ([name] if made_anew else [])
+        assert await _lists(owner, name) == ["lists=12" if made_anew else f"lists={number}"]
+    assert [f"vecs.{each['name']}" for each in (await backend.stats())["indexes"]] == [name]
+    assert await _recall(backend, records) >= 0.9
+
+
+async def _lists(owner: asyncpg.Connection, name: str) -> list[str]:
+    return await owner.fetchval("select reloptions from pg_class where oid = $1::regclass", name)
+
+
+async def test_an_index_of_a_tenant_that_was_purged_is_removed(
+    open_backend: Open, owner: asyncpg.Connection, tenant: str
+) -> None:
+    of = collection_of(dimensions=_WIDTH)
+    backend = await open_backend(of)
+    await backend.put(_many(20, 1))
+    gone = await make_tenant(owner)
+    names = [
+        await owner.fetchval("select 'ix_own_' || left(md5($1 || '/' || $2), 16)", of.name, whose)
+        for whose in (tenant, gone)
+    ]
+    for name in names:
+        await owner.execute(
+            f'create index {name} on vecs."{of.name}" using hnsw (vec extensions.vector_cosine_ops)'
+        )
+    await backend.reindex(memory="64MB")
+    assert await _there(owner, names) == set(names)
+    await owner.execute("delete from haive.tenants where tenant_id = $1", gone)
+    await backend.reindex(memory="64MB")
+    assert await _there(owner, names) == {names[0]}
+
+
+async def _there(owner: asyncpg.Connection, names: list[str]) -> set[str]:
+    rows = await owner.fetch("select relname from pg_class where relname = any($1)", names)
+    return {name for (name,) in rows}
+
+
+async def test_a_connection_to_another_database_is_refused(
+    open_backend: Open,
+    owner: asyncpg.Connection,
+    stack: LocalStack,
+    new_database: Callable[..., Awaitable[str]],
+    template: str,
+) -> None:
+    of = collection_of(dimensions=_WIDTH)
+    backend = await open_backend(of, tenant="default")
+    elsewhere = await new_database(template)
+    with pytest.raises(ConfigurationError, match="another database"):
+        await backend.reindex(connection_string=elsewhere, memory="64MB")
+    config = PersistenceConfig(connection_string=elsewhere, pool_size=1)
+    async with PostgresStore(config) as store:
+        await PgvectorBackend(store).open(of)
+    with pytest.raises(ConfigurationError, match="another database"):
+        await backend.reindex(connection_string=elsewhere, memory="64MB")
+    assert await backend.reindex(connection_string=stack.database_url, memory="64MB") == []
 
 
 async def test_loading_is_all_or_none_counted_and_for_those_who_may_write(

@@ -48,6 +48,10 @@ class ModelUsage:
     input_tokens: int = 0
     output_tokens: int = 0
 
+    def cost(self, input_price: float, output_price: float = 0.0) -> float:
+        """What it costs by the prices of a million tokens, in their currency."""
+        return (self.input_tokens * input_price + self.output_tokens * output_price) / 1_000_000
+
 
 class ModelApi:
     """Asks an API, and asks again when it is busy or away.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from haive.core.persistence.vector._shelf import Shelf
     from haive.core.persistence.vector.filters import Filter
+    from haive.core.persistence.vector.records import Record
 
 _SAID = Comparison(("kind",), Operator.IN, [MemoryKind.TURN.value, MemoryKind.CHUNK.value])
 # Hits that episodes are made around: of 5 episodes some are of one conversation.
@@ -52,13 +52,12 @@ async def episodes(
         return []
     scores = {hit.id: hit.score for hit in hits}
     best = max([1e-9, *scores.values()])
-    talks: defaultdict[str, list[str]] = defaultdict(list)
-    for hit in hits:
-        talks[hit.memory.conversation_id or ""].append(hit.id)
+    # Two users may call a conversation alike.
+    talks = dict.fromkeys((hit.memory.user_id, hit.memory.conversation_id or "") for hit in hits)
     now, half_life = shelf.clock(), shelf.config.weights.recency_half_life
     found: list[Episode] = []
-    for talk in talks:
-        for turns in await _stretches(talk, where, shelf):
+    for whose, talk in talks:
+        for turns in await _stretches(whose, talk, where, shelf):
             named = sorted((t.id for t in turns if t.id in scores), key=lambda i: -scores[i])
             if not named:
                 continue
@@ -77,11 +76,20 @@ async def episodes(
     return sorted(found, key=lambda e: (-e.score, e.turns[0].id))[:most]
 
 
-async def _stretches(talk: str, where: Filter | None, shelf: Shelf) -> list[list[Memory]]:
-    """The turns of a conversation in its episodes, as far as the filter lets them through."""
-    wanted = both(equals(conversation_id=talk), _SAID, where)
-    records = [r async for r in shelf.records(wanted, vectors=shelf.embedder is not None)]
-    turns = [Memory.from_metadata(r.id, r.metadata) for r in records]
+async def _stretches(
+    whose: str | None, talk: str, where: Filter | None, shelf: Shelf
+) -> list[list[Memory]]:
+    """The turns of a conversation in its episodes: those that a search would find by the filter."""
+    wanted = both(equals(conversation_id=talk, user_id=whose), _SAID, where)
+    now = shelf.clock()
+    turns: list[Memory] = []
+    records: list[Record] = []
+    async for record in shelf.records(wanted, vectors=shelf.embedder is not None):
+        turn = Memory.from_metadata(record.id, record.metadata)
+        expired = turn.expires_at is not None and turn.expires_at <= now
+        if turn.holds_at(now) and not turn.archived and not expired:
+            turns.append(turn)
+            records.append(record)
     order = sorted(range(len(turns)), key=lambda i: (turns[i].seq or 0, turns[i].id))
     turns = [turns[i] for i in order]
     if shelf.embedder is None:

@@ -6,11 +6,13 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
+from haive.core.persistence._model_api import ModelUsage
 from haive.core.persistence.embedding import (
     HashingEmbedder,
     MiniLMEmbedder,
     OpenAIEmbedder,
 )
+from haive.core.persistence.errors import ConfigurationError
 from haive.core.persistence.vector._opening import (
     backend_of,
     checked_name,
@@ -39,17 +41,17 @@ class OpenedMemory:
 
     def __init__(
         self,
-        vector_store: str = "pgvector",
+        vector_store: str | None = None,
         config: MemoryConfig | None = None,
         *,
         store: Store | None = None,
         backend: MemoryBackend | None = None,
-        tenant: str = "default",
+        tenant: str | None = None,
         reranker: Reranker | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.config = config or MemoryConfig()
-        self._name = backend.name if backend is not None else checked_name(vector_store)
+        self._name = _named(vector_store, backend)
         self._embedder = embedder_of(self.config)
         self._tenant = tenant
         self._store, self._own_store = store, False
@@ -59,6 +61,22 @@ class OpenedMemory:
         self._recalled = Recalled()
         self._shelf: Shelf | None = None
         self._opening = asyncio.Lock()
+
+    @property
+    def usage(self) -> dict[str, ModelUsage]:
+        """What was used of APIs since this object was made.
+
+        By role: ``embedder``, ``chat`` and ``reranker``, of which those are there that ask an API.
+        An object that was given counts for all that use it.
+        """
+        models = {
+            "embedder": self._embedder, "chat": self.config.chat, "reranker": self._reranker,
+        }  # fmt: skip
+        return {
+            role: used
+            for role, model in models.items()
+            if isinstance(used := getattr(model, "usage", None), ModelUsage)
+        }
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -93,16 +111,22 @@ class OpenedMemory:
                     self._backend = await backend_of(
                         self._name,
                         self.config,
-                        tenant=self._tenant,
+                        tenant="default" if self._tenant is None else self._tenant,
                         open_store=self._open_store,
                     )
                     self._own_backend = True
+                tenant = await self._backend.tenant()
+                if self._tenant not in {None, tenant}:
+                    raise ConfigurationError(
+                        f"The memories are the tenant {tenant}'s, and tenant= is another.",
+                        hint="Leave tenant out: a store or backend that is given has its own.",
+                    )
                 wanted = collection_of(self.config, self._embedder)
                 self._shelf = Shelf(
                     backend=self._backend,
                     collection=await self._backend.open(wanted),
                     config=self.config,
-                    tenant=await self._backend.tenant(),
+                    tenant=tenant,
                     embedder=self._embedder,
                     reranker=self._reranker or _reranker_of(self._embedder),
                     clock=self._clock,
@@ -113,6 +137,18 @@ class OpenedMemory:
         if self._store is None:
             self._store, self._own_store = await store_from_environment(), True
         return self._store
+
+
+def _named(vector_store: str | None, backend: MemoryBackend | None) -> str:
+    """The name of the vector database."""
+    if backend is None:
+        return checked_name("pgvector" if vector_store is None else vector_store)
+    if vector_store not in {None, backend.name}:
+        raise ConfigurationError(
+            f"vector_store names another database than the backend, which is {backend.name}.",
+            hint="Leave vector_store out where a backend is given.",
+        )
+    return backend.name
 
 
 def _reranker_of(embedder: Embedder | None) -> Reranker:

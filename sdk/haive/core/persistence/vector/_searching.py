@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from haive.core.persistence._encoding import check_text
-from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.vector._arguments import checked_count, checked_query
 from haive.core.persistence.vector._shelf import both, spoken
 from haive.core.persistence.vector._values import time_text
 from haive.core.persistence.vector.filters import Comparison, Not, Operator
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from haive.core.persistence.vector._shelf import Shelf
     from haive.core.persistence.vector.filters import Filter
 
-MAX_QUERY_BYTES = 64 * 1024
 MAX_TOP_K = 1000
 # How many candidates a reranker reads.
 _RERANKED = 50
@@ -49,13 +47,8 @@ async def search(asked: Asked, shelf: Shelf) -> list[MemoryHit]:
         InvalidInputError: The query says nothing, or ``top_k`` is out of bounds.
         ModelError: The query has no vector, or the reranker no scores.
     """
-    if not asked.query.strip():
-        raise InvalidInputError("The query is empty.")
-    check_text(asked.query, "The query", MAX_QUERY_BYTES)
-    if isinstance(asked.top_k, bool) or not isinstance(asked.top_k, int):
-        raise InvalidInputError("top_k is a number.")
-    if not 1 <= asked.top_k <= MAX_TOP_K:
-        raise InvalidInputError(f"top_k is from 1 to {MAX_TOP_K:,}.")
+    checked_query(asked.query)
+    checked_count(asked.top_k, "top_k", MAX_TOP_K)
     query = Query(
         text=asked.query,
         vector=await shelf.query_vector(asked.query),
@@ -88,27 +81,35 @@ async def unexpired(query: Query, shelf: Shelf) -> list[Hit]:
 
     Few memories ever expire, and a filter has its price: it is added only where one came up.
     """
-    now = time_text(shelf.clock())
+    moment = shelf.clock()
+    now = time_text(moment)
     hits = await shelf.backend.search(query)
     if not any((hit.record.metadata.get("expires_at") or "~") <= now for hit in hits):
         return hits
-    fresh = Not(Comparison(("expires_at",), Operator.LTE, now))
+    fresh = Not(expired_at(moment))
     return await shelf.backend.search(replace(query, filter=both(fresh, query.filter)))
 
 
+def expired_at(moment: datetime) -> Filter:
+    """The filter that a memory has expired by then."""
+    return Comparison(("expires_at",), Operator.LTE, time_text(moment))
+
+
 async def _reranked(query: str, hits: list[MemoryHit], shelf: Shelf) -> list[MemoryHit]:
-    """The hits in a new order: by their scores so far, and by the reranker's."""
+    """The hits in a new order: by their scores so far, and of the best by the reranker's."""
     if not hits:
         return hits
-    tokens = await shelf.backend.tokens([hit.id for hit in hits])
+    read = hits[:_RERANKED]
+    tokens = await shelf.backend.tokens([hit.id for hit in read])
     scores = await shelf.reranker.rank(
         query,
-        [Candidate(id=hit.id, text=spoken(hit.memory), tokens=tokens.get(hit.id)) for hit in hits],
+        [Candidate(id=hit.id, text=spoken(hit.memory), tokens=tokens.get(hit.id)) for hit in read],
     )
     low, high = min(scores), max(scores)
     most = max([1e-9, *(hit.score for hit in hits)])
     found = []
-    for hit, score in zip(hits, scores, strict=True):
+    # What is not read has nothing of the reranker's, as the worst of what is.
+    for hit, score in zip(hits, [*scores, *[low] * (len(hits) - len(read))], strict=True):
         parts = {name: part / most * (1 - _SHARE) for name, part in hit.parts.items()}
         parts["rerank"] = _SHARE * ((score - low) / (high - low) if high > low else 0.0)
         total = hit.score / most * (1 - _SHARE) + parts["rerank"]

@@ -10,6 +10,7 @@ from uuid import UUID
 from haive.core.persistence._encoding import as_uuid
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.models import Conversation, Message, aware
+from haive.core.persistence.vector._arguments import checked_name
 from haive.core.persistence.vector._conversations import Talk, Turn
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector.models import FIELDS
@@ -24,7 +25,7 @@ GIVEN = frozenset(
     {"user_id", "conversation_id", "speaker", "role", "timestamp", "importance", "trust", "writer",
      "valid_from", "valid_to", "expires_at"}
 )  # fmt: skip
-# A conversation gives these itself.
+# Messages give these themselves.
 _OF_TURNS = frozenset({"speaker", "role", "valid_from", "valid_to"})
 
 
@@ -45,6 +46,11 @@ async def talk_of(
         NotFoundError: There is no such conversation.
     """
     fields, rest = split(metadata)
+    if refused := sorted(name for name in _OF_TURNS if fields.get(name) is not None):
+        raise InvalidInputError(
+            f"metadata has {', '.join(refused)}, which is not of a whole conversation.",
+            hint="Messages say who spoke, and hold from when they were said.",
+        )
     if isinstance(conversation, str | UUID):
         opened = await store()
         conversation = await opened.get_conversation(as_uuid(conversation, "conversation"))
@@ -54,6 +60,8 @@ async def talk_of(
             opened = await store()
             messages = [each async for each in opened.iter_messages(conversation.id)]
         identity = str(conversation.id)
+        if str(fields.get("conversation_id") or identity) != identity:
+            raise InvalidInputError("metadata has another conversation_id than the conversation.")
         user_id, began = conversation.user_id, conversation.created_at
     elif isinstance(conversation, Sequence) and not isinstance(conversation, bytes):
         messages = list(conversation)
@@ -103,6 +111,11 @@ def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str,
     for name in ("user_id", "speaker", "role", "trust", "writer"):
         if not isinstance(fields.get(name), str | None):
             raise InvalidInputError(f"{name} is a text.")
+    if fields.get("conversation_id") is not None:
+        fields["conversation_id"] = checked_name(str(fields["conversation_id"]), "conversation_id")
+    since, until = fields.get("valid_from"), fields.get("valid_to")
+    if since is not None and until is not None and until < since:
+        raise InvalidInputError("valid_to is before valid_from.")
     return fields, given
 
 
@@ -138,7 +151,7 @@ def turn_of(message: object, number: int) -> Turn:
         raise InvalidInputError(f"Message {number} has no text as its content.")
     at = message.get("timestamp", message.get("created_at"))
     role, seq = message.get("role"), message.get("seq", number)
-    if not isinstance(seq, int) or not isinstance(role, str | None):
+    if isinstance(seq, bool) or not isinstance(seq, int) or not isinstance(role, str | None):
         raise InvalidInputError(f"Message {number} has a seq that is no number, or a role no text.")
     importance = message.get("importance")
     return Turn(

@@ -19,7 +19,8 @@ class IndexType(StrEnum):
     HNSW = "hnsw"
     """A graph: quick, and exact enough at any size."""
     IVFFLAT = "ivfflat"
-    """Lists: built faster, found less exactly."""
+    """Lists: built faster, found less exactly. There are none, and every vector is compared, until
+    ``reindex`` is called with 10,000 memories; call it again when there are four times as many."""
     FLAT = "flat"
     """None: every vector is compared, and the answer is exact."""
     BINARY = "binary"
@@ -100,6 +101,8 @@ class MemoryConfig(BaseModel):
     """What makes vectors, in place of a model's name."""
 
     index_type: IndexType = IndexType.HNSW
+    """With ``ef_construction`` and ``m``: of a collection that is made. One that is there keeps the
+    index it has."""
     metric: Literal["cosine", "l2", "inner_product"] = "cosine"
     ef_construction: int = Field(default=64, ge=4, le=1000)
     """How many candidates a graph is built with: more is slower to build and finds more."""
@@ -109,7 +112,8 @@ class MemoryConfig(BaseModel):
     """Of the nearest vectors, the share that a search is to find; 1 compares them all."""
 
     language: str = Field(default="english", pattern=r"^[a-z_]{1,40}$")
-    """How words are stemmed: a text search configuration of Postgres."""
+    """How words are stemmed: a text search configuration of Postgres. A collection keeps its own,
+    and another one is refused."""
     weights: RetrievalWeights = Field(default_factory=RetrievalWeights)
     near_duplicate: float | None = Field(default=0.97, gt=0, le=1)
     """From which likeness on a memory is not written a second time; None writes all."""

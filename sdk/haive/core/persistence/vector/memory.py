@@ -6,20 +6,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence.errors import InvalidInputError, NotFoundError
-from haive.core.persistence.models import aware
 from haive.core.persistence.vector._adding import Note, add_notes
+from haive.core.persistence.vector._arguments import (
+    checked_count,
+    checked_id,
+    checked_ids,
+    checked_share,
+    checked_texts,
+    checked_time,
+    checked_window,
+)
 from haive.core.persistence.vector._chunks import check_sizes
 from haive.core.persistence.vector._consolidating import Consolidating, consolidate
 from haive.core.persistence.vector._conversations import Processing, store_talk
 from haive.core.persistence.vector._episodes import episodes
 from haive.core.persistence.vector._forgetting import change, forget
+from haive.core.persistence.vector._importance import importance_of
 from haive.core.persistence.vector._lineage import provenance, versions
 from haive.core.persistence.vector._opened import OpenedMemory
 from haive.core.persistence.vector._reembedding import reembed
-from haive.core.persistence.vector._searching import Asked, search
-from haive.core.persistence.vector._shelf import both, checked_text, equals
+from haive.core.persistence.vector._searching import Asked, expired_at, search
+from haive.core.persistence.vector._shelf import both, checked_text, equals, spoken
 from haive.core.persistence.vector._talks import checked_importance, split, talk_of
-from haive.core.persistence.vector._values import time_text
 from haive.core.persistence.vector.filters import Comparison, Operator, parse
 from haive.core.persistence.vector.models import MemoryKind, MemoryStats
 
@@ -47,12 +55,14 @@ class VectorMemory(OpenedMemory):
     `aclose`; what it was given (a store, a backend) stays open.
 
     Args:
-        vector_store: ``pgvector``, ``qdrant``, ``pinecone`` or ``weaviate``.
+        vector_store: ``pgvector``, which it is if not given, ``qdrant``, ``pinecone`` or
+            ``weaviate``.
         config: How memories are embedded, indexed and found.
         store: Where conversations are, and with ``pgvector`` the memories too; from the
             environment if not given, ``DATABASE_URL`` or ``SUPABASE_URL`` and a key.
         backend: What keeps the memories, in place of ``vector_store``.
-        tenant: Whose memories, where the vector database is not the store's.
+        tenant: Whose memories, where the vector database is not the store's; ``default`` if not
+            given. A store, and a backend that is given, has its own, and another one is refused.
         reranker: What ``rerank=True`` asks. If not given, the tokens of each memory are compared
             where MiniLM makes the vectors, and its sentences where not.
         clock: What time it is.
@@ -87,6 +97,7 @@ class VectorMemory(OpenedMemory):
             metadata: What each of its memories has beside: anything that has JSON. ``importance``,
                 ``timestamp``, ``user_id``, ``trust`` and ``writer`` mean ours; ``timestamp`` is
                 that of messages which have none. ``conversation_id`` names messages without one.
+                ``speaker``, ``role``, ``valid_from`` and ``valid_to`` are refused.
             chunk_size: Tokens of a memory; a longer message is cut where sentences end.
             chunk_overlap: Tokens that the pieces of one message share, at most half of one.
             extract_keywords: Whether its telling words are kept with the turns and by themselves.
@@ -128,8 +139,11 @@ class VectorMemory(OpenedMemory):
         What is remembered already, or was just recalled, is not written again: its id is returned.
 
         Args:
-            text: What is to be remembered, up to 256 KiB.
-            metadata: As in `store_conversation`, and ``valid_from`` and ``valid_to``.
+            text: What is to be remembered, up to 256 KiB. Of a long one pgvector searches the first
+                100,000 characters for words, and a model reads less: `store_conversation` cuts it
+                into pieces.
+            metadata: As in `store_conversation`, and ``speaker``, ``role``, ``valid_from`` and
+                ``valid_to`` too.
             user_id: Whom it is about.
             importance: 0 to 1; from the text if not given.
             ttl: Seconds, or a timedelta, after which it is gone.
@@ -147,7 +161,7 @@ class VectorMemory(OpenedMemory):
             user_id=user_id,
             importance=importance,
             ttl=ttl,
-            supersedes=supersedes,
+            supersedes=None if supersedes is None else checked_id(supersedes, "supersedes"),
             id=id,
         )
         return (await add_notes([text], note, await self._open(), self._recalled))[0]
@@ -163,7 +177,7 @@ class VectorMemory(OpenedMemory):
     ) -> list[str]:
         """Remember texts, and return the ids of their memories in order: `add` for many."""
         note = Note(metadata=metadata or {}, user_id=user_id, importance=importance, ttl=ttl)
-        return await add_notes(texts, note, await self._open(), self._recalled)
+        return await add_notes(checked_texts(texts), note, await self._open(), self._recalled)
 
     async def supersede(
         self,
@@ -197,7 +211,8 @@ class VectorMemory(OpenedMemory):
         Args:
             memory_id: Which one.
             text: Its new text. To keep the older one, `supersede` it.
-            metadata: What is put over what the caller gave before; None as a value takes it away.
+            metadata: What is put over what the caller gave before; None as a value takes it away,
+                and the importance is again that of the text.
             importance: 0 to 1.
             valid_to: From when on it does not hold; None: it holds.
             archived: Whether searches pass it over.
@@ -210,19 +225,21 @@ class VectorMemory(OpenedMemory):
         changes: dict[str, Any] = {}
         if metadata is not None:
             fields, rest = split(metadata)
+            if "importance" in fields and fields["importance"] is None:
+                fields["importance"] = importance_of(memory.text if text is None else text)
             changes |= fields
             merged = {**memory.metadata, **rest}
             changes["metadata"] = {name: each for name, each in merged.items() if each is not None}
         if importance is not None:
             changes["importance"] = checked_importance(importance)
         if valid_to is not _UNSET:
-            changes["valid_to"] = None if valid_to is None else aware(valid_to)
+            changes["valid_to"] = None if valid_to is None else checked_time(valid_to, "valid_to")
         if archived is not None:
             changes["archived"] = archived
         if text is not None:
             changes["text"] = checked_text(text)
         changed = replace(memory, **changes)
-        if changed.text != memory.text:
+        if spoken(changed) != spoken(memory):
             await change(shelf, changed)
             self._recalled.forget([memory_id])
         elif not await shelf.rewrite([changed]):
@@ -237,10 +254,11 @@ class VectorMemory(OpenedMemory):
         Raises:
             NotFoundError: There is none.
         """
-        found = await (await self._open()).get([str(memory_id)])
-        if str(memory_id) not in found:
+        wanted = checked_id(memory_id)
+        found = await (await self._open()).get([wanted])
+        if wanted not in found:
             raise NotFoundError("There is no such memory.")
-        return found[str(memory_id)]
+        return found[wanted]
 
     async def search(
         self,
@@ -279,7 +297,7 @@ class VectorMemory(OpenedMemory):
                 where=parse(filters),
                 rerank=rerank,
                 explain=explain,
-                as_of=None if as_of is None else aware(as_of),
+                as_of=None if as_of is None else checked_time(as_of, "as_of"),
                 include_archived=include_archived,
             ),
             shelf,
@@ -317,16 +335,14 @@ class VectorMemory(OpenedMemory):
         Raises:
             InvalidInputError: The query is empty, or a number out of bounds.
         """
-        if isinstance(temporal_weight, bool) or not 0 <= temporal_weight <= 1:
-            raise InvalidInputError("temporal_weight is from 0 to 1.")
-        if isinstance(max_episodes, bool) or not 1 <= max_episodes <= 100:
-            raise InvalidInputError("max_episodes is from 1 to 100.")
+        weight = checked_share(temporal_weight, "temporal_weight")
+        most = checked_count(max_episodes, "max_episodes", 100)
         shelf = await self._open()
         whose = None if user_id is None else equals(user_id=user_id)
         found = await episodes(
             context_query,
-            weight=temporal_weight,
-            most=max_episodes,
+            weight=weight,
+            most=most,
             where=both(whose, parse(filters)),
             shelf=shelf,
         )
@@ -362,7 +378,8 @@ class VectorMemory(OpenedMemory):
             total=await count(None),
             kinds={kind: number for kind, number in kinds.items() if number},
             archived=await count(equals(archived=True)),
-            superseded=await count(Comparison(("valid_to",), Operator.GT, "")),
+            superseded=await count(Comparison(("superseded_by",), Operator.GT, "")),
+            expired=await count(expired_at(shelf.clock())),
         )
 
     # -- tidying ---------------------------------------------------------------------------------
@@ -395,7 +412,7 @@ class VectorMemory(OpenedMemory):
                 raise InvalidInputError("These filters let all memories pass.")
             chosen = [record.id async for record in shelf.records(where)]
         else:
-            chosen = [ids] if isinstance(ids, str) else [str(each) for each in ids]
+            chosen = checked_ids(ids)
         result = await forget(shelf, chosen)
         self._recalled.forget([*result.forgotten, *result.removed, *result.rebuilt])
         return result
@@ -425,7 +442,7 @@ class VectorMemory(OpenedMemory):
     async def forget_expired(self) -> ForgetResult:
         """Forget what has expired; searches pass it over before that already."""
         shelf = await self._open()
-        expired = Comparison(("expires_at",), Operator.LTE, time_text(shelf.clock()))
+        expired = expired_at(shelf.clock())
         return await forget(shelf, [record.id async for record in shelf.records(expired)])
 
     async def consolidate_memories(
@@ -462,13 +479,11 @@ class VectorMemory(OpenedMemory):
             InvalidInputError: The strategy is unknown, or a number out of bounds.
             ModelError: The language model failed; what was written so far is complete.
         """
-        if isinstance(similarity_threshold, bool) or not 0 < similarity_threshold <= 1:
-            raise InvalidInputError("similarity_threshold is over 0 and up to 1.")
         how = Consolidating(
             strategy=consolidation_strategy,
-            threshold=similarity_threshold,
-            window=time_window,
-            until=None if until is None else aware(until),
+            threshold=checked_share(similarity_threshold, "similarity_threshold", above_0=True),
+            window=checked_window(time_window),
+            until=None if until is None else checked_time(until, "until"),
             preserve_important=preserve_important,
             archive=archive_originals or consolidation_strategy == "dedupe",
             where=parse(filters),

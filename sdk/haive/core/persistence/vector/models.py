@@ -42,7 +42,8 @@ class Memory:
     """A memory."""
 
     id: str
-    """A UUID of version 7: a later memory has a higher one."""
+    """A UUID of version 7, of the time when it was said: what was said later has a higher one. Of a
+    turn without a time it is that of 1970."""
     text: str
     kind: MemoryKind = MemoryKind.NOTE
     user_id: str | None = None
@@ -239,9 +240,13 @@ class MemoryStats:
     """What made its vectors; None without vectors."""
     dimensions: int | None
     total: int
+    """All that are there, archived, superseded and expired ones too."""
     kinds: Mapping[str, int]
     archived: int
     superseded: int
+    """In whose place a newer one holds."""
+    expired: int
+    """What searches pass over and ``forget_expired`` removes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

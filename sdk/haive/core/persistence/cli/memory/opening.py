@@ -43,6 +43,8 @@ P = ParamSpec("P")
 _PANEL = "Collection"
 _LOCAL = "minilm-l6-int8-"
 _HASHING = "hashing-1-"
+# What a collection was made with that no option names.
+_OF_COLLECTION = ("metric", "language")
 
 
 class EmbedderName(StrEnum):
@@ -122,9 +124,7 @@ class Opened:
         try:
             await memory.__aenter__()
         except CollectionMismatchError:
-            if config.embedding_strategy != "auto" or config.embedding_model:
-                raise
-            config = await self._config_of_collection()
+            config = await self._config_of_collection(config)
             memory = VectorMemory(config=config, store=self.store, backend=backend)
             await memory.__aenter__()
         try:
@@ -139,7 +139,7 @@ class Opened:
 
         backend = await self._backend(make=True)
         found = await self._described()
-        config = self._config_with(metric=found["metric"], **_recorded(found))
+        config = self._config_with(found, **_recorded(found))
         async with VectorMemory(config=config, store=self.store, backend=backend) as memory:
             yield memory, backend
 
@@ -222,16 +222,19 @@ class Opened:
             )
         return self.config.model_copy(update={"embedding_dimensions": width})
 
-    async def _config_of_collection(self) -> MemoryConfig:
-        """The settings that open a collection which is there."""
+    async def _config_of_collection(self, tried: MemoryConfig) -> MemoryConfig:
+        """The settings that open a collection which is there; a model that was named stays."""
         found = await self._described()
-        return self._config_with(metric=found["metric"], **_settings_of(found))
+        if tried.embedding_strategy != "auto" or tried.embedding_model:
+            return tried.model_copy(update={name: found[name] for name in _OF_COLLECTION})
+        return self._config_with(found, **_settings_of(found))
 
-    def _config_with(self, **changes: Any) -> MemoryConfig:
+    def _config_with(self, found: dict[str, Any], **changes: Any) -> MemoryConfig:
         from haive.core.persistence.vector.config import MemoryConfig  # noqa: PLC0415 - slow
 
         names = {"index_name": self.config.index_name, "environment": self.config.environment}
-        return MemoryConfig(**names, **changes)
+        same = {name: found[name] for name in _OF_COLLECTION}
+        return MemoryConfig(**names, **same, **changes)
 
 
 def _settings_of(found: dict[str, Any]) -> dict[str, Any]:

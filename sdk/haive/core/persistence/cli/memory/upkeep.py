@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _GROUPS = 50
 _MEMBERS = 5
 _LONGEST = 90
+# As Postgres takes it.
+_SIZE = re.compile(r"[1-9][0-9]{0,9} ?(kB|MB|GB|TB)", re.ASCII)
 
 
 class StrategyName(StrEnum):
@@ -169,6 +172,8 @@ async def reindex(
     """
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - slow
 
+    if _SIZE.fullmatch(memory) is None:
+        raise typer.BadParameter(f"--memory: {memory!r} is no size (512MB, 4GB).")
     dsn = opened.dsn()
     async with opened.reading() as (_, backend):
         columns = (
@@ -219,6 +224,7 @@ async def stats(opened: Opened, *, as_json: AsJson = False) -> None:
         "width": "" if found.dimensions is None else f"{found.dimensions:,}",
         "archived": f"{found.archived:,}" if found.archived else "",
         "superseded": f"{found.superseded:,}" if found.superseded else "",
+        "expired": f"{found.expired:,}" if found.expired else "",
         "words": f"{size['words']:,}, {size['different_words']:,} different",
         "index": "".join(f"{name}, {size_text(bytes_)}" for name, bytes_ in indexes.items()),
         "on disk": f"{size_text(size['bytes'])}, all tenants",

@@ -50,6 +50,15 @@ PAGE = 500
 # What is near is fetched so many times over, so that words can put it in another order.
 _OVER = 10
 _AT_LEAST = 200
+# The text search configurations that Postgres comes with; Estonian from version 18 on.
+# fmt: off
+_LANGUAGES = frozenset({
+    "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "estonian", "finnish",
+    "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian",
+    "lithuanian", "nepali", "norwegian", "portuguese", "romanian", "russian", "serbian", "simple",
+    "spanish", "swedish", "tamil", "turkish", "yiddish",
+})
+# fmt: on
 MAX_TEXT_BYTES = 8 * 1024 * 1024
 
 
@@ -266,19 +275,33 @@ class FusingBackend(ABC):
 
 
 def same(wanted: Collection, found: Collection) -> Collection:
-    """What was found, if it is what was wanted.
+    """What was found, if it is what was wanted; its index is as it was made.
 
     Raises:
-        CollectionMismatchError: It has another model, width or metric.
+        CollectionMismatchError: It has another model, width, metric or language.
     """
-    for name in ("model", "dimensions", "metric"):
+    for name in ("model", "dimensions", "metric", "language"):
         ours, theirs = getattr(wanted, name), getattr(found, name)
         if ours != theirs:
             raise CollectionMismatchError(
                 f"The collection {found.name} has {name} {theirs}, not {ours}.",
-                hint="Name another index_name, or re-embed the collection.",
+                hint="Name another index_name; VectorMemory.reembed fills it with these memories.",
             )
     return found
+
+
+def check_language(collection: Collection) -> None:
+    """Refuse a language that Postgres has not: collections mean the same in every backend.
+
+    Raises:
+        InvalidInputError: There is no such text search configuration.
+    """
+    if collection.language not in _LANGUAGES:
+        raise InvalidInputError(
+            f"There is no language {collection.language}.",
+            hint="Languages are the text search configurations of Postgres: english, german, "
+            "simple…",
+        )
 
 
 def described(collection: Collection) -> dict[str, Any]:

@@ -21,10 +21,13 @@ from haive.core.persistence.errors import (
 from haive.core.persistence.postgres import PostgresStore
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._values import time_text, to_json_value
+from haive.core.persistence.vector.backends._fusing import same
 from haive.core.persistence.vector.backends._pgvector_loading import Place, copy_in
 from haive.core.persistence.vector.backends._pgvector_owner import (
+    Owned,
     PlannedIndex,
     build_indexes,
+    check_database,
     measure_recall,
 )
 from haive.core.persistence.vector.config import IndexType  # noqa: TC001 - pydantic reads it
@@ -120,7 +123,7 @@ class PgvectorBackend:
         """Make the collection where there is none, and return what it is.
 
         Raises:
-            CollectionMismatchError: It has another model, width or metric.
+            CollectionMismatchError: It has another model, width, metric or language.
             InvalidInputError: No index takes vectors of that width, or the language is unknown.
         """
         settings = {
@@ -142,7 +145,7 @@ class PgvectorBackend:
             )
         except ConflictError as error:
             raise CollectionMismatchError(error.message, hint=error.hint) from None
-        self._opened = Collection(**found.model_dump())
+        self._opened = same(collection, Collection(**found.model_dump()))
         return self._opened
 
     async def put(self, records: Sequence[Record]) -> None:
@@ -265,7 +268,8 @@ class PgvectorBackend:
         and less than three quarters of all: in that of all, its rows would be lost among the
         others'. Then it is measured how much of an index gives which recall, on a sample of the
         tenant's vectors; searches go by it from then on. Call it again when there are many more
-        memories.
+        memories. Lists (IVFFLAT) are built from 10,000 memories on, and anew where their number is
+        off by four.
 
         Args:
             connection_string: A direct connection as the owner; that of a `PostgresStore` if None.
@@ -277,20 +281,36 @@ class PgvectorBackend:
 
         Raises:
             UnsupportedOperationError: There is no direct connection.
+            ConfigurationError: It is to another database than the tenant's.
         """
         dsn = self._dsn(connection_string)
-        plan = await self._call("plan_memory_indexes", {}, _PLAN)
-        stats = await self.stats()
+        of = await self._owned()
+        if connection_string is not None:
+            await check_database(dsn, of)
+
+        async def plan() -> list[PlannedIndex]:
+            found = await self._call("plan_memory_indexes", {}, _PLAN)
+            return [PlannedIndex(**index) for index in found]
+
         built = await build_indexes(
             dsn,
-            [PlannedIndex(**index) for index in plan],
-            _quoted(stats["collection"]["table"]),
+            plan,
+            of,
             memory=memory,
             progress=progress or (lambda _name, _share: None),
         )
-        transport = self._store._transport
-        await measure_recall(dsn, transport.schema, self.collection.name, transport.tenant)
+        await measure_recall(dsn, of)
         return built
+
+    async def _owned(self) -> Owned:
+        transport, found = self._store._transport, (await self.stats())["collection"]
+        return Owned(
+            schema=transport.schema,
+            tenant=transport.tenant,
+            name=self.collection.name,
+            table=found["table"],
+            created_at=found["created_at"],
+        )
 
     async def load(self, records: Sequence[Record], *, connection_string: str | None = None) -> int:
         """COPY many new records in, all or none, and return how many.
@@ -443,10 +463,6 @@ def _vector(text: str | None) -> NDArray[np.float32] | None:
     if text is None:
         return None
     return np.array(text[1:-1].split(","), dtype=np.float32)
-
-
-def _quoted(table: str) -> str:
-    return 'vecs."{}"'.format(table.replace('"', '""'))
 
 
 def _chunks(documents: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -39,7 +39,12 @@ from haive.core.persistence.errors import (
     UnavailableError,
 )
 from haive.core.persistence.vector.backends._extras import library, optional, setting
-from haive.core.persistence.vector.backends._fusing import FusingBackend, is_uuid, same
+from haive.core.persistence.vector.backends._fusing import (
+    FusingBackend,
+    check_language,
+    is_uuid,
+    same,
+)
 from haive.core.persistence.vector.backends._narrowing import (
     Between,
     Both,
@@ -125,9 +130,12 @@ class PineconeBackend(FusingBackend):
         """Make the index where there is none, wait until it is ready, and return what it is.
 
         Raises:
-            CollectionMismatchError: It has another model, width or metric, or is not one of ours.
+            CollectionMismatchError: It has another model, width, metric or language, or is not one
+                of ours.
+            InvalidInputError: There is no such language.
             ConfigurationError: Another index than Pinecone's own is wanted.
         """
+        check_language(collection)
         if collection.index_type is not IndexType.HNSW:
             raise ConfigurationError(
                 "Pinecone chooses its index itself.", hint="Leave index_type at hnsw."

@@ -31,6 +31,7 @@ from haive.core.persistence.vector.backends._extras import library, optional, se
 from haive.core.persistence.vector.backends._fusing import (
     PAGE,
     FusingBackend,
+    check_language,
     collection_from,
     described,
     is_uuid,
@@ -124,9 +125,12 @@ class QdrantBackend(FusingBackend):
         """Make the collection where there is none, and return what it is.
 
         Raises:
-            CollectionMismatchError: It has another model, width or metric, or is not one of ours.
+            CollectionMismatchError: It has another model, width, metric or language, or is not one
+                of ours.
+            InvalidInputError: There is no such language.
             ConfigurationError: Qdrant has no such index.
         """
+        check_language(collection)
         if collection.index_type is IndexType.IVFFLAT:
             raise ConfigurationError(
                 "Qdrant has no index of lists.", hint="Set index_type to hnsw, flat or binary."

@@ -41,6 +41,7 @@ from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.backends._extras import library, optional, setting
 from haive.core.persistence.vector.backends._fusing import (
     FusingBackend,
+    check_language,
     collection_from,
     described,
     is_uuid,
@@ -141,9 +142,12 @@ class WeaviateBackend(FusingBackend):
         """Make the collection and the tenant where they are missing, and return what it is.
 
         Raises:
-            CollectionMismatchError: It has another model, width or metric, or is not one of ours.
+            CollectionMismatchError: It has another model, width, metric or language, or is not one
+                of ours.
+            InvalidInputError: There is no such language.
             ConfigurationError: Weaviate has no such index.
         """
+        check_language(collection)
         if collection.index_type is IndexType.IVFFLAT:
             raise ConfigurationError(
                 "Weaviate has no index of lists.", hint="Set index_type to hnsw, flat or binary."
