@@ -114,7 +114,7 @@ async def _known(
     again = next((m.id for m in fresh.values() if m.text == memory.text), None)
     if again is not None:
         return again
-    recited = recalled.recited(memory.text, user_id=memory.user_id, own=[memory.id])
+    recited = recalled.recited(memory.text, user_id=memory.user_id, own=[memory.id], wholly=True)
     if recited is not None:
         there = (await shelf.get([recited])).get(recited)
         if there is not None and there.holds_at(shelf.clock()):
