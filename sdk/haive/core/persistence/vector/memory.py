@@ -11,6 +11,7 @@ from haive.core.persistence.vector._adding import Note, add_notes
 from haive.core.persistence.vector._chunks import check_sizes
 from haive.core.persistence.vector._consolidating import Consolidating, consolidate
 from haive.core.persistence.vector._conversations import Processing, store_talk
+from haive.core.persistence.vector._ending import end_above
 from haive.core.persistence.vector._episodes import episodes
 from haive.core.persistence.vector._forgetting import change, forget
 from haive.core.persistence.vector._lineage import provenance, versions
@@ -221,6 +222,8 @@ class VectorMemory(OpenedMemory):
         if text is not None:
             changes["text"] = checked_text(text)
         changed = replace(memory, **changes)
+        if changed.valid_to != memory.valid_to:
+            await end_above(shelf, changed)
         if changed.text != memory.text:
             await change(shelf, changed)
             self._recalled.forget([memory_id])
