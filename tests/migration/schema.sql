@@ -2793,7 +2793,7 @@ GRANT ALL ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant
 REVOKE ALL ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant text, replace_only boolean) FROM PUBLIC;
 
 -- COMMENT FUNCTION put_memories(collection text, memories jsonb, tenant text, replace_only boolean)
-COMMENT ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant text, replace_only boolean) IS 'Writes memories, all or none, replacing those of the same id, and returns how many. Each is {id, metadata, vector, tokens}: vector as text, [1,2,3]; tokens as base64. Without a vector the one that is there stays, and without either the tokens too. With replace_only those that are not there (any more) are left out: it does not bring back what was forgotten meanwhile.';
+COMMENT ON FUNCTION haive.put_memories(collection text, memories jsonb, tenant text, replace_only boolean) IS 'Writes memories, all or none, replacing those of the same id, and returns how many. Each is {id, metadata, vector, tokens, once}: vector as text, [1,2,3]; tokens as base64. Without a vector the one that is there stays, and without either the tokens too. With replace_only those that are not there (any more) are left out: it does not bring back what was forgotten meanwhile. With once a memory is refused where one of its kind and user, with the same words_hash in its metadata, holds already; and with replace_only where it is superseded by another one than it says.';
 
 -- FUNCTION put_memories(text, jsonb, text, boolean)
 CREATE FUNCTION haive.put_memories(collection text, memories jsonb, tenant text DEFAULT NULL::text, replace_only boolean DEFAULT false) RETURNS bigint
@@ -12560,13 +12560,44 @@ COMMENT ON FUNCTION haive_private.put_memories(p_tenant text, p_collection text,
 CREATE FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb, p_replace_only boolean) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
-    AS $$
+    AS $_$
+declare
+  v record := haive_private.enter_collection(p_tenant, p_collection, true);
+  v_forged text;
 begin
-  return haive_private.write_memories(
-    haive_private.enter_collection(p_tenant, p_collection, true), p_memories, p_replace_only
-  );
+  if v.actor is not null and jsonb_typeof(p_memories) = 'array' then
+    -- A service makes derived memories anew of all that they name, whoever that belongs to.
+    execute format(
+      $q$
+        select f.name
+        from jsonb_array_elements($1) as m (memory)
+        cross join unnest(
+          array[
+            'kind', 'sources', 'context_ids', 'superseded_by', 'archived_for', 'archived_from', 'trust',
+            'writer'
+          ]
+        ) as f (name)
+        cross join lateral (select m.memory -> 'metadata' -> f.name as value) as g
+        left join %s as t on t.id = m.memory ->> 'id' and %s
+        where g.value is distinct from t.metadata -> f.name
+          and coalesce(g.value, 'null') not in ('null', '[]')
+          and not (f.name = 'kind' and g.value in ('"turn"', '"chunk"', '"note"'))
+          and not (f.name = 'trust' and g.value = '"user"')
+          and not (f.name = 'writer' and g.value = to_jsonb($2))
+        limit 1
+      $q$, v.relation, v.own
+    ) into v_forged using p_memories, v.actor;
+    if v_forged is not null then
+      raise exception using
+        errcode = 'PT403',
+        message = format('members do not say the %s of a memory', v_forged),
+        hint = 'Theirs are turns, chunks and notes that they wrote and made of no others; what a service '
+          'has written there they may keep.';
+    end if;
+  end if;
+  return haive_private.write_memories(v, p_memories, p_replace_only);
 end;
-$$;
+$_$;
 
 
 ALTER FUNCTION haive_private.put_memories(p_tenant text, p_collection text, p_memories jsonb, p_replace_only boolean) OWNER TO haive_writer;
@@ -17133,6 +17164,7 @@ declare
     tokens = case when %1$s.vec is null then coalesce(%1$s.tokens, t.tokens) else %1$s.tokens end
   $q$;
   v_write text;
+  v_said boolean;
   v_given bigint;
   v_written bigint;
 begin
@@ -17150,13 +17182,14 @@ begin
       and jsonb_typeof(m.memory -> 'metadata') = 'object'
       and coalesce(jsonb_typeof(m.memory -> 'vector'), 'null') in ('null', 'string')
       and coalesce(jsonb_typeof(m.memory -> 'tokens'), 'null') in ('null', 'string')
+      and coalesce(jsonb_typeof(m.memory -> 'once'), 'null') in ('null', 'boolean')
     ) is not true;
   if found then
     raise exception using
       errcode = 'PT422',
-      message = 'a memory is not {id, metadata, vector, tokens}',
+      message = 'a memory is not {id, metadata, vector, tokens, once}',
       hint = 'id is a text of 1 to 200 characters, metadata an object, vector a text such as [1,2], '
-        'tokens base64; the last two may be left out.';
+        'tokens base64, once a boolean; the last three may be left out.';
   end if;
   perform from jsonb_array_elements(p_memories) as m (memory)
   where
@@ -17188,6 +17221,41 @@ begin
       hint = 'It was opened without a model.';
   end if;
 
+  if not p_replace_only and jsonb_path_exists(p_memories, '$[*].once ? (@ == true)', '{}', true) then
+    -- Writers of one user's memories wait for each other here, and the next statement sees what the
+    -- one before has written.
+    perform pg_advisory_xact_lock(hashtextextended(u.lock, 0))
+    from (
+      select distinct jsonb_build_array(
+        v.relation, v.tenant, m.memory -> 'metadata' ->> 'user_id'
+      )::text as lock
+      from jsonb_array_elements(p_memories) as m (memory)
+      where m.memory -> 'once' = 'true'
+      order by lock
+    ) as u;
+    execute format(
+      $q$
+        select exists (
+          select from jsonb_array_elements($1) as m (memory)
+          join %1$s as t on t.metadata @> jsonb_build_object(
+            'words_hash', m.memory -> 'metadata' -> 'words_hash',
+            'kind', m.memory -> 'metadata' -> 'kind'
+          )
+          where m.memory -> 'once' = 'true' and m.memory -> 'metadata' ->> 'words_hash' is not null
+            and %2$s and t.id <> m.memory ->> 'id'
+            and t.user_id is not distinct from m.memory -> 'metadata' ->> 'user_id'
+            and t.valid_to is null and t.expires_at is null and not t.archived
+        )
+      $q$, v.relation, v.own
+    ) into v_said using p_memories;
+    if v_said then
+      raise exception using
+        errcode = 'PT409',
+        message = 'a memory says the same already',
+        hint = 'It was written meanwhile: look it up.';
+    end if;
+  end if;
+
   -- In one order, so that writers of the same memories do not wait in a circle. What is only replaced
   -- is locked first: it is there then, or somebody has removed it and it stays away.
   v_write := case
@@ -17202,15 +17270,21 @@ begin
         written as (
           update %1$s as t set %3$s
           from given as g join there as h on h.id = g.id
-          where t.id = g.id
+          where t.id = g.id and (%4$s)
           returning 1
         ),
         wanted as (
-          select from written
+          select from there
           union all
           select from %1$s as t where t.id in (select g.id from given as g) and (%2$s) is not true
         )
-      $q$, v.relation, v_own, format(v_changes, 'g')
+      $q$, v.relation, v_own, format(v_changes, 'g'),
+      -- What is superseded is not superseded by another one as well.
+      $q$
+        g.once is not true
+        or t.metadata ->> 'superseded_by' is null
+        or t.metadata ->> 'superseded_by' = g.metadata ->> 'superseded_by'
+      $q$
     )
     else format(
       $q$
@@ -17232,7 +17306,8 @@ begin
         with given as (
           select distinct on (m.memory ->> 'id')
             m.memory ->> 'id' as id, (m.memory ->> 'vector')::%1$s as vec,
-            m.memory -> 'metadata' as metadata, decode(m.memory ->> 'tokens', 'base64') as tokens
+            m.memory -> 'metadata' as metadata, decode(m.memory ->> 'tokens', 'base64') as tokens,
+            (m.memory ->> 'once')::boolean as once
           from jsonb_array_elements($1) with ordinality as m (memory, place)
           order by m.memory ->> 'id', m.place desc
         ),
@@ -17256,7 +17331,10 @@ begin
     raise exception using
       errcode = 'PT409',
       message = 'the id of a memory is taken',
-      hint = 'It is another user''s or tenant''s. Give each memory an id of its own, a UUIDv7.';
+      hint = case
+        when p_replace_only then 'It is another user''s or tenant''s, or it is superseded already.'
+        else 'It is another user''s or tenant''s. Give each memory an id of its own, a UUIDv7.'
+      end;
   end if;
   return v_written;
 end;

@@ -6,8 +6,12 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from haive.core.persistence.language.extractive import sentences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _NUMERAL = r"\d+(?:[.,:/'\u2019\u00a0-]\d+)*%?"
 _NUMBER = re.compile(_NUMERAL)
@@ -27,6 +31,7 @@ niet geen nooit zonder
 _AGREEING = "yes yeah yep sure correct right ja oui sí si sim да はい 是 对 是的"
 _REFUSING = "no nope wrong incorrect nein non não nee нет いいえ 不 不是"
 _NOT, _YES, _NO = (frozenset(words.split()) for words in (_NEGATIONS, _AGREEING, _REFUSING))
+_DENYING = _NOT | _NO | {"false", "untrue", "falsch", "faux", "falso", "longer", "formerly"}
 # Two sentences speak of the same if they have this share of their other words in common.
 _FRAME = 0.5
 # More sentences than this of each answer are not compared with each other.
@@ -85,6 +90,11 @@ class Claims:
             if (mine := ours - theirs) and (yours := theirs - ours):
                 return f"{kind}: {', '.join(sorted(mine))} / {', '.join(sorted(yours))}"
         return None
+
+
+def denies(words: Iterable[str]) -> bool:
+    """Whether one of these words, in lower case, turns a sentence round or refuses it."""
+    return not _DENYING.isdisjoint(words)
 
 
 class _Sentence:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from haive.core.persistence._encoding import as_uuid, new_id
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
 from haive.core.persistence.vector._duplicates import duplicate_of
+from haive.core.persistence.vector._ending import end_above, ended
 from haive.core.persistence.vector._importance import importance_of
 from haive.core.persistence.vector._shelf import checked_text
 from haive.core.persistence.vector._talks import checked_importance, split
@@ -50,8 +51,7 @@ async def add_notes(
         if there.text != made[0].text:
             raise ConflictError("The id is taken by another memory.")
         if note.supersedes is not None:  # what a call that was interrupted may have left undone
-            ended = _ended(await _superseded(note.supersedes, there, shelf), there)
-            await shelf.rewrite([ended])
+            await _end(await _superseded(note.supersedes, there, shelf), there, shelf)
         return [there.id]
     older = None if note.supersedes is None else await _superseded(note.supersedes, made[0], shelf)
     ids: list[str] = []
@@ -63,12 +63,15 @@ async def add_notes(
             fresh[memory.id] = memory
     await shelf.write(list(fresh.values()))
     if older is not None:
-        await shelf.rewrite([_ended(older, made[0])])
+        await _end(older, made[0], shelf)
     return ids
 
 
-def _ended(older: Memory, by: Memory) -> Memory:
-    return replace(older, valid_to=by.valid_from, superseded_by=by.id)
+async def _end(older: Memory, by: Memory, shelf: Shelf) -> None:
+    """Let the older memory, and what was made of it, hold until the newer one does."""
+    over = replace(ended(older, by.valid_from or shelf.clock()), superseded_by=by.id)
+    await end_above(shelf, over)
+    await shelf.rewrite([over])
 
 
 def noted(text: str, note: Note, now: datetime) -> Memory:
@@ -114,7 +117,7 @@ async def _known(
     again = next((m.id for m in fresh.values() if m.text == memory.text), None)
     if again is not None:
         return again
-    recited = recalled.recited(memory.text, user_id=memory.user_id, own=[memory.id])
+    recited = recalled.recited(memory.text, user_id=memory.user_id, own=[memory.id], wholly=True)
     if recited is not None:
         there = (await shelf.get([recited])).get(recited)
         if there is not None and there.holds_at(shelf.clock()):

@@ -102,7 +102,9 @@ async def _above(
         made = [
             memory
             for memory in await shelf.pointing_at("sources", frontier)
-            if memory.metadata.get("consolidation") == how.strategy and memory.id not in found
+            if memory.metadata.get("consolidation") == how.strategy
+            and memory.id not in found
+            and memory.valid_to is None
         ]
         found.update((memory.id, memory) for memory in made)
         frontier = [memory.id for memory in made]
@@ -167,10 +169,12 @@ class _Planner:
 
     def _part(self, memory: Memory) -> tuple[str, ...]:
         user = memory.user_id or ""
+        # What expires is not put into what stays.
+        until = "" if memory.expires_at is None else memory.expires_at.date().isoformat()
         if self._how.strategy == "summarize":
             day = "" if memory.timestamp is None else memory.timestamp.date().isoformat()
-            return (user, memory.conversation_id or "", day)
-        return (user,)
+            return (user, until, memory.conversation_id or "", day)
+        return (user, until)
 
     async def _made(
         self, groups: Sequence[list[Memory]], level: int, *, dry_run: bool
@@ -247,8 +251,13 @@ class _Planner:
             )
         await self._shelf.rewrite(
             [
-                replace(there[each], archived=True, archived_for=planned.id)
-                for _, planned, _ in batch
+                replace(
+                    there[each],
+                    archived=True,
+                    archived_for=planned.id,
+                    archived_from=made.valid_from,
+                )
+                for _, planned, made in batch
                 for each in planned.archives
                 if there[each].archived_for != planned.id
             ]
@@ -327,6 +336,9 @@ def _unwritten(
     talks = {memory.conversation_id for memory in group}
     trusts = {memory.trust for memory in group}
     times = [memory.timestamp for memory in group if memory.timestamp is not None]
+    held = [when for m in group if (when := m.valid_from or m.timestamp) is not None]
+    expiries = [memory.expires_at for memory in group if memory.expires_at is not None]
+    merged = kind is MemoryKind.MERGED
     seqs = [memory.seq for memory in group if memory.seq is not None]
     one_talk = len(talks) == 1 and None not in talks
     return Memory(
@@ -338,12 +350,14 @@ def _unwritten(
         seq=min(seqs) if one_talk and seqs else None,
         until_seq=max(seqs) if one_talk and seqs else None,
         timestamp=max(times, default=None),
-        valid_from=min(times, default=None),
+        valid_from=min(held, default=None) if merged else max(held, default=None),
+        # Members are of one day of expiry: none is hidden for long by what goes before it.
+        expires_at=min(expiries, default=None),
         importance=max(memory.importance for memory in group),
         sources=tuple(memory.id for memory in group),
         # Of several labels none holds for the whole.
         trust=trusts.pop() if len(trusts) == 1 else "mixed",
-        writer=group[0].writer if kind is MemoryKind.MERGED else None,
+        writer=group[0].writer if merged else None,
         created_at=now,
         metadata={"consolidation": strategy},
     )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from haive.core.persistence.vector._shelf import Shelf
 
 _LEFT = (
-    "valid_to", "superseded_by", "archived", "archived_for", "created_at", "expires_at",
-    "importance",
+    "valid_to", "superseded_by", "archived", "archived_for", "archived_from", "created_at",
+    "expires_at", "importance",
 )  # fmt: skip
 
 _SAID = (MemoryKind.TURN, MemoryKind.CHUNK)

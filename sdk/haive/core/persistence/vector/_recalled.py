@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.embedding._words import words_of
+from haive.core.persistence.embedding._words import letters_of, words_of
+from haive.core.persistence.session._contradictions import Claims, denies
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,10 +16,15 @@ if TYPE_CHECKING:
 
 # The last ones of a process; an agent recalls tens at a time.
 _KEPT = 500
+# Letters of all of them together: a memory may have 256 KiB.
+_MOST = 2 * 1024 * 1024
 # Fewer words are said again by chance.
 _FEWEST = 4
 # A text that has no more than this share of words of its own is a recital.
 _OWN = 0.2
+# What a recital may begin with and still have the same words.
+_OPENING = frozenset(["so", "well", "ok", "okay", "yes", "right", "and", "also"])
+_CONTRACTED = re.compile(r"n t ")
 
 
 class Recalled:
@@ -28,42 +35,72 @@ class Recalled:
     """
 
     def __init__(self) -> None:
-        self._said: OrderedDict[str, tuple[str | None, tuple[str, ...]]] = OrderedDict()
+        self._said: OrderedDict[str, tuple[str | None, str]] = OrderedDict()
+        self._size = 0
 
     def remember(self, memories: Iterable[Memory]) -> None:
         """Keep memories in mind."""
         for memory in memories:
-            self._said.pop(memory.id, None)
-            self._said[memory.id] = memory.user_id, tuple(words_of(memory.text))
-        while len(self._said) > _KEPT:
-            self._said.popitem(last=False)
+            self._drop(memory.id)
+            words = words_of(memory.text)
+            if len(words) < _FEWEST:
+                continue
+            self._said[memory.id] = memory.user_id, f" {' '.join(words)} "
+            self._size += len(self._said[memory.id][1])
+        while len(self._said) > _KEPT or self._size > _MOST:
+            self._drop(next(iter(self._said)))
 
     def forget(self, ids: Iterable[str]) -> None:
         """Keep them in mind no more."""
         for memory_id in ids:
-            self._said.pop(memory_id, None)
+            self._drop(memory_id)
 
-    def recited(self, text: str, *, user_id: str | None, own: Iterable[str] = ()) -> str | None:
+    def _drop(self, memory_id: str) -> None:
+        _, said = self._said.pop(memory_id, (None, ""))
+        self._size -= len(said)
+
+    def recited(
+        self, text: str, *, user_id: str | None, own: Iterable[str] = (), wholly: bool = False
+    ) -> str | None:
         """The first memory that a text recites, if it says hardly anything else.
+
+        What the text says beside is up to a fifth of its words, without a number, a name or a
+        word that denies: "Anna lives in Berlin no longer" is news to one who recalled that she
+        does.
 
         Args:
             text: What is to be stored.
             user_id: Of whom: what another one's memory says is news of this one.
             own: Memories that the text itself is, stored earlier.
+            wholly: Whether it may say nothing beside at all, but for a word such as "so".
         """
         words = words_of(text)
         if len(words) < _FEWEST:
             return None
-        joined = f" {' '.join(words)} "
+        left = f" {' '.join(words)} "
         passed = set(own)
-        covered, first = 0, None
+        first = None
         for memory_id, (whose, said) in reversed(self._said.items()):
-            if whose != user_id or memory_id in passed or len(said) < _FEWEST:
+            if whose != user_id or memory_id in passed or said not in left:
                 continue
-            found = joined.find(f" {' '.join(said)} ")
-            if found < 0:
-                continue
-            covered += len(said)
+            left = left.replace(said, " ")
             first = first or memory_id
-            joined = joined.replace(f" {' '.join(said)} ", " ")
-        return first if covered >= (1 - _OWN) * len(words) else None
+        beside = left.split()
+        if wholly:
+            return first if len(beside) <= 1 and _OPENING.issuperset(beside) else None
+        if len(beside) > _OWN * len(words) or _is_news(left, text):
+            return None
+        return first
+
+
+def _is_news(left: str, text: str) -> bool:
+    """Whether words of a text that no recalled memory has say something that counts."""
+    beside = left.split()
+    named = {word for name in Claims.of(text).names for word in words_of(name)}
+    return (
+        denies(beside)
+        or _CONTRACTED.search(left) is not None
+        or not named.isdisjoint(beside)
+        # Where no spaces are between words a single sign may deny, too.
+        or any(letters_of(word) > len(word) or not word.isalpha() for word in beside)
+    )

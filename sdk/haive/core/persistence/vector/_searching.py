@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from haive.core.persistence.vector._arguments import checked_count, checked_query
 from haive.core.persistence.vector._shelf import both, spoken
 from haive.core.persistence.vector._values import time_text
-from haive.core.persistence.vector.filters import Comparison, Not, Operator
+from haive.core.persistence.vector.filters import All, AnyOf, Comparison, Not, Operator
 from haive.core.persistence.vector.models import Memory, MemoryHit
 from haive.core.persistence.vector.records import Hit, Query
 from haive.core.persistence.vector.reranking.protocol import Candidate
@@ -49,15 +49,16 @@ async def search(asked: Asked, shelf: Shelf) -> list[MemoryHit]:
     """
     checked_query(asked.query)
     checked_count(asked.top_k, "top_k", MAX_TOP_K)
+    then = None if asked.include_archived else asked.as_of
     query = Query(
         text=asked.query,
         vector=await shelf.query_vector(asked.query),
         limit=max(asked.top_k, _RERANKED) if asked.rerank else asked.top_k,
-        filter=asked.where,
+        filter=asked.where if then is None else both(_found(then), asked.where),
         weights=shelf.config.weights,
         now=asked.as_of or shelf.clock(),
         as_of=asked.as_of,
-        include_archived=asked.include_archived,
+        include_archived=asked.include_archived or then is not None,
         recall=shelf.config.recall,
         parts=asked.explain or asked.rerank,
     )
@@ -74,6 +75,23 @@ async def search(asked: Asked, shelf: Shelf) -> list[MemoryHit]:
         found = await _reranked(asked.query, found, shelf)
     found = found[: asked.top_k]
     return found if asked.explain else [replace(hit, parts={}) for hit in found]
+
+
+def _found(then: datetime) -> Filter:
+    """What searches passed over then neither: what stands for it now did not hold yet."""
+    return AnyOf(
+        (
+            Comparison(("archived",), Operator.EXISTS, value=False),
+            Comparison(("archived",), Operator.EQ, None),
+            Comparison(("archived",), Operator.EQ, value=False),
+            All(
+                (
+                    Comparison(("archived_for",), Operator.GT, ""),
+                    Comparison(("archived_from",), Operator.GT, time_text(then)),
+                )
+            ),
+        )
+    )
 
 
 async def unexpired(query: Query, shelf: Shelf) -> list[Hit]:

@@ -19,6 +19,7 @@ from haive.core.persistence.vector._arguments import (
 from haive.core.persistence.vector._chunks import check_sizes
 from haive.core.persistence.vector._consolidating import Consolidating, consolidate
 from haive.core.persistence.vector._conversations import Processing, store_talk
+from haive.core.persistence.vector._ending import end_above
 from haive.core.persistence.vector._episodes import episodes
 from haive.core.persistence.vector._forgetting import change, forget
 from haive.core.persistence.vector._importance import importance_of
@@ -239,6 +240,8 @@ class VectorMemory(OpenedMemory):
         if text is not None:
             changes["text"] = checked_text(text)
         changed = replace(memory, **changes)
+        if changed.valid_to != memory.valid_to:
+            await end_above(shelf, changed)
         if spoken(changed) != spoken(memory):
             await change(shelf, changed)
             self._recalled.forget([memory_id])

@@ -79,6 +79,8 @@ class Memory:
     """Whether searches pass it over."""
     archived_for: str | None = None
     """The memory that searches find in its place."""
+    archived_from: datetime | None = None
+    """From when on that one holds: searches ``as_of`` before then find this one."""
     expires_at: datetime | None = None
     created_at: datetime | None = None
     copy_of: str | None = None
@@ -117,7 +119,9 @@ class Memory:
 #: The names in a backend's metadata that are ours.
 FIELDS = tuple(f.name for f in fields(Memory) if f.name not in {"id", "metadata"})
 _KINDS = frozenset(MemoryKind)
-_TIMES = frozenset({"timestamp", "valid_from", "valid_to", "expires_at", "created_at"})
+_TIMES = frozenset(
+    {"timestamp", "valid_from", "valid_to", "archived_from", "expires_at", "created_at"}
+)
 
 
 _LISTS = frozenset({"sources", "keywords", "context_ids"})

@@ -50,6 +50,10 @@ class Record:
     """Shape (dimensions,), of length 1 where the metric is cosine."""
     tokens: bytes | None = None
     """Packed token vectors for reranking, as the reranker made them."""
+    once: bool = False
+    """Whether to refuse it where another one with its ``words_hash``, kind and user holds already;
+    replaced, where it is superseded by another one than it says. In Postgres alone, which can tell
+    for certain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

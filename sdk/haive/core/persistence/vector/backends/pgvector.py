@@ -385,6 +385,7 @@ class PgvectorBackend:
             "metadata": to_json_value(record.metadata, "metadata"),
             "vector": vector_text(record.vector),
             "tokens": None if record.tokens is None else b64encode(record.tokens).decode(),
+            **({"once": True} if record.once else {}),
         }
 
     def _checked(self, record: Record) -> None:
