@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.vector._forgetting import rebuilt_from
+from haive.core.persistence.vector._cascading import rebuilt_from
 from haive.core.persistence.vector.models import DERIVED, Memory, MemoryKind
 
 if TYPE_CHECKING:
@@ -42,14 +42,16 @@ async def end_above(shelf: Shelf, memory: Memory) -> None:
             holding = {
                 id_: source
                 for id_ in each.sources
-                if (source := known.get(id_) or sources.get(id_)) and source.valid_to is None
+                if (source := known.get(id_) or sources.get(id_))
+                and source.valid_to is None
+                and source.user_id == each.user_id
             }
             if holding and not _is_consolidated(each):
                 made = await rebuilt_from(replace(each, sources=tuple(holding)), holding, shelf)
                 anew.append(replace(made, sources=each.sources))
             else:
                 over.append(ended(each, when))
-        await shelf.write(anew)
+        await shelf.renew(anew)
         # First what it stood for, so that a call that was cut off leaves nothing hidden.
         await shelf.rewrite(
             [
