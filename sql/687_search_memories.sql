@@ -277,7 +277,11 @@ begin
               else 0
             end as recency,
             coalesce(t.importance, 0) as importance,
-            case when t.metadata ->> 'kind' = 'turn' then t.metadata ->> 'conversation_id' end as talk,
+            case
+              -- Two users may call a conversation alike.
+              when t.metadata ->> 'kind' = 'turn' and t.metadata ->> 'conversation_id' is not null
+                then json_build_array(t.user_id, t.metadata ->> 'conversation_id')::text
+            end as talk,
             case
               -- Of an int, so that the one beside it is in bounds too.
               when pg_input_is_valid(t.metadata ->> 'seq', 'int')

@@ -72,8 +72,8 @@ def test_the_public_names_of_privacy() -> None:
 
 def test_the_public_names_of_embedding_and_language() -> None:
     assert embedding.__all__ == [
-        "Calibration", "Embedder", "HashingEmbedder", "MiniLMEmbedder", "OpenAIEmbedder",
-        "QueryEmbedder", "calibrate",
+        "Calibration", "Embedder", "FunctionEmbedder", "HashingEmbedder", "MiniLMEmbedder",
+        "OpenAIEmbedder", "QueryEmbedder", "SentenceTransformerEmbedder", "calibrate",
     ]  # fmt: skip
     assert language.__all__ == ["ChatModel", "Extract", "OpenAIChat", "extract"]
     for module in (embedding, language):

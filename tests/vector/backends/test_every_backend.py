@@ -257,6 +257,17 @@ async def test_words_and_vectors_are_fused_and_parts_add_up(backend: MemoryBacke
     assert not any(hit.parts for hit in plain)
 
 
+async def test_the_turns_beside_one_are_those_of_its_user(backend: MemoryBackend) -> None:
+    of_two = [
+        record("The grinder stopped", kind="turn", conversation_id="main", seq=seq, user_id=user)
+        for seq, user in ((1, "ann"), (2, "bob"), (4, "ann"), (5, "ann"), (7, None), (8, None))
+    ]
+    await backend.put([*of_two, record("weather and wind")])
+    hits = await backend.search(query("grinder", parts=True, limit=10))
+    beside = {hit.record.metadata["seq"]: hit.parts["neighbours"] for hit in hits[:6]}
+    assert {seq for seq, part in beside.items() if part > 0} == {4, 5, 7, 8}
+
+
 async def test_context_speaker_recency_and_importance_count_as_weighted(
     backend: MemoryBackend,
 ) -> None:

@@ -117,7 +117,8 @@ def _bm25(wanted: set[str], texts: Sequence[Sequence[str]]) -> list[float]:
 def _beside(rows: Sequence[Any], parts: Sequence[dict[str, float]]) -> list[float]:
     """What the turns right before and after each one have of what a text is found by."""
     places = [
-        (row["conversation_id"], row["seq"])
+        # Two users may call a conversation alike.
+        ((repr(row.get("user_id")), row["conversation_id"]), row["seq"])
         if row.get("kind") == "turn"
         and isinstance(row.get("seq"), int)
         and isinstance(row.get("conversation_id"), str)

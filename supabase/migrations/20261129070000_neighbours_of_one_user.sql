@@ -1,0 +1,417 @@
+-- haive_writer owns the function, and an owner must be able to create in the schema while it is
+-- replaced; the last line takes this away again.
+grant usage, create on schema haive_private to haive_writer;
+
+-- One round trip: candidates by words and by vectors, every signal for each of them, one order.
+-- Definer: haive_writer owns the tables in schema vecs.
+create or replace function haive_private.rank_memories(
+  v record, -- as enter_collection answers
+  p_query jsonb
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  c_matched constant int := 4000; -- by words, before they are weighed
+  c_weighed constant int := 600;
+  v_language regconfig := 'pg_catalog.' || (v.collection).language;
+  v_limit int;
+  v_now timestamptz;
+  v_recall double precision;
+  v_half_life double precision;
+  v_weights double precision[]; -- words, context, vector, speaker, recency, importance, neighbours
+  v_vector text := p_query ->> 'vector';
+  v_text text := left(coalesce(p_query ->> 'text', ''), 20000);
+  v_spoken text;
+  v_where text;
+  v_as_of text;
+  v_size record;
+  v_terms record;
+  v_rare text := ''; -- a tsquery of the words that candidates are found by
+  v_common text := ''; -- of the others
+  v_prescore text := '0 + 0';
+  v_near text[] := '{}';
+  v_alone boolean; -- whether nearness is all that there is to go by
+  v_distance text;
+  v_answer json;
+begin
+  perform haive_private.refuse_sealed_memories();
+  begin
+    v_limit := (p_query ->> 'limit')::int;
+    v_now := coalesce((p_query ->> 'now')::timestamptz, now());
+    v_as_of := to_char(
+      coalesce((p_query ->> 'as_of')::timestamptz, v_now) at time zone 'UTC',
+      'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
+    );
+    v_recall := coalesce((p_query ->> 'recall')::double precision, 0.97);
+    v_half_life := coalesce((p_query -> 'weights' ->> 'recency_half_life')::double precision, 30);
+    v_weights := array(
+      select coalesce((p_query -> 'weights' ->> u.name)::double precision, u.usual)
+      from unnest(
+        array['words', 'context', 'vector', 'speaker', 'recency', 'importance', 'neighbours'],
+        array[0.7, 1, 1, 1, 0, 0, 0.25]::double precision[]
+      ) with ordinality as u (name, usual, place)
+      order by u.place
+    );
+  exception
+    when data_exception or invalid_text_representation then
+      raise exception using
+        errcode = 'PT422',
+        message = 'a part of the query cannot be read',
+        hint = 'limit is a whole number, weights and recall are numbers, now and as_of times.';
+  end;
+  if
+    (v_limit between 1 and 1000 and v_recall > 0 and v_recall <= 1 and v_half_life > 0) is not true
+    or exists (select from unnest(v_weights) as w where (w between 0 and 1e6) is not true)
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'a part of the query is out of bounds',
+      hint = 'limit is 1 to 1,000, recall above 0 and at most 1, weights are not negative.';
+  elsif v_vector is not null and (v.collection).model is null then
+    raise exception using
+      errcode = 'PT422',
+      message = format('the collection %s has no vectors', (v.collection).name),
+      hint = 'It was opened without a model, and is searched by words.';
+  end if;
+
+  v_where := format(
+    '%1$s and (t.valid_from is null or t.valid_from <= %2$L) and (t.valid_to is null or t.valid_to > %2$L)'
+    ' and (t.expires_at is null or t.expires_at > %3$L) and %4$s and %5$s',
+    v.own, v_as_of,
+    to_char(v_now at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+    case when p_query -> 'include_archived' = 'true' then 'true' else 'not t.archived' end,
+    haive_private.memory_condition(p_query -> 'filter')
+  );
+
+  -- The words of the query, the rarest first; those that no memory has add nothing.
+  v_size := haive_private.weigh_words(
+    v.tenant, v.actor, v.collection, to_tsvector(v_language, v_text)
+  );
+  select
+    coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}') as lexemes,
+    array_agg(ln(1 + greatest(v_size.memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
+      order by f.in_all, f.lexeme) as of_text,
+    array_agg(ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
+      order by f.in_all, f.lexeme) as of_all,
+    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched) as rare,
+    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before >= c_matched) as common,
+    string_agg(
+      format(
+        '%s * (t.words @@ %L)::int',
+        ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5)),
+        quote_literal(f.lexeme)
+      ), ' + '
+    ) filter (where f.place <= 16) as prescore
+  into v_terms
+  from (
+    select
+      g.*,
+      coalesce(sum(g.in_all) over (
+        order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
+      ), 0) as before,
+      row_number() over (order by g.in_all, g.lexeme) as place
+    from unnest(v_size.lexemes, v_size.in_text, v_size.in_all) as g (lexeme, in_text, in_all)
+  ) as f;
+  if v_weights[1] + v_weights[2] > 0 and v_terms.rare is not null then
+    v_rare := v_terms.rare;
+    v_common := coalesce(v_terms.common, '');
+    v_prescore := v_terms.prescore;
+  end if;
+  v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
+  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ') and v_weights[5] + v_weights[6] = 0;
+  if v_alone then
+    v_weights[7] := 0; -- a query of no words is about vectors, and not about a conversation
+  end if;
+
+  if v_vector is not null and v_weights[3] > 0 then
+    begin
+      v_near := haive_private.nearest_memories(
+        v.collection, v_where,
+        coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
+        -- Alone, the nearest are the answer; with other signals one that is not may be better.
+        case when v_alone then v_limit else greatest(100, 3 * v_limit) end,
+        v_recall
+      );
+    exception
+      when data_exception or invalid_text_representation or numeric_value_out_of_range then
+        raise exception using
+          errcode = 'PT422',
+          message = 'the vector of the query cannot be read',
+          hint = format('It is a text such as [1,2] of %s finite numbers.', (v.collection).dimensions);
+    end;
+    v_distance := format(
+      'nullif(%1$s(t.vec operator(%2$s.%3$s) %4$L::%2$s.%5$I), ''NaN'')',
+      case when (v.collection).metric = 'cosine' then '1 - ' else '-' end,
+      haive_private.vector_schema(),
+      case (v.collection).metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
+      v_vector, (v.collection).storage
+    );
+  end if;
+
+  if v_alone and cardinality(v_near) = v_limit then
+    -- What follows, without what is zero: half of the time would be its planning.
+    execute format(
+      $q$
+        select coalesce(
+          json_agg(
+            case
+              when $3 then json_build_object(
+                'id', b.id, 'metadata', b.metadata, 'score', b.score, 'parts', json_build_object(
+                  'words', 0, 'context', 0, 'vector', b.score, 'neighbours', 0, 'speaker', 0,
+                  'recency', 0, 'importance', 0
+                )
+              )
+              else json_build_object('id', b.id, 'metadata', b.metadata, 'score', b.score)
+            end
+            order by b.score desc, b.id
+          ),
+          '[]'
+        )
+        from (
+          select
+            s.id, s.metadata,
+            $2 * coalesce(
+              (s.vector - min(s.vector) over ())
+              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+              (s.vector is not null)::int
+            ) as score
+          from (
+            -- The condition once more: what is read now may have been changed since they were found.
+            select t.id, t.metadata, %2$s as vector from %1$s as t
+            where t.id = any($1) and %3$s
+          ) as s
+        ) as b
+      $q$, v.relation, v_distance, v_where
+    ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
+  else
+    execute format(
+      $q$
+        with matched as materialized (
+          select t.id, t.words from %1$s as t
+          where $1 <> '' and %2$s and t.words @@ $1::tsquery
+          limit $2
+        ),
+        -- What is rare among all may be another's or fail the filter: then the common words are all
+        -- that there is to go by. Not read where the rare ones found enough.
+        more as materialized (
+          select t.id, t.words from %1$s as t
+          where $18 <> '' and (select count(*) from matched) < $5
+            and %2$s and t.words @@ $18::tsquery and not t.words @@ $1::tsquery
+          limit $2
+        ),
+        weighed as (
+          select t.id
+          from (select * from matched union all select * from more) as t
+          order by %3$s desc, t.id
+          limit $3
+        ),
+        found as materialized (
+          select w.id from weighed as w
+          union
+          select t.id from %1$s as t where t.id = any($4) and %2$s
+        ),
+        -- A query that matches less than was asked for still gets what passes the filter.
+        rest as (
+          select t.id from %1$s as t
+          where (select count(*) from found) < $5 and %2$s
+          order by t.id desc
+          limit $5
+        ),
+        candidates as (
+          select f.id from found as f
+          union
+          select r.id from rest as r
+        ),
+        told as materialized (
+          select
+            c.id, p.name,
+            -- A name or its first word, and no role.
+            case
+              when p.name not in ('', 'user', 'assistant', 'system', 'tool', 'human', 'ai', 'bot')
+                and (
+                  strpos($6, ' ' || p.name || ' ') > 0
+                  or (
+                    length(split_part(p.name, ' ', 1)) > 2
+                    and strpos($6, ' ' || split_part(p.name, ' ', 1) || ' ') > 0
+                  )
+                )
+                then 1
+              else 0
+            end as speaker
+          from candidates as c
+          join %1$s as t on t.id = c.id
+          cross join lateral (
+            select
+              btrim(regexp_replace(
+                lower(left(coalesce(t.metadata ->> 'speaker', ''), 200)), '[^[:alnum:]]+', ' ', 'g'
+              )) as name
+          ) as p
+        ),
+        -- Whom the query names the speaker's signal finds already, and others call them by that name:
+        -- as a word it counts a quarter. It is rare among all users of a tenant, and not with one.
+        names as (
+          select
+            case
+              when $15[4] > 0
+                then tsvector_to_array(to_tsvector($17, coalesce(string_agg(distinct d.name, ' '), '')))
+              else '{}'
+            end as lexemes
+          from told as d
+          where d.speaker = 1
+        ),
+        signals as materialized (
+          select
+            t.id,
+            coalesce(b.words, 0) as words, coalesce(b.context, 0) as context,
+            %4$s as vector,
+            c.speaker,
+            case
+              -- A date, and neither now nor infinity.
+              when coalesce(t.happened_at, t.metadata ->> 'created_at') ~ '^\d{4}-'
+                and pg_input_is_valid(coalesce(t.happened_at, t.metadata ->> 'created_at'), 'timestamptz')
+                then power(
+                  0.5, least(1000, greatest(0, extract(epoch from (
+                    $7 - coalesce(t.happened_at, t.metadata ->> 'created_at')::timestamptz
+                  )) / 86400 / $8))::double precision
+                )
+              else 0
+            end as recency,
+            coalesce(t.importance, 0) as importance,
+            case
+              -- Two users may call a conversation alike.
+              when t.metadata ->> 'kind' = 'turn' and t.metadata ->> 'conversation_id' is not null
+                then json_build_array(t.user_id, t.metadata ->> 'conversation_id')::text
+            end as talk,
+            case
+              -- Of an int, so that the one beside it is in bounds too.
+              when pg_input_is_valid(t.metadata ->> 'seq', 'int')
+                then (t.metadata ->> 'seq')::int::bigint
+            end as seq
+          from told as c
+          join %1$s as t on t.id = c.id
+          cross join names as n
+          cross join lateral (
+            -- BM25 of both at once, with the k1 and b of Trotman et al. 2014, Improvements to BM25.
+            select
+              sum(
+                $10[x.term] * x.share * x.tf * 1.9
+                / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * $14 / $12))
+              ) as words,
+              sum(
+                $11[x.term] * x.share * x.tf_all * 1.9
+                / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * $14 / $13))
+              ) as context
+            from (
+              select
+                array_position($9, u.lexeme) as term,
+                case when u.lexeme = any(n.lexemes) then 0.25 else 1 end as share,
+                cardinality(array_positions(u.weights, 'A'))::double precision as tf,
+                cardinality(u.positions)::double precision as tf_all,
+                sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
+                sum(cardinality(u.positions)) over () as all_words
+              from unnest(t.words) as u
+              where cardinality($9) > 0
+            ) as x
+            where x.term is not null
+          ) as b
+        ),
+        scaled as (
+          select
+            s.id, s.talk, s.seq,
+            $15[1] * coalesce(
+              (s.words - min(s.words) over ()) / nullif(max(s.words) over () - min(s.words) over (), 0),
+              (s.words > 0)::int
+            ) as words,
+            $15[2] * coalesce(
+              (s.context - min(s.context) over ())
+              / nullif(max(s.context) over () - min(s.context) over (), 0),
+              (s.context > 0)::int
+            ) as context,
+            $15[3] * coalesce(
+              (s.vector - min(s.vector) over ())
+              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
+              (s.vector is not null)::int
+            ) as vector,
+            $15[4] * coalesce(
+              (s.speaker - min(s.speaker) over ())::double precision
+              / nullif(max(s.speaker) over () - min(s.speaker) over (), 0), s.speaker
+            ) as speaker,
+            $15[5] * coalesce(
+              (s.recency - min(s.recency) over ())
+              / nullif(max(s.recency) over () - min(s.recency) over (), 0), (s.recency > 0)::int
+            ) as recency,
+            $15[6] * coalesce(
+              (s.importance - min(s.importance) over ())
+              / nullif(max(s.importance) over () - min(s.importance) over (), 0),
+              (s.importance > 0)::int
+            ) as importance
+          from signals as s
+        ),
+        -- A turn between others that fit is likely to be of the same matter.
+        beside as (
+          select
+            s.*,
+            $15[7] * (
+              case
+                when lag(s.seq) over talk = s.seq - 1
+                  then lag(s.words + s.context + coalesce(s.vector, 0)) over talk
+                else 0
+              end
+              + case
+                when lead(s.seq) over talk = s.seq + 1
+                  then lead(s.words + s.context + coalesce(s.vector, 0)) over talk
+                else 0
+              end
+            ) * (s.talk is not null)::int as neighbours
+          from scaled as s
+          window talk as (partition by s.talk order by s.seq, s.id)
+        ),
+        best as (
+          select
+            s.*,
+            s.words + s.context + s.vector + s.neighbours + s.speaker + s.recency + s.importance
+              as score
+          from beside as s
+          order by score desc, s.id
+          limit $5
+        )
+        select coalesce(
+          json_agg(
+            case
+              when $16 then json_build_object(
+                'id', b.id, 'metadata', t.metadata, 'score', b.score, 'parts', json_build_object(
+                  'words', b.words, 'context', b.context, 'vector', b.vector,
+                  'neighbours', b.neighbours, 'speaker', b.speaker, 'recency', b.recency,
+                  'importance', b.importance
+                )
+              )
+              else json_build_object('id', b.id, 'metadata', t.metadata, 'score', b.score)
+            end
+            order by b.score desc, b.id
+          ),
+          '[]'
+        )
+        from best as b
+        join %1$s as t on t.id = b.id
+      $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+    ) into v_answer using
+      v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
+      v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
+      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language,
+      v_common;
+  end if;
+  return v_answer;
+end;
+$$;
+
+alter function haive_private.rank_memories(record, jsonb) owner to haive_writer;
+
+revoke create on schema haive_private from haive_writer;
+
+insert into haive_private.migrations (version, name) values
+  ('20261129070000', 'neighbours_of_one_user')
+on conflict do nothing;
