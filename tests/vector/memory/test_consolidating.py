@@ -131,6 +131,17 @@ async def test_only_what_is_in_the_window_and_passes_is_considered(memory, clock
     assert anna.plan.considered == 18
 
 
+async def test_turns_without_a_time_are_considered_where_no_window_is_asked_for(memory) -> None:
+    said = [TOPICS["boats"].format(colour, 1) for colour in ("red", "blue", "green")]
+    await memory.store_conversation(
+        [{"role": "user", "content": text} for text in said], {"conversation_id": "talk"}
+    )
+    done = await memory.consolidate_memories(similarity_threshold=0.5)
+    assert done.plan.considered == 3
+    assert [len(group.sources) for group in done.plan.groups] == [3]
+    assert (await memory.consolidate_memories(timedelta(days=1))).plan.considered == 0
+
+
 async def test_a_cluster_that_has_grown_replaces_its_summary(memory: VectorMemory, clock) -> None:
     form = TOPICS["boats"]
     for number in range(3):

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
 
 from haive.core.persistence._encoding import as_uuid, new_id
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
-from haive.core.persistence.vector._duplicates import duplicate_of
+from haive.core.persistence.vector._duplicates import (
+    claim_alike,
+    near,
+    said_again,
+    same_words,
+    standing_for,
+)
 from haive.core.persistence.vector._ending import end_above, ended
 from haive.core.persistence.vector._importance import importance_of
-from haive.core.persistence.vector._shelf import checked_text
+from haive.core.persistence.vector._shelf import Readings, checked_text
 from haive.core.persistence.vector._talks import checked_importance, split
 from haive.core.persistence.vector.models import Memory, MemoryKind
 
@@ -19,8 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from numpy.typing import NDArray
+
     from haive.core.persistence.vector._recalled import Recalled
     from haive.core.persistence.vector._shelf import Shelf
+
+# How often it is looked up again what another process may have written.
+_ATTEMPTS = 5
+# What writes a note of which nobody says who did.
+_APPLICATION = "application"
+_LOCKS: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,31 +65,152 @@ async def add_notes(
         ModelError: There are no vectors; nothing was stored.
     """
     made = [noted(checked_text(text), note, shelf.clock()) for text in texts]
-    if note.id is not None and (there := (await shelf.get([made[0].id])).get(made[0].id)):
-        if there.text != made[0].text:
-            raise ConflictError("The id is taken by another memory.")
-        if note.supersedes is not None:  # what a call that was interrupted may have left undone
-            await _end(await _superseded(note.supersedes, there, shelf), there, shelf)
-        return [there.id]
-    older = None if note.supersedes is None else await _superseded(note.supersedes, made[0], shelf)
-    ids: list[str] = []
-    fresh: dict[str, Memory] = {}
-    for memory in made:
-        known = None if older is not None else await _known(memory, fresh, shelf, recalled)
-        ids.append(memory.id if known is None else known)
-        if known is None:
-            fresh[memory.id] = memory
-    await shelf.write(list(fresh.values()))
-    if older is not None:
-        await _end(older, made[0], shelf)
-    return ids
+    if not made:
+        return []
+    if note.supersedes is not None:
+        async with _one_at_a_time(shelf, made[0].user_id):
+            return [await _supersede(made[0], note, shelf)]
+    if note.id is not None and await _is_written(made[0], shelf):
+        return [made[0].id]
+    read = Readings(shelf)
+    if shelf.config.near_duplicate is None:
+        await shelf.write(made, read)
+        return [memory.id for memory in made]
+    there = await same_words(made, shelf)
+    await read.of([memory for memory in made if memory.id not in there])
+    for attempt in range(_ATTEMPTS):
+        async with _one_at_a_time(shelf, made[0].user_id):
+            try:
+                # At last, whatever there may be that no look-up finds.
+                once = attempt < _ATTEMPTS - 1
+                return await _Remembering(shelf, note, read, recalled).add(made, once=once)
+            except ConflictError:
+                # Another process has written the same since it was looked up.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+    raise AssertionError  # pragma: no cover - the loop returns or raises
 
 
-async def _end(older: Memory, by: Memory, shelf: Shelf) -> None:
-    """Let the older memory, and what was made of it, hold until the newer one does."""
-    over = replace(ended(older, by.valid_from or shelf.clock()), superseded_by=by.id)
+def _one_at_a_time(shelf: Shelf, user_id: str | None) -> asyncio.Lock:
+    """Held while what is written depends on what a user's memories are."""
+    loop = id(asyncio.get_running_loop())
+    key = loop, shelf.backend.name, shelf.collection.name, shelf.tenant, user_id
+    lock = _LOCKS.get(key)
+    if lock is None:
+        lock = _LOCKS[key] = asyncio.Lock()
+    return lock
+
+
+async def _is_written(memory: Memory, shelf: Shelf) -> bool:
+    """Whether an earlier call wrote it."""
+    there = (await shelf.get([memory.id])).get(memory.id)
+    if there is not None and there.text != memory.text:
+        raise ConflictError("The id is taken by another memory.")
+    return there is not None
+
+
+class _Remembering:
+    """Writes what is news."""
+
+    def __init__(self, shelf: Shelf, note: Note, read: Readings, recalled: Recalled) -> None:
+        self._shelf = shelf
+        self._note = note
+        self._read = read
+        self._recalled = recalled
+        self._fresh: dict[str, Memory] = {}
+        self._changed: dict[str, Memory] = {}
+        self._by_words: dict[str, str] = {}
+        self._vectors: NDArray[np.float32] | None = None
+
+    async def add(self, memories: Sequence[Memory], *, once: bool) -> list[str]:
+        """Write what is news of these, and return the ids of all.
+
+        Raises:
+            ConflictError: With ``once``, something was written or superseded meanwhile.
+        """
+        ids: list[str] = []
+        same = await same_words(memories, self._shelf)
+        vectors, _ = await self._read.of([m for m in memories if m.id not in same])
+        left = iter(() if vectors is None else vectors)
+        self._vectors = None if vectors is None else np.zeros_like(vectors)
+        for memory in memories:
+            vector = None if memory.id in same else next(left, None)
+            known = self._among_these(memory, vector)
+            if known is None:
+                known = await self._known(memory, same.get(memory.id), vector)
+            if known is None:
+                if vector is not None and self._vectors is not None:
+                    self._vectors[len(self._fresh)] = vector
+                self._fresh[memory.id] = memory
+                self._by_words[memory.words_hash] = memory.id
+            ids.append(known or memory.id)
+        await self._shelf.rewrite(list(self._changed.values()), once=once)
+        await self._shelf.write(list(self._fresh.values()), self._read, once=once)
+        return ids
+
+    def _among_these(self, memory: Memory, vector: NDArray[np.float32] | None) -> str | None:
+        """Which one of the same call says the same."""
+        again = self._by_words.get(memory.words_hash)
+        if again is not None or vector is None or self._vectors is None:
+            return again
+        cosines = self._vectors[: len(self._fresh)] @ vector
+        fresh = list(self._fresh.values())
+        threshold = self._shelf.config.near_duplicate or 1.0
+        for place in np.flatnonzero(cosines >= threshold):
+            if claim_alike(fresh[place].text, memory.text):
+                return fresh[place].id
+        return None
+
+    async def _known(
+        self, memory: Memory, same: Memory | None, vector: NDArray[np.float32] | None
+    ) -> str | None:
+        """Which memory says the same already; it lasts as long as either of them from now on."""
+        shelf = self._shelf
+        now = shelf.clock()
+        recited = self._recalled.recited(
+            memory.text, user_id=memory.user_id, own=[memory.id], wholly=True
+        )
+        if recited is not None and same is None:
+            there = (await shelf.get([recited])).get(recited)
+            if there is not None and there.holds_at(now) and not _has_expired(there, now):
+                same = there
+        if same is None:
+            same = await near(memory, vector, shelf, shelf.config.near_duplicate or 1.0)
+        if same is None:
+            return None
+        known = self._changed.get(same.id) or await standing_for(same, shelf)
+        given = memory.importance if self._has_importance() else None
+        after = said_again(known, memory, now, importance=given)
+        if after is not None and after != known:
+            self._changed[after.id] = after
+        return None if after is None else after.id
+
+    def _has_importance(self) -> bool:
+        note = self._note
+        return note.importance is not None or note.metadata.get("importance") is not None
+
+
+def _has_expired(memory: Memory, now: datetime) -> bool:
+    return memory.expires_at is not None and memory.expires_at <= now
+
+
+async def _supersede(memory: Memory, note: Note, shelf: Shelf) -> str:
+    """Write a memory, and let the one that it supersedes hold until it does."""
+    # What a call that was interrupted has written is there; the rest may be undone.
+    written = note.id is not None and await _is_written(memory, shelf)
+    if written:
+        memory = (await shelf.get([memory.id]))[memory.id]
+    older = await _superseded(str(note.supersedes), memory, shelf)
+    if not written:
+        await shelf.write([memory])
+    over = replace(ended(older, memory.valid_from or shelf.clock()), superseded_by=memory.id)
     await end_above(shelf, over)
-    await shelf.rewrite([over])
+    try:
+        await shelf.rewrite([over], once=True)
+    except ConflictError:
+        await shelf.backend.delete([memory.id])
+        raise ConflictError("The memory is superseded already.") from None
+    return memory.id
 
 
 def noted(text: str, note: Note, now: datetime) -> Memory:
@@ -85,8 +224,11 @@ def noted(text: str, note: Note, now: datetime) -> Memory:
         given["user_id"] = note.user_id
     if note.ttl is not None:
         given["expires_at"] = now + _duration(note.ttl)
+    given.setdefault("writer", given.get("speaker") or given.get("role") or _APPLICATION)
+    given.setdefault("trust", given.get("role") or _APPLICATION)
     given.setdefault("timestamp", now)
-    given.setdefault("valid_from", given["timestamp"])
+    # A clock that is ahead would hide it until its time comes.
+    given.setdefault("valid_from", min(given["timestamp"], now))
     return Memory(
         id=str(new_id() if note.id is None else as_uuid(note.id, "id")),
         text=text,
@@ -107,29 +249,12 @@ def _duration(ttl: timedelta | float) -> timedelta:
     return found
 
 
-async def _known(
-    memory: Memory, fresh: Mapping[str, Memory], shelf: Shelf, recalled: Recalled
-) -> str | None:
-    """The memory that says the same already."""
-    threshold = shelf.config.near_duplicate
-    if threshold is None:
-        return None
-    again = next((m.id for m in fresh.values() if m.text == memory.text), None)
-    if again is not None:
-        return again
-    recited = recalled.recited(memory.text, user_id=memory.user_id, own=[memory.id], wholly=True)
-    if recited is not None:
-        there = (await shelf.get([recited])).get(recited)
-        if there is not None and there.holds_at(shelf.clock()):
-            return recited
-    found = await duplicate_of(memory, shelf, threshold)
-    return None if found is None else found.id
-
-
 async def _superseded(memory_id: str, by: Memory, shelf: Shelf) -> Memory:
     found = (await shelf.get([memory_id])).get(memory_id)
     if found is None:
         raise NotFoundError("There is no memory to supersede.")
+    if found.user_id != by.user_id:
+        raise InvalidInputError("A memory is superseded by one of the same user.")
     if found.superseded_by not in {None, by.id}:
         raise ConflictError(
             "The memory is superseded already.", hint=f"{found.superseded_by} holds in its place."

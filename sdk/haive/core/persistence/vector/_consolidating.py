@@ -23,6 +23,7 @@ from haive.core.persistence.vector.models import (
     ConsolidationPlan,
     Memory,
     MemoryKind,
+    trust_of,
 )
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ async def _originals(how: Consolidating, shelf: Shelf) -> list[Memory]:
     if how.window is not None:
         if how.window <= timedelta(0):
             raise InvalidInputError("time_window is more than nothing.")
-        window = Comparison(("timestamp",), Operator.GTE, time_text(until - how.window))
+        window = both(
+            Comparison(("timestamp",), Operator.GTE, time_text(until - how.window)),
+            Comparison(("timestamp",), Operator.LTE, time_text(until)),
+        )
     found = await shelf.find(
         both(
             Comparison(("kind",), Operator.IN, list(_ORIGINALS)),
-            Comparison(("timestamp",), Operator.LTE, time_text(until)),
             window,
             how.where,
         )
@@ -86,7 +89,9 @@ async def _originals(how: Consolidating, shelf: Shelf) -> list[Memory]:
     return [
         memory
         for memory in found
-        if memory.valid_to is None
+        # What has no time is in no window, and considered where none is asked for.
+        if (memory.timestamp is None or memory.timestamp <= until)
+        and memory.valid_to is None
         and (not memory.archived or memory.archived_for is not None)
         and (memory.expires_at is None or memory.expires_at > until)
     ]
@@ -334,7 +339,6 @@ def _unwritten(
 ) -> Memory:
     """The memory of a group without its text."""
     talks = {memory.conversation_id for memory in group}
-    trusts = {memory.trust for memory in group}
     times = [memory.timestamp for memory in group if memory.timestamp is not None]
     held = [when for m in group if (when := m.valid_from or m.timestamp) is not None]
     expiries = [memory.expires_at for memory in group if memory.expires_at is not None]
@@ -355,8 +359,7 @@ def _unwritten(
         expires_at=min(expiries, default=None),
         importance=max(memory.importance for memory in group),
         sources=tuple(memory.id for memory in group),
-        # Of several labels none holds for the whole.
-        trust=trusts.pop() if len(trusts) == 1 else "mixed",
+        trust=trust_of(group),
         writer=group[0].writer if merged else None,
         created_at=now,
         metadata={"consolidation": strategy},

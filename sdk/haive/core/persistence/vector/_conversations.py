@@ -17,7 +17,7 @@ from haive.core.persistence.vector._placing import placed
 from haive.core.persistence.vector._shelf import both, equals
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.filters import Comparison, Operator
-from haive.core.persistence.vector.models import Memory, MemoryKind
+from haive.core.persistence.vector.models import Memory, MemoryKind, trust_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -175,7 +175,7 @@ def _pieces(
                 role=turn.role,
                 context=context_of([each.text for each in previous]),
                 context_ids=tuple(each.id for each in previous),
-                valid_from=fields["timestamp"] or now,
+                valid_from=min(fields["timestamp"] or now, now),
                 created_at=now,
                 metadata=dict(talk.metadata),
                 **fields,
@@ -224,6 +224,7 @@ async def _whole(
     fields: dict[str, Any] = {
         "timestamp": last.timestamp,
         "importance": max(piece.importance for piece in pieces),
+        "trust": trust_of(pieces),
         **{name: value for name, value in talk.fields.items() if value is not None},
         "writer": writer,
         "archived": archived,
@@ -237,7 +238,7 @@ async def _whole(
         conversation_id=talk.id,
         seq=pieces[0].seq,
         until_seq=last.until_seq,
-        valid_from=fields["timestamp"] or now,
+        valid_from=min(fields["timestamp"] or now, now),
         sources=tuple(piece.id for piece in pieces),
         created_at=earlier.created_at if earlier else now,
         metadata=dict(talk.metadata),
@@ -269,11 +270,16 @@ def _of_keywords(
             conversation_id=talk.id,
             seq=pieces[0].seq,
             until_seq=last.until_seq,
-            valid_from=given.get("timestamp") or last.timestamp or now,
+            valid_from=min(given.get("timestamp") or last.timestamp or now, now),
             sources=tuple(piece.id for piece in sources),
             keywords=tuple(telling),
             created_at=now,
             metadata=dict(talk.metadata),
-            **{"timestamp": last.timestamp, **given, "writer": "keywords"},
+            **{
+                "timestamp": last.timestamp,
+                "trust": trust_of(sources),
+                **given,
+                "writer": "keywords",
+            },
         )
     ]

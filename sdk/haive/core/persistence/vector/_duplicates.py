@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from haive.core.persistence.embedding._words import words_of
 from haive.core.persistence.session._contradictions import Claims
-from haive.core.persistence.vector._shelf import both, equals, spoken
+from haive.core.persistence.vector._batches import batches
+from haive.core.persistence.vector._shelf import both, equals
 from haive.core.persistence.vector.config import RetrievalWeights
-from haive.core.persistence.vector.models import Memory
+from haive.core.persistence.vector.filters import Comparison, Operator
+from haive.core.persistence.vector.models import WORDS_HASH, Memory, MemoryKind
 from haive.core.persistence.vector.records import Query
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
     import numpy as np
     from numpy.typing import NDArray
 
     from haive.core.persistence.vector._shelf import Shelf
+    from haive.core.persistence.vector.filters import Filter
 
 NEAREST = RetrievalWeights(
     words=0.0, context=0.0, vector=1.0, neighbours=0.0, speaker=0.0, recency=0.0, importance=0.0
@@ -24,45 +30,113 @@ _WORDS = RetrievalWeights(
     words=1.0, context=0.0, vector=0.0, neighbours=0.0, speaker=0.0, recency=0.0, importance=0.0
 )
 _LOOKED_AT = 5
+# An index of Postgres answers for so many.
+_AT_ONCE = 20
+_SAYING = (MemoryKind.NOTE.value, MemoryKind.MERGED.value)
 
 
-async def duplicate_of(memory: Memory, shelf: Shelf, threshold: float) -> Memory | None:
-    """The memory that says the same already, of the same user and kind, if there is one that holds.
+async def same_words(memories: Sequence[Memory], shelf: Shelf) -> dict[str, Memory]:
+    """The memories that have the very words of these, by the ids of these.
 
-    The same is what has the same words; and where there are vectors, what has a cosine of
-    ``threshold`` or more and claims nothing else: "I have three dogs" is as near to "I have four
-    dogs" as can be, and is news.
+    They are of the same user, and hold; archived ones are among them.
     """
-    vectors = await shelf.vectors([spoken(memory)])
+    found: dict[tuple[str | None, str], Memory] = {}
+    hashes = {memory.id: memory.words_hash for memory in memories}
+    now = shelf.clock()
+    for user_id in {memory.user_id for memory in memories}:
+        wanted = dict.fromkeys(hashes[m.id] for m in memories if m.user_id == user_id)
+        for some in batches(wanted, _AT_ONCE):
+            alike = Comparison((WORDS_HASH,), Operator.IN, some)
+            there = await shelf.find(both(alike, _of(user_id)))
+            # The first one that searches find, else the first one.
+            for memory in sorted(there, key=lambda each: (each.archived, each.id)):
+                if _is_there(memory, now):
+                    found.setdefault((user_id, memory.words_hash), memory)
+    keys = {memory.id: (memory.user_id, hashes[memory.id]) for memory in memories}
+    return {id_: found[key] for id_, key in keys.items() if key in found}
+
+
+async def near(
+    memory: Memory, vector: NDArray[np.float32] | None, shelf: Shelf, threshold: float
+) -> Memory | None:
+    """The memory that says the same already, of the same user, if there is one that holds.
+
+    The same is what has a cosine of ``threshold`` or more and claims nothing else: "I have three
+    dogs" is as near to "I have four dogs" as can be, and is news. Without vectors it is what has
+    the same words.
+    """
     hits = await shelf.backend.search(
         Query(
             text=memory.text,
-            vector=None if vectors is None else vectors[0],
+            vector=vector,
             limit=_LOOKED_AT,
-            filter=both(equals(user_id=memory.user_id), equals(kind=memory.kind.value)),
-            weights=_WORDS if vectors is None else NEAREST,
+            filter=_of(memory.user_id),
+            weights=_WORDS if vector is None else NEAREST,
             now=shelf.clock(),
+            include_archived=True,
         )
     )
     ids = [hit.record.id for hit in hits]
-    near = {} if vectors is None else await _cosines(ids, vectors, shelf)
-    now = shelf.clock()
+    cosines: dict[str, float] = {}
+    if vector is not None:
+        records = await shelf.backend.get(ids, vectors=True)
+        cosines = {r.id: float(r.vector @ vector) for r in records if r.vector is not None}
     for hit in hits:
         other = Memory.from_metadata(hit.record.id, hit.record.metadata)
-        if other.id == memory.id or (other.expires_at is not None and other.expires_at <= now):
+        if other.id == memory.id or not _is_there(other, shelf.clock()):
             continue
-        if words_of(other.text) == words_of(memory.text):
+        if other.words_hash == memory.words_hash:
             return other
-        if near.get(other.id, 0.0) >= threshold and _claim_alike(memory.text, other.text):
+        if cosines.get(other.id, 0.0) >= threshold and claim_alike(memory.text, other.text):
             return other
     return None
 
 
-async def _cosines(ids: list[str], vectors: NDArray[np.float32], shelf: Shelf) -> dict[str, float]:
-    records = await shelf.backend.get(ids, vectors=True)
-    return {r.id: float(r.vector @ vectors[0]) for r in records if r.vector is not None}
-
-
-def _claim_alike(one: str, other: str) -> bool:
+def claim_alike(one: str, other: str) -> bool:
     """Whether two texts have the same numbers and names and are both negated or both not."""
     return Claims.of(one) == Claims.of(other)
+
+
+async def standing_for(memory: Memory, shelf: Shelf) -> Memory:
+    """The memory itself, or the merged one that searches find in its place."""
+    if memory.archived_for is None:
+        return memory
+    other = (await shelf.get([memory.archived_for])).get(memory.archived_for)
+    is_found = other is not None and other.kind is MemoryKind.MERGED and not other.archived
+    return other if other is not None and is_found and other.valid_to is None else memory
+
+
+def said_again(
+    known: Memory, by: Memory, now: datetime, *, importance: float | None
+) -> Memory | None:
+    """What a memory is when it is said again: it lasts as long as either of them.
+
+    None where it cannot: a turn is as it was said, and a merged one goes with its sources.
+    """
+    changes: dict[str, Any] = {}
+    if known.expires_at is not None and (by.expires_at is None or by.expires_at > known.expires_at):
+        changes["expires_at"] = by.expires_at
+        # Its summary expires before it does.
+        changes |= {"archived": False, "archived_for": None}
+    if known.valid_to is not None and (by.valid_to is None or by.valid_to > known.valid_to):
+        if known.superseded_by is not None:
+            return None
+        changes["valid_to"] = by.valid_to
+    if known.valid_from and known.valid_from > now and (by.valid_from or now) < known.valid_from:
+        changes["valid_from"] = by.valid_from
+    if known.kind is not MemoryKind.NOTE:
+        return None if changes else known
+    if known.archived and known.archived_for is None:
+        changes["archived"] = False
+    if importance is not None:
+        changes["importance"] = importance
+    return replace(known, metadata={**known.metadata, **by.metadata}, **changes)
+
+
+def _of(user_id: str | None) -> Filter | None:
+    return both(equals(user_id=user_id), Comparison(("kind",), Operator.IN, list(_SAYING)))
+
+
+def _is_there(memory: Memory, now: datetime) -> bool:
+    lasts = memory.expires_at is None or memory.expires_at > now
+    return lasts and (memory.valid_to is None or memory.valid_to > now)

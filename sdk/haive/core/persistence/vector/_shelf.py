@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from haive.core.persistence.embedding import HashingEmbedder, QueryEmbedder
 from haive.core.persistence.errors import InvalidInputError, ModelAnswerError
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.filters import All, Comparison, Operator
-from haive.core.persistence.vector.models import Memory
+from haive.core.persistence.vector.models import WORDS_HASH, Memory, MemoryKind
 from haive.core.persistence.vector.records import Record
 from haive.core.persistence.vector.reranking.late_interaction import LateInteraction
 
@@ -53,17 +53,26 @@ class Shelf:
         """What texts are compared by: by their letters where the collection has no vectors."""
         return self.embedder or HashingEmbedder()
 
-    async def write(self, memories: Sequence[Memory]) -> None:
+    async def write(
+        self, memories: Sequence[Memory], read: Readings | None = None, *, once: bool = False
+    ) -> None:
         """Write memories with their vectors, replacing those of the same id.
 
         Everything is computed and checked before the first one is written.
 
+        Args:
+            memories: What is to be written.
+            read: What was read of them already.
+            once: Whether one that says the same as another of its kind and user is refused, where
+                the backend can tell.
+
         Raises:
             InvalidInputError: A text or something of the metadata cannot be stored.
+            ConflictError: Another one says the same.
             ModelError: There are no vectors.
         """
         if memories:
-            await self.backend.put(await self._records(memories))
+            await self.backend.put(await self._records(memories, read, once=once))
 
     async def renew(self, memories: Sequence[Memory]) -> int:
         """Write memories whose texts have changed, with their vectors; return how many.
@@ -76,23 +85,25 @@ class Shelf:
         """
         return await self.backend.replace(await self._records(memories)) if memories else 0
 
-    async def _records(self, memories: Sequence[Memory]) -> list[Record]:
+    async def _records(
+        self, memories: Sequence[Memory], read: Readings | None = None, *, once: bool = False
+    ) -> list[Record]:
         for memory in memories:
             checked_text(memory.text)
-        texts = [spoken(memory) for memory in memories]
-        metadata = [memory.to_metadata() for memory in memories]
-        vectors, prepared = await self._read(texts)
+        metadata = [_kept(memory) for memory in memories]
+        vectors, prepared = await (read or Readings(self)).of(memories)
         return [
             Record(
                 id=memory.id,
                 metadata=plain,
                 vector=None if vectors is None else vectors[place],
                 tokens=None if prepared is None else prepared[place],
+                once=once,
             )
             for place, (memory, plain) in enumerate(zip(memories, metadata, strict=True))
         ]
 
-    async def _read(
+    async def read(
         self, texts: Sequence[str]
     ) -> tuple[NDArray[np.float32] | None, list[bytes] | None]:
         """The vectors of texts, and what the reranker keeps of them."""
@@ -106,15 +117,19 @@ class Shelf:
             return self._checked(vectors, embedder, len(texts)), prepared
         return await self.vectors(texts), await reranker.prepare(texts)
 
-    async def rewrite(self, memories: Sequence[Memory]) -> int:
+    async def rewrite(self, memories: Sequence[Memory], *, once: bool = False) -> int:
         """Write what is known of memories anew, their texts have not changed; return how many.
 
-        One that was forgotten meanwhile stays so.
+        One that was forgotten meanwhile stays so. With ``once`` one that is superseded by another
+        than it says is refused, where the backend can tell.
+
+        Raises:
+            ConflictError: It is superseded by another one.
         """
         if not memories:
             return 0
         return await self.backend.replace(
-            [Record(id=m.id, metadata=m.to_metadata()) for m in memories]
+            [Record(id=m.id, metadata=_kept(m), once=once) for m in memories]
         )
 
     async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
@@ -182,6 +197,43 @@ class Shelf:
             for memory in await self.find(Comparison((name,), Operator.IN, batch)):
                 found[memory.id] = memory
         return list(found.values())
+
+
+class Readings:
+    """What models read of memories: each of them once, and many at a time."""
+
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._vectors: dict[str, NDArray[np.float32]] = {}
+        self._prepared: dict[str, bytes] = {}
+        self._read: set[str] = set()
+
+    async def of(
+        self, memories: Sequence[Memory]
+    ) -> tuple[NDArray[np.float32] | None, list[bytes] | None]:
+        """Their vectors, None in a collection without, and what the reranker keeps of them.
+
+        Raises:
+            ModelError: There are no vectors.
+        """
+        new = [memory for memory in memories if memory.id not in self._read]
+        if new:
+            vectors, prepared = await self._shelf.read([spoken(memory) for memory in new])
+            ids = [memory.id for memory in new]
+            self._vectors.update(zip(ids, () if vectors is None else vectors, strict=False))
+            self._prepared.update(zip(ids, prepared or (), strict=False))
+            self._read.update(ids)
+        found = [self._vectors[m.id] for m in memories if m.id in self._vectors]
+        packed = [self._prepared[m.id] for m in memories if m.id in self._prepared]
+        return np.array(found) if found else None, packed or None
+
+
+def _kept(memory: Memory) -> dict[str, Any]:
+    """What a backend keeps of a memory."""
+    found = memory.to_metadata()
+    if memory.kind in {MemoryKind.NOTE, MemoryKind.MERGED}:
+        found[WORDS_HASH] = memory.words_hash
+    return found
 
 
 def spoken(memory: Memory) -> str:

@@ -13,7 +13,7 @@ from haive.core.persistence.models import Conversation, Message, aware
 from haive.core.persistence.vector._arguments import checked_name
 from haive.core.persistence.vector._conversations import Talk, Turn
 from haive.core.persistence.vector._ids import EPOCH, derived_id
-from haive.core.persistence.vector.models import FIELDS
+from haive.core.persistence.vector.models import OURS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -98,7 +98,7 @@ def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str,
     if metadata is not None and not isinstance(metadata, Mapping):
         raise InvalidInputError(f"metadata is a {type(metadata).__name__}, not a mapping.")
     given = dict(metadata or {})
-    if refused := sorted(set(given) & set(FIELDS) - GIVEN):
+    if refused := sorted(set(given) & set(OURS) - GIVEN):
         raise InvalidInputError(
             f"metadata has {', '.join(refused)}, which is not the caller's to say."
         )

@@ -137,7 +137,8 @@ class VectorMemory(OpenedMemory):
     ) -> str:
         """Remember a text, and return the id of its memory.
 
-        What is remembered already, or was just recalled, is not written again: its id is returned.
+        What is remembered already, or was just recalled, is not written again: its id is returned,
+        and it lasts as long as either of them, with this metadata over its own.
 
         Args:
             text: What is to be remembered, up to 256 KiB. Of a long one pgvector searches the first
@@ -148,8 +149,10 @@ class VectorMemory(OpenedMemory):
             user_id: Whom it is about.
             importance: 0 to 1; from the text if not given.
             ttl: Seconds, or a timedelta, after which it is gone.
-            supersedes: The memory that does not hold any more, from this one's ``valid_from`` on.
-            id: A UUID of the caller's, to make a retry safe; made if not given.
+            supersedes: The memory of the same user that does not hold any more, from this one's
+                ``valid_from`` on.
+            id: A UUID of the caller's, to make a retry safe; made if not given. What is remembered
+                already keeps its own.
 
         Raises:
             InvalidInputError: Something cannot be stored.
@@ -187,15 +190,25 @@ class VectorMemory(OpenedMemory):
         metadata: Mapping[str, Any] | None = None,
         *,
         user_id: str | None = None,
+        importance: float | None = None,
+        ttl: timedelta | float | None = None,
+        id: str | None = None,  # noqa: A002 - what it is
     ) -> str:
         """Put a newer memory in the place of one that does not hold any more.
 
-        The older one is kept, and found with ``as_of`` before this one. The newer one is about the
-        same user if nothing else is said. As `add` with ``supersedes``.
+        The older one is kept, and found with ``as_of`` before this one; what was made of it ends
+        with it. The newer one is about the same user. As `add` with ``supersedes``.
         """
         older = await self.get(memory_id)
-        whose = older.user_id if user_id is None else user_id
-        return await self.add(text, metadata, user_id=whose, supersedes=older.id)
+        return await self.add(
+            text,
+            metadata,
+            user_id=older.user_id if user_id is None else user_id,
+            importance=importance,
+            ttl=ttl,
+            supersedes=older.id,
+            id=id,
+        )
 
     async def update(
         self,

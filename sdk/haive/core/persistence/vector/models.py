@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - dataclasses read it
+import hashlib
+from collections.abc import Iterable, Mapping  # noqa: TC003 - dataclasses read it
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
+from haive.core.persistence.embedding._words import words_of
+from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.vector.filters import to_json_value
 
 
@@ -107,8 +110,14 @@ class Memory:
         read = {name: _read(name, metadata.get(name)) for name in FIELDS}
         known: dict[str, Any] = {name: value for name, value in read.items() if value is not None}
         known.setdefault("text", "")
-        rest = {name: value for name, value in metadata.items() if name not in FIELDS}
+        rest = {name: value for name, value in metadata.items() if name not in OURS}
         return cls(id=memory_id, metadata=rest, **known)
+
+    @property
+    def words_hash(self) -> str:
+        """The same for texts with the same words and numbers, however they are written."""
+        said = "\x1f".join([*words_of(self.text), "", *sorted(Claims.of(self.text).numbers)])
+        return hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()[:32]
 
     def holds_at(self, when: datetime) -> bool:
         """Whether it held then."""
@@ -116,8 +125,11 @@ class Memory:
         return begun and (self.valid_to is None or when < self.valid_to)
 
 
-#: The names in a backend's metadata that are ours.
+#: Beside the fields of what is added, to find the same words by.
+WORDS_HASH = "words_hash"
 FIELDS = tuple(f.name for f in fields(Memory) if f.name not in {"id", "metadata"})
+#: The names in a backend's metadata that are ours.
+OURS = (*FIELDS, WORDS_HASH)
 _KINDS = frozenset(MemoryKind)
 _TIMES = frozenset(
     {"timestamp", "valid_from", "valid_to", "archived_from", "expires_at", "created_at"}
@@ -152,6 +164,12 @@ def _time(text: str) -> datetime | None:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         return None
+
+
+def trust_of(memories: Iterable[Memory]) -> str | None:
+    """The label of trust of what is made of memories: ``mixed`` where they have several."""
+    labels = {memory.trust for memory in memories}
+    return labels.pop() if len(labels) == 1 else "mixed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
