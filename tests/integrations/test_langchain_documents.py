@@ -551,7 +551,8 @@ async def test_an_operation_is_a_round_trip(
         "put_memories": 1, "get_memories": 1,
     }  # fmt: skip
     gone = await made_by(vectors.adelete(["a", "b", "c", "d"]))
-    assert gone == {"get_memories": 2, "find_memories": 4, "delete_memories": 1}
+    # Two of the six look again, for what others wrote of them meanwhile.
+    assert gone == {"get_memories": 2, "find_memories": 6, "delete_memories": 1}
 
 
 async def test_waiting_on_the_loop_of_the_store_is_refused(make: Make) -> None:
