@@ -100,6 +100,7 @@ begin
           where m.memory -> 'once' = 'true' and m.memory -> 'metadata' ->> 'words_hash' is not null
             and %2$s and t.id <> m.memory ->> 'id'
             and t.user_id is not distinct from m.memory -> 'metadata' ->> 'user_id'
+            and m.memory -> 'metadata' ->> 'valid_to' is null
             and t.valid_to is null and t.expires_at is null and not t.archived
         )
       $q$, v.relation, v.own

@@ -137,6 +137,29 @@ async def test_merged_and_archived_memories_are_remembered(make) -> None:
     assert by_hand in {hit.id for hit in await memory.search("red car")}
 
 
+async def test_what_held_once_is_news_of_then(memory: VectorMemory, clock) -> None:
+    now = await memory.add(FACT)
+    then = {"valid_from": clock.now - timedelta(days=9), "valid_to": clock.now - timedelta(days=8)}
+    old = await memory.add(FACT, then)
+    assert old != now
+    past = await memory.search("door code", as_of=clock.now - timedelta(days=8.5))
+    assert [hit.id for hit in past] == [old]
+    assert (await memory.get(now)).valid_to is None
+
+
+async def test_what_was_merged_and_then_superseded_is_news_when_said_again(make, clock) -> None:
+    twice = make(near_duplicate=None)
+    await twice.add_many([FACT] * 2, importance=0.3)
+    how = {"consolidation_strategy": "dedupe"}
+    [merged] = (await twice.consolidate_memories(**how)).created
+    clock.forward(minutes=1)
+    await twice.supersede(merged, "Nobody has a code for that any more.")
+    await twice.consolidate_memories(**how)
+    assert not any(hit.text == FACT for hit in await twice.search("door code"))
+    again = await make().add(FACT)
+    assert again in {hit.id for hit in await twice.search("door code")}
+
+
 @pytest.mark.parametrize("ahead", [timedelta(seconds=3), timedelta(hours=2)])
 async def test_a_clock_that_is_ahead_hides_nothing(memory, clock, ahead: timedelta) -> None:
     at = clock.now + ahead

@@ -179,6 +179,8 @@ class _Remembering:
         if same is None:
             return None
         known = self._changed.get(same.id) or await standing_for(same, shelf)
+        if known is None or (memory.valid_to is not None and memory.valid_to <= now):
+            return None
         given = memory.importance if self._has_importance() else None
         after = said_again(known, memory, now, importance=given)
         if after is not None and after != known:

@@ -100,7 +100,11 @@ async def _originals(how: Consolidating, shelf: Shelf) -> list[Memory]:
 async def _above(
     originals: Sequence[Memory], how: Consolidating, shelf: Shelf
 ) -> dict[str, Memory]:
-    """What earlier runs of this strategy made of them, and of that."""
+    """What earlier runs of this strategy made of them, and of that.
+
+    What ended with one of its sources is history; what somebody ended by itself is not made again.
+    """
+    holding = {memory.id for memory in originals}
     found: dict[str, Memory] = {}
     frontier = [memory.id for memory in originals]
     while frontier:
@@ -109,9 +113,10 @@ async def _above(
             for memory in await shelf.pointing_at("sources", frontier)
             if memory.metadata.get("consolidation") == how.strategy
             and memory.id not in found
-            and memory.valid_to is None
+            and (memory.valid_to is None or holding.issuperset(memory.sources))
         ]
         found.update((memory.id, memory) for memory in made)
+        holding |= found.keys()
         frontier = [memory.id for memory in made]
     return found
 

@@ -97,13 +97,14 @@ def claim_alike(one: str, other: str) -> bool:
     return Claims.of(one) == Claims.of(other)
 
 
-async def standing_for(memory: Memory, shelf: Shelf) -> Memory:
-    """The memory itself, or the merged one that searches find in its place."""
+async def standing_for(memory: Memory, shelf: Shelf) -> Memory | None:
+    """The memory itself, or the merged one that searches find in its place; None if neither is."""
     if memory.archived_for is None:
         return memory
     other = (await shelf.get([memory.archived_for])).get(memory.archived_for)
-    is_found = other is not None and other.kind is MemoryKind.MERGED and not other.archived
-    return other if other is not None and is_found and other.valid_to is None else memory
+    if other is None or not _is_there(other, shelf.clock()):
+        return None
+    return other if other.kind is MemoryKind.MERGED else memory
 
 
 def said_again(
