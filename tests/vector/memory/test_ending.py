@@ -124,3 +124,19 @@ async def test_memories_of_another_user_are_not_ended(memory, clock) -> None:
     await shelf.write([replace(await memory.get(made), user_id="b")])
     await memory.update(first, valid_to=clock.now)
     assert (await memory.get(made)).valid_to is None
+
+
+async def test_what_has_ended_does_not_come_back_into_the_whole(memory: VectorMemory) -> None:
+    said = ["Anna lives in Berlin.", "Anna likes green tea.", "Anna has a grey cat."]
+    about = {"conversation_id": "talk-1", "user_id": "anna"}
+    how = {"generate_summary": True, "extract_keywords": True}
+    whole = await memory.get(await memory.store_conversation(said, about, **how))
+    await memory.supersede(whole.sources[0], "Anna lives in Lisbon.")
+    assert "Berlin" not in (await memory.get(whole.id)).text
+    await memory.forget(whole.sources[1])
+    assert "Berlin" not in (await memory.get(whole.id)).text
+    assert await memory.store_conversation([*said, "Anna is tall."], about, **how) == whole.id
+    again = await memory.get(whole.id)
+    assert "Berlin" not in again.text
+    assert "tall" in again.text
+    assert (await memory.get(whole.sources[0])).valid_to is not None

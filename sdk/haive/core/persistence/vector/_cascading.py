@@ -128,13 +128,20 @@ class Cascade:
                     self.gone[memory.id] = memory
                     fresh.add(memory.id)
                     continue
-                held = replace(memory, sources=tuple(sources))
-                anew = await rebuilt_from(held, sources, self._shelf)
+                anew = await self._anew(memory, sources)
                 if anew.text != known.get(memory.id, memory).text:
                     fresh.add(memory.id)
                 known[memory.id] = anew
                 made.add(memory.id)
         return made - self.gone.keys()
+
+    async def _anew(self, memory: Memory, sources: Mapping[str, Memory]) -> Memory:
+        """A derived memory of the sources left; what has ended is not said by what holds."""
+        said = {each: source for each, source in sources.items() if source.valid_to is None}
+        if memory.valid_to is not None or not said:
+            said = dict(sources)
+        made = await rebuilt_from(replace(memory, sources=tuple(said)), said, self._shelf)
+        return replace(made, sources=tuple(sources))
 
     async def _write(self, memories: list[Memory], *, may_go: bool) -> None:
         """Write what was made anew; where there is no room for it and it may, it goes instead."""

@@ -91,12 +91,13 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
     pieces = _pieces(talk, how, shelf, recalled, there)
     if not pieces:
         raise InvalidInputError("The conversation has nothing to remember: its messages are empty.")
+    pieces = [_with_what_is_known(p, there[p.id], talk) if p.id in there else p for p in pieces]
     counted = {turn.seq for turn in talk.turns}
     others = [memory for memory in there.values() if memory.seq not in counted]
     every = sorted([*pieces, *others], key=lambda memory: memory.seq or 0)
     telling: list[str] = []
     if how.extract_keywords:
-        telling = keywords([(p.speaker or p.role, p.text) for p in every])
+        telling = keywords([(p.speaker or p.role, p.text) for p in _holding(every)])
     if telling:
         every = [
             replace(p, keywords=tuple(word for word in telling if has_keyword(p.text, word)))
@@ -106,11 +107,7 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
     whole = await _whole(talk, how, every, shelf, wholes)
     new = [piece for piece in every if piece.id not in there]
     ours = {piece.id for piece in pieces}
-    known = [
-        _with_what_is_known(p, there[p.id], talk) if p.id in ours else p
-        for p in every
-        if p.id in there
-    ]
+    known = [piece for piece in every if piece.id in there]
     above = [whole, *_of_keywords(talk, telling, every, shelf, wholes)]
     await shelf.write([*new, *above])
     await shelf.rewrite([memory for memory in known if memory != there[memory.id]])
@@ -119,6 +116,11 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
     if old:
         await forget(shelf, old)
     return whole.id
+
+
+def _holding(pieces: Sequence[Memory]) -> Sequence[Memory]:
+    """Those that hold, or all where none does: what has ended is not said of the whole."""
+    return [piece for piece in pieces if piece.valid_to is None] or pieces
 
 
 def _is_of_whole(memory: Memory) -> bool:
@@ -214,7 +216,7 @@ async def _whole(
     memory_id = (
         _id_of(talk, shelf.tenant, talk.began, "whole", talk.id) if earlier is None else earlier.id
     )
-    texts = [piece.text for piece in pieces]
+    texts = [piece.text for piece in _holding(pieces)]
     last = pieces[-1]
     if how.generate_summary or (earlier is not None and earlier.kind is MemoryKind.SUMMARY):
         text, writer = await summarize(texts, shelf)
