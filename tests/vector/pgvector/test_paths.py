@@ -124,8 +124,8 @@ async def test_a_small_tenant_finds_all_of_its_own_and_a_large_one_gets_an_index
     most = await open_backend(of)
     small = await open_backend(of, tenant=await make_tenant(owner))
     large = await open_backend(of, tenant=await make_tenant(owner))
-    await most.load(_many(13_000, 1))
-    few, many = _many(60, 2), _many(10_500, 3)
+    await most.load(_many(17_500, 1))
+    few, many = _many(60, 2), _many(5_500, 3)
     await small.put(few)
     await large.load(many)
     assert len(await most.reindex(memory="64MB")) == 1
