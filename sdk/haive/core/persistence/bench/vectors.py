@@ -82,7 +82,9 @@ async def measure(
                 break
         report.notes.append(f"bare looks at {candidates} candidates.")
         subjects["bare"] = (search, every, _K)
-        theirs = await _vecs(server, data, report, memory=memory, wanted=wanted, progress=progress)
+        theirs = await _vecs(
+            server, data, report, opened, memory=memory, wanted=wanted, progress=progress
+        )
         if theirs is not None:
             subjects["vecs"] = (theirs, every, _K)
         for name, (search, among, limit) in subjects.items():
@@ -208,6 +210,7 @@ async def _vecs(
     server: Server,
     data: Data,
     report: Report,
+    opened: AsyncExitStack,
     *,
     memory: str,
     wanted: float,
@@ -223,6 +226,7 @@ async def _vecs(
     except ImportError:
         report.notes.append("vecs is not installed, and was left out.")
         return None
+    opened.callback(theirs.close)
     progress("loading and indexing: vecs")
     report.rows.append(Row.of("vecs", "load", "rows/s", [await theirs.load(data, memory)]))
     for candidates in GRID:

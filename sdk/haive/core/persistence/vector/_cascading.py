@@ -140,8 +140,7 @@ class Cascade:
         said = {each: source for each, source in sources.items() if source.valid_to is None}
         if memory.valid_to is not None or not said:
             said = dict(sources)
-        made = await rebuilt_from(replace(memory, sources=tuple(said)), said, self._shelf)
-        return replace(made, sources=tuple(sources))
+        return await made_of(replace(memory, sources=tuple(sources)), said, self._shelf)
 
     async def _write(self, memories: list[Memory], *, may_go: bool) -> None:
         """Write what was made anew; where there is no room for it and it may, it goes instead."""
@@ -199,6 +198,12 @@ class Cascade:
         left = [memory for memory in pointing.values() if memory.id not in going]
         self._touched |= {memory.id for memory in left}
         await self._shelf.rewrite(left)
+
+
+async def made_of(memory: Memory, said: Mapping[str, Memory], shelf: Shelf) -> Memory:
+    """A derived memory that says some of its sources, and still names all of them."""
+    made = await rebuilt_from(replace(memory, sources=tuple(said)), said, shelf)
+    return replace(made, sources=memory.sources)
 
 
 async def rebuilt_from(memory: Memory, sources: Mapping[str, Memory], shelf: Shelf) -> Memory:

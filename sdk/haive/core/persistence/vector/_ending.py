@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.vector._cascading import rebuilt_from
+from haive.core.persistence.vector._cascading import made_of
 from haive.core.persistence.vector.models import DERIVED, Memory, MemoryKind
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ async def end_above(shelf: Shelf, memory: Memory) -> None:
                 and source.user_id == each.user_id
             }
             if holding and not _is_consolidated(each):
-                made = await rebuilt_from(replace(each, sources=tuple(holding)), holding, shelf)
-                anew.append(replace(made, sources=each.sources))
+                anew.append(await made_of(each, holding, shelf))
             else:
                 over.append(ended(each, when))
         await shelf.renew(anew)
