@@ -78,12 +78,9 @@ security invoker
 set search_path = ''
 as $$
 declare
-  v_schema text;
+  v_schema oid;
 begin
-  select n.nspname into v_schema
-  from pg_extension as e
-  join pg_namespace as n on n.oid = e.extnamespace
-  where e.extname = 'vector';
+  select e.extnamespace into v_schema from pg_extension as e where e.extname = 'vector';
   if v_schema is null or not has_schema_privilege('haive_writer', v_schema, 'usage') then
     raise exception using
       errcode = 'PT422',
@@ -91,7 +88,7 @@ begin
       hint = 'As the superuser: create extension vector with schema extensions; grant usage on schema '
         'extensions to haive_writer;';
   end if;
-  return quote_ident(v_schema);
+  return v_schema::regnamespace::text;
 end;
 $$;
 

@@ -9,12 +9,14 @@
 -- Fewer are compared in some milliseconds, each at a cost of its width.
 create or replace function haive_private.few_memories(p_dimensions int)
 returns bigint
-language sql
+language plpgsql
 immutable
 security invoker
 set search_path = ''
 as $$
-  select greatest(500, least(5000, 1920000 / greatest(p_dimensions, 1)))::bigint
+begin
+  return greatest(500, least(5000, 1920000 / greatest(p_dimensions, 1)))::bigint;
+end;
 $$;
 
 comment on function haive_private.few_memories(int) is
@@ -24,12 +26,14 @@ comment on function haive_private.few_memories(int) is
 -- 1 / share are looked at: both ways meet where this many pass.
 create or replace function haive_private.fewest_to_walk(p_rows bigint)
 returns bigint
-language sql
+language plpgsql
 immutable
 security invoker
 set search_path = ''
 as $$
-  select sqrt(160.0 * p_rows)::bigint
+begin
+  return sqrt(160.0 * p_rows)::bigint;
+end;
 $$;
 
 comment on function haive_private.fewest_to_walk(bigint) is
@@ -42,62 +46,65 @@ create or replace function haive_private.compare_memories(
   p_condition text, -- on t, a row of the collection
   p_vector text,
   p_limit int,
+  p_documents boolean, -- whether their metadata is wanted
   p_most bigint default null -- give up where more pass
 )
-returns text[]
+returns haive_private.near_memories -- ids are null where it gave up
 language plpgsql
 volatile
 security definer
 set search_path = ''
 as $$
 declare
-  v_found text[];
+  v_found haive_private.near_memories;
 begin
   -- The sum keeps any index of vectors out of it.
   execute format(
     case
       when p_most is null then
         $q$
-          select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
+          select coalesce(array_agg(n.id), '{}'), array_agg(n.distance), array_agg(n.document)
           from (
-            select t.id, (%1$s) + 0.0 as distance from %2$s as t
-            where %3$s and t.vec is not null
+            select t.id::text as id, (%1$s) + 0.0 as distance, %2$s as document from %3$s as t
+            where %4$s and t.vec is not null
             order by 2, 1
-            limit %4$s
+            limit %5$s
           ) as n
         $q$
       else
         $q$
           with passing as materialized (
-            select t.id, (%1$s) + 0.0 as distance from %2$s as t
-            where %3$s and t.vec is not null
-            limit %5$s + 1
+            select t.id::text as id, (%1$s) + 0.0 as distance, %2$s as document from %3$s as t
+            where %4$s and t.vec is not null
+            limit %6$s + 1
           )
-          select case
-            when (select count(*) from passing) <= %5$s then (
-              select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
-              from (select p.* from passing as p order by p.distance, p.id limit %4$s) as n
-            )
-          end
+          select
+            case
+              when (select count(*) from passing) <= %6$s then coalesce(array_agg(n.id), '{}')
+            end,
+            array_agg(n.distance), array_agg(n.document)
+          from (select p.* from passing as p order by p.distance, p.id limit %5$s) as n
         $q$
     end,
-    haive_private.memory_distance(p_collection, p_vector), format('vecs.%I', p_collection.table_name),
-    p_condition, p_limit, p_most
-  ) into v_found;
+    haive_private.memory_distance(p_collection),
+    case when p_documents then 't.metadata' else 'null::jsonb' end,
+    format('vecs.%I', p_collection.table_name), p_condition, p_limit, p_most
+  ) into v_found.ids, v_found.distances, v_found.documents using p_vector;
   return v_found;
 end;
 $$;
 
 alter function haive_private.compare_memories(
-  haive_private.memory_collections, text, text, int, bigint
+  haive_private.memory_collections, text, text, int, boolean, bigint
 ) owner to haive_writer;
 
 comment on function haive_private.compare_memories(
-  haive_private.memory_collections, text, text, int, bigint
+  haive_private.memory_collections, text, text, int, boolean, bigint
 ) is 'The memories whose vectors are nearest, by comparing all that pass; null where there are too many.';
 
+-- A parameter, and no literal: a thousand numbers are read once, and not wherever they stand.
 create or replace function haive_private.memory_distance(
-  p_collection haive_private.memory_collections, p_vector text
+  p_collection haive_private.memory_collections
 )
 returns text
 language plpgsql
@@ -107,92 +114,107 @@ set search_path = ''
 as $$
 begin
   return format(
-    't.vec operator(%1$s.%2$s) %3$L::%1$s.%4$I', haive_private.vector_schema(),
+    't.vec operator(%1$s.%2$s) $1::%1$s.%3$I', haive_private.vector_schema(),
     case p_collection.metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
-    p_vector, p_collection.storage
+    p_collection.storage
   );
 end;
 $$;
 
-comment on function haive_private.memory_distance(haive_private.memory_collections, text) is
-'How far the vector of t, a row of the collection, is from another, as SQL.';
+comment on function haive_private.memory_distance(haive_private.memory_collections) is
+'How far the vector of t, a row of the collection, is from another, as SQL with that one as $1.';
 
--- Reads on until enough have been found (iterative scan).
+-- Reads on until enough have been found (iterative scan). By its settings no plan but that of the index
+-- is left.
 -- Definer, for it reads the tables in schema vecs: the condition has the tenant in it.
 create or replace function haive_private.walk_memories(
   p_collection haive_private.memory_collections,
   p_condition text, -- on t: what is fetched
-  p_passes text, -- on t: what of it is answered
+  p_passes text, -- on t: what of it is answered; null: all
   p_vector text,
   p_limit int, -- of what is answered
   p_fetched int, -- rows to fetch, no fewer than limit
   p_ef int, -- candidates
-  out nearest text[],
-  out passed bigint -- of those fetched
+  p_documents boolean -- whether their metadata is wanted
 )
-returns record
+returns haive_private.near_memories
 language plpgsql
 volatile
 security definer
 set search_path = ''
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set jit = off
 as $$
 declare
-  v_vectors text := haive_private.vector_schema();
-  v_distance text := haive_private.memory_distance(p_collection, p_vector);
+  v_distance text := haive_private.memory_distance(p_collection);
   v_order text := v_distance;
-  v_settings text[] := array[
-    current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
-    current_setting('enable_sort'), current_setting('jit')
-  ];
+  v_document text := case when p_documents then 't.metadata' else 'null::jsonb' end;
+  v_relation text := format('vecs.%I', p_collection.table_name);
+  v_found haive_private.near_memories;
   v_done text;
 begin
   -- By the bits is not quite by distance: more are fetched, and sorted again.
   if p_collection.index_type = 'binary' then
     v_order := format(
       '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
-      '%1$s.binary_quantize(%3$L::%1$s.%4$I)::bit(%2$s)',
-      v_vectors, p_collection.dimensions, p_vector, p_collection.storage
+      '%1$s.binary_quantize($1::%1$s.%3$I)::bit(%2$s)',
+      haive_private.vector_schema(), p_collection.dimensions, p_collection.storage
     );
   end if;
-  v_done := set_config('enable_seqscan', 'off', true);
-  v_done := set_config('enable_bitmapscan', 'off', true);
-  v_done := set_config('enable_sort', 'off', true);
-  v_done := set_config('jit', 'off', true);
   if p_collection.index_type = 'ivfflat' then
-    v_done := set_config('ivfflat.probes', greatest(1, p_ef / 4)::text, true);
-    v_done := set_config('ivfflat.iterative_scan', 'relaxed_order', true);
+    v_done := set_config('ivfflat.probes', greatest(1, p_ef / 4)::text, true)
+      || set_config('ivfflat.iterative_scan', 'relaxed_order', true);
   else
-    v_done := set_config('hnsw.ef_search', least(1000, p_ef)::text, true);
-    v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
-    v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
+    v_done := set_config('hnsw.ef_search', least(1000, p_ef)::text, true)
+      || set_config('hnsw.iterative_scan', 'relaxed_order', true)
+      || set_config('hnsw.max_scan_tuples', '40000', true);
   end if;
-  execute format(
-    $q$
-      with wide as materialized (
-        select t.id, %1$s as distance, %7$s as passes from %2$s as t
-        where %3$s and t.vec is not null
-        order by %4$s
-        limit %5$s
-      )
-      select
-        array(select w.id from wide as w where w.passes order by w.distance, w.id limit %6$s),
-        (select count(*) from wide as w where w.passes)
-    $q$, v_distance, format('vecs.%I', p_collection.table_name), p_condition, v_order, p_fetched,
-    p_limit, p_passes
-  ) into nearest, passed;
-  v_done := set_config('enable_seqscan', v_settings[1], true);
-  v_done := set_config('enable_bitmapscan', v_settings[2], true);
-  v_done := set_config('enable_sort', v_settings[3], true);
-  v_done := set_config('jit', v_settings[4], true);
+  if p_passes is null and p_fetched = p_limit then
+    execute format(
+      $q$
+        select
+          coalesce(array_agg(w.id order by w.distance, w.id), '{}'),
+          array_agg(w.distance order by w.distance, w.id),
+          array_agg(w.document order by w.distance, w.id)
+        from (
+          select t.id::text as id, %1$s as distance, %2$s as document from %3$s as t
+          where %4$s and t.vec is not null
+          order by %5$s
+          limit %6$s
+        ) as w
+      $q$, v_distance, v_document, v_relation, p_condition, v_order, p_limit
+    ) into v_found.ids, v_found.distances, v_found.documents using p_vector;
+  else
+    execute format(
+      $q$
+        with wide as materialized (
+          select t.id::text as id, %1$s as distance, %2$s as document, %7$s as passes from %3$s as t
+          where %4$s and t.vec is not null
+          order by %5$s
+          limit %6$s
+        )
+        select
+          coalesce(array_agg(n.id), '{}'), array_agg(n.distance), array_agg(n.document),
+          (select count(*) from wide as w where w.passes)
+        from (
+          select w.* from wide as w where w.passes order by w.distance, w.id limit %8$s
+        ) as n
+      $q$, v_distance, v_document, v_relation, p_condition, v_order, p_fetched,
+      coalesce(p_passes, 'true'), p_limit
+    ) into v_found using p_vector;
+  end if;
+  return v_found;
 end;
 $$;
 
 alter function haive_private.walk_memories(
-  haive_private.memory_collections, text, text, text, int, int, int
+  haive_private.memory_collections, text, text, text, int, int, int, boolean
 ) owner to haive_writer;
 
 comment on function haive_private.walk_memories(
-  haive_private.memory_collections, text, text, text, int, int, int
+  haive_private.memory_collections, text, text, text, int, int, int, boolean
 ) is 'The memories whose vectors are nearest, by the index: as many candidates as were asked for.';
 
 -- Definer, for it reads the tables in schema vecs: the condition has the tenant in it.
@@ -204,9 +226,10 @@ create or replace function haive_private.nearest_memories(
   p_vector text,
   p_limit int,
   p_recall double precision,
+  p_documents boolean default false, -- whether their metadata is wanted
   p_candidates int default null -- of the index, to measure what it finds
 )
-returns text[]
+returns haive_private.near_memories
 language plpgsql
 volatile
 security definer
@@ -224,17 +247,18 @@ declare
   v_probe int;
   v_share double precision; -- of the index's rows, those that pass
   v_plan json;
-  v_walk record;
-  v_found text[];
+  v_found haive_private.near_memories;
 begin
-  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_rows, v_recalls
+  select
+    coalesce(sum(s.memories), 0), (array_agg(s.recalls) filter (where s.recalls is not null))[1]
+  into v_rows, v_recalls
   from haive_private.memory_sizes as s
   where s.tenant_id = p_tenant and s.collection = p_collection.name;
   if
     p_collection.index_type = 'flat' or p_recall >= 1
     or v_rows <= haive_private.few_memories(p_collection.dimensions)
   then
-    return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+    return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
   end if;
 
   v_indexed := v_rows;
@@ -245,7 +269,7 @@ begin
     select greatest(c.reltuples, v_rows)::bigint into v_indexed
     from pg_class as c where c.oid = format('vecs.%I', p_collection.table_name)::regclass;
     if v_rows < haive_private.fewest_to_walk(v_indexed) and p_candidates is null then
-      return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+      return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
     end if;
   end if;
 
@@ -271,11 +295,11 @@ begin
 
   if p_filtered then
     v_probe := greatest(c_probe, v_enough);
-    v_walk := haive_private.walk_memories(
+    v_found := haive_private.walk_memories(
       p_collection, v_own, format('(%s) is true', p_condition), p_vector, p_limit, v_probe,
-      greatest(v_probe, v_ef)
+      greatest(v_probe, v_ef), p_documents
     );
-    v_share := greatest(v_walk.passed, 0.5) / v_probe * v_rows / v_indexed;
+    v_share := greatest(v_found.passed, 0.5) / v_probe * v_rows / v_indexed;
     if v_share * v_indexed < haive_private.fewest_to_walk(v_indexed) then
       -- Whether what passes can be looked up, or each row of the tenant has to be tried.
       execute format(
@@ -284,36 +308,37 @@ begin
       ) into v_plan;
       if v_plan::text ~ '"Index Cond": "[^"]*\m(metadata|importance|happened_at|user_id)\M' then
         v_found := haive_private.compare_memories(
-          p_collection, p_condition, p_vector, p_limit, haive_private.fewest_to_walk(v_indexed)
+          p_collection, p_condition, p_vector, p_limit, p_documents,
+          haive_private.fewest_to_walk(v_indexed)
         );
+        if v_found.ids is not null then
+          return v_found;
+        end if;
       elsif v_share * v_indexed < 300 then
-        return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+        return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
       end if;
-      if v_found is not null then
-        return v_found;
-      end if;
-    elsif v_walk.passed >= v_enough and p_collection.index_type <> 'binary' then
-      return v_walk.nearest;
+    elsif v_found.passed >= v_enough and p_collection.index_type <> 'binary' then
+      return v_found;
     end if;
     v_ef := greatest(v_ef, least(1000, v_enough / v_share));
   end if;
 
-  v_walk := haive_private.walk_memories(
-    p_collection, p_condition, 'true', p_vector, p_limit, v_wide, greatest(v_ef, v_wide)
+  v_found := haive_private.walk_memories(
+    p_collection, p_condition, null, p_vector, p_limit, v_wide, greatest(v_ef, v_wide), p_documents
   );
-  if cardinality(v_walk.nearest) >= p_limit then
-    return v_walk.nearest;
+  if cardinality(v_found.ids) >= p_limit then
+    return v_found;
   end if;
-  return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+  return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
 end;
 $$;
 
 alter function haive_private.nearest_memories(
   haive_private.memory_collections, text, boolean, text, text, int, double precision,
-  int
+  boolean, int
 ) owner to haive_writer;
 
 comment on function haive_private.nearest_memories(
   haive_private.memory_collections, text, boolean, text, text, int, double precision,
-  int
+  boolean, int
 ) is 'The memories whose vectors are nearest, nearest first.';

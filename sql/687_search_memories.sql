@@ -13,28 +13,43 @@ as $$
 declare
   c_matched constant int := 4000; -- by words, before they are weighed
   c_weighed constant int := 600;
-  v_language regconfig := 'pg_catalog.' || (v.collection).language;
+  v_collection haive_private.memory_collections := v.collection;
+  v_language regconfig := 'pg_catalog.' || v_collection.language;
   v_limit int;
   v_now timestamptz;
   v_recall double precision;
   v_half_life double precision;
   v_weights double precision[]; -- words, context, vector, speaker, recency, importance, neighbours
   v_vector text := p_query ->> 'vector';
+  v_given jsonb := p_query -> 'weights';
   v_text text := left(coalesce(p_query ->> 'text', ''), 20000);
-  v_spoken text;
+  v_spoken text := '  ';
   v_where text;
   v_as_of text;
+  v_words tsvector;
   v_size record;
-  v_terms record;
-  v_rare text := ''; -- a tsquery of the words that candidates are found by
-  v_common text := ''; -- of the others
-  v_prescore text := '0 + 0';
-  v_near text[] := '{}';
+  v_memories double precision := 1;
+  v_text_words double precision := 1;
+  v_all_words double precision := 1;
+  v_lexemes text[] := '{}'; -- the rarest first
+  v_of_text double precision[];
+  v_of_all double precision[];
+  v_rare text; -- a tsquery of the words that candidates are found by
+  v_common text; -- of the others
+  v_prescore text;
+  v_near haive_private.near_memories;
+  v_base double precision; -- nearness is this less the distance
+  v_worst double precision; -- of those found, the least nearness
+  v_range double precision; -- between it and the best; null: none
+  v_filtered boolean := coalesce(p_query -> 'filter', 'null') <> 'null';
   v_alone boolean; -- whether nearness is all that there is to go by
-  v_distance text;
   v_answer json;
 begin
-  perform haive_private.refuse_sealed_memories();
+  -- Each expression costs a microsecond, and each statement ten and more: what is seldom needed stands
+  -- in an if.
+  if current_setting('persistence.watch', true) like '%s%' then
+    perform haive_private.refuse_sealed_memories();
+  end if;
   begin
     v_limit := (p_query ->> 'limit')::int;
     v_now := coalesce((p_query ->> 'now')::timestamptz, now());
@@ -43,15 +58,16 @@ begin
       'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
     );
     v_recall := coalesce((p_query ->> 'recall')::double precision, 0.97);
-    v_half_life := coalesce((p_query -> 'weights' ->> 'recency_half_life')::double precision, 30);
-    v_weights := array(
-      select coalesce((p_query -> 'weights' ->> u.name)::double precision, u.usual)
-      from unnest(
-        array['words', 'context', 'vector', 'speaker', 'recency', 'importance', 'neighbours'],
-        array[0.7, 1, 1, 1, 0, 0, 0.25]::double precision[]
-      ) with ordinality as u (name, usual, place)
-      order by u.place
-    );
+    v_half_life := coalesce((v_given ->> 'recency_half_life')::double precision, 30);
+    v_weights := array[
+      coalesce((v_given ->> 'words')::double precision, 0.7),
+      coalesce((v_given ->> 'context')::double precision, 1),
+      coalesce((v_given ->> 'vector')::double precision, 1),
+      coalesce((v_given ->> 'speaker')::double precision, 1),
+      coalesce((v_given ->> 'recency')::double precision, 0),
+      coalesce((v_given ->> 'importance')::double precision, 0),
+      coalesce((v_given ->> 'neighbours')::double precision, 0.25)
+    ];
   exception
     when data_exception or invalid_text_representation then
       raise exception using
@@ -61,16 +77,16 @@ begin
   end;
   if
     (v_limit between 1 and 1000 and v_recall > 0 and v_recall <= 1 and v_half_life > 0) is not true
-    or exists (select from unnest(v_weights) as w where (w between 0 and 1e6) is not true)
+    or not (0 <= all (v_weights) and 1e6 >= all (v_weights))
   then
     raise exception using
       errcode = 'PT422',
       message = 'a part of the query is out of bounds',
       hint = 'limit is 1 to 1,000, recall above 0 and at most 1, weights are not negative.';
-  elsif v_vector is not null and (v.collection).model is null then
+  elsif v_vector is not null and v_collection.model is null then
     raise exception using
       errcode = 'PT422',
-      message = format('the collection %s has no vectors', (v.collection).name),
+      message = format('the collection %s has no vectors', v_collection.name),
       hint = 'It was opened without a model, and is searched by words.';
   end if;
 
@@ -80,45 +96,49 @@ begin
     v.own, v_as_of,
     to_char(v_now at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
     case when p_query -> 'include_archived' = 'true' then 'true' else 'not t.archived' end,
-    haive_private.memory_condition(p_query -> 'filter')
+    case
+      when v_filtered then haive_private.memory_condition(p_query -> 'filter') else 'true'
+    end
   );
 
   -- The words of the query, the rarest first; those that no memory has add nothing.
-  v_size := haive_private.weigh_words(
-    v.tenant, v.actor, v.collection, to_tsvector(v_language, v_text)
-  );
-  select
-    coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}') as lexemes,
-    array_agg(ln(1 + greatest(v_size.memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
-      order by f.in_all, f.lexeme) as of_text,
-    array_agg(ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
-      order by f.in_all, f.lexeme) as of_all,
-    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched) as rare,
-    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before >= c_matched) as common,
-    string_agg(
-      format(
-        '%s * (t.words @@ %L)::int',
-        ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5)),
-        quote_literal(f.lexeme)
-      ), ' + '
-    ) filter (where f.place <= 16) as prescore
-  into v_terms
-  from (
+  v_words := to_tsvector(v_language, v_text);
+  if v_words <> '' and v_weights[1] + v_weights[2] > 0 then
+    v_size := haive_private.weigh_words(v.tenant, v.actor, v_collection, v_words);
+    v_memories := v_size.memories;
+    v_text_words := v_size.text_words;
+    v_all_words := v_size.all_words;
     select
-      g.*,
-      coalesce(sum(g.in_all) over (
-        order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
-      ), 0) as before,
-      row_number() over (order by g.in_all, g.lexeme) as place
-    from unnest(v_size.lexemes, v_size.in_text, v_size.in_all) as g (lexeme, in_text, in_all)
-  ) as f;
-  if v_weights[1] + v_weights[2] > 0 and v_terms.rare is not null then
-    v_rare := v_terms.rare;
-    v_common := coalesce(v_terms.common, '');
-    v_prescore := v_terms.prescore;
+      coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}'),
+      array_agg(ln(1 + greatest(v_memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
+        order by f.in_all, f.lexeme),
+      array_agg(ln(1 + greatest(v_memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
+        order by f.in_all, f.lexeme),
+      string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched),
+      string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before >= c_matched),
+      string_agg(
+        format(
+          '%s * (t.words @@ %L)::int',
+          ln(1 + greatest(v_memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5)),
+          quote_literal(f.lexeme)
+        ), ' + '
+      ) filter (where f.place <= 16)
+    into v_lexemes, v_of_text, v_of_all, v_rare, v_common, v_prescore
+    from (
+      select
+        g.*,
+        coalesce(sum(g.in_all) over (
+          order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
+        ), 0) as before,
+        row_number() over (order by g.in_all, g.lexeme) as place
+      from unnest(v_size.lexemes, v_size.in_text, v_size.in_all) as g (lexeme, in_text, in_all)
+    ) as f;
   end if;
-  v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
-  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ') and v_weights[5] + v_weights[6] = 0;
+  v_alone := v_rare is null and v_weights[5] + v_weights[6] = 0;
+  if v_text <> '' then
+    v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
+    v_alone := v_alone and (v_weights[4] = 0 or v_spoken = '  ');
+  end if;
   if v_alone then
     v_weights[7] := 0; -- a query of no words is about vectors, and not about a conversation
   end if;
@@ -126,69 +146,58 @@ begin
   if v_vector is not null and v_weights[3] > 0 then
     begin
       v_near := haive_private.nearest_memories(
-        v.collection, v_where,
-        coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
+        v_collection, v_where,
+        v_filtered or v.actor is not null, v.tenant, v_vector,
         -- Alone, the nearest are the answer; with other signals one that is not may be better.
         case when v_alone then v_limit else greatest(100, 3 * v_limit) end,
-        v_recall
+        v_recall, v_alone
       );
     exception
       when data_exception or invalid_text_representation or numeric_value_out_of_range then
         raise exception using
           errcode = 'PT422',
           message = 'the vector of the query cannot be read',
-          hint = format('It is a text such as [1,2] of %s finite numbers.', (v.collection).dimensions);
+          hint = format('It is a text such as [1,2] of %s finite numbers.', v_collection.dimensions);
     end;
-    v_distance := format(
-      'nullif(%1$s(t.vec operator(%2$s.%3$s) %4$L::%2$s.%5$I), ''NaN'')',
-      case when (v.collection).metric = 'cosine' then '1 - ' else '-' end,
-      haive_private.vector_schema(),
-      case (v.collection).metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
-      v_vector, (v.collection).storage
-    );
   end if;
 
-  if v_alone and cardinality(v_near) = v_limit then
-    -- What follows, without what is zero: half of the time would be its planning.
-    execute format(
-      $q$
-        select coalesce(
-          json_agg(
-            case
-              when $3 then json_build_object(
-                'id', b.id, 'metadata', b.metadata, 'score', b.score, 'parts', json_build_object(
-                  'words', 0, 'context', 0, 'vector', b.score, 'neighbours', 0, 'speaker', 0,
-                  'recency', 0, 'importance', 0
-                )
-              )
-              else json_build_object('id', b.id, 'metadata', b.metadata, 'score', b.score)
-            end
-            order by b.score desc, b.id
-          ),
-          '[]'
-        )
-        from (
-          select
-            s.id, s.metadata,
-            $2 * coalesce(
-              (s.vector - min(s.vector) over ())
-              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
-              (s.vector is not null)::int
-            ) as score
-          from (
-            -- The condition once more: what is read now may have been changed since they were found.
-            select t.id, t.metadata, %2$s as vector from %1$s as t
-            where t.id = any($1) and %3$s
-          ) as s
-        ) as b
-      $q$, v.relation, v_distance, v_where
-    ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
+  if v_alone and cardinality(v_near.ids) = v_limit then
+    -- What follows, without what is zero, of what was read with the nearest. Of these the first is the
+    -- best; a distance that is NaN comes last, and is no nearness.
+    v_near.distances := array_replace(v_near.distances, 'NaN', null);
+    v_base := case when v_collection.metric = 'cosine' then 1 else 0 end;
+    v_worst := v_base - v_near.distances[
+      v_limit - cardinality(array_positions(v_near.distances, null))
+    ];
+    v_range := nullif(v_base - v_near.distances[1] - v_worst, 0);
+    select
+      json_agg(
+        case
+          when p_query -> 'parts' = 'true' then json_build_object(
+            'id', b.id, 'metadata', b.document, 'score', b.score, 'parts', json_build_object(
+              'words', 0, 'context', 0, 'vector', b.score, 'neighbours', 0, 'speaker', 0,
+              'recency', 0, 'importance', 0
+            )
+          )
+          else json_build_object('id', b.id, 'metadata', b.document, 'score', b.score)
+        end
+        order by b.score desc, b.id
+      )
+    into v_answer
+    from (
+      select
+        u.id collate "C" as id, u.document,
+        v_weights[3] * coalesce(
+          (v_base - u.distance - v_worst) / v_range, (u.distance is not null)::int
+        ) as score
+      from unnest(v_near.ids, v_near.distances, v_near.documents) as u (id, distance, document)
+    ) as b;
   else
     execute format(
       $q$
         with matched as materialized (
           select t.id, t.words from %1$s as t
-          where $1 <> '' and %2$s and t.words @@ $1::tsquery
+          where $19 <> '' and %2$s and t.words @@ $19::tsquery
           limit $2
         ),
         -- What is rare among all may be another's or fail the filter: then the common words are all
@@ -196,7 +205,7 @@ begin
         more as materialized (
           select t.id, t.words from %1$s as t
           where $18 <> '' and (select count(*) from matched) < $5
-            and %2$s and t.words @@ $18::tsquery and not t.words @@ $1::tsquery
+            and %2$s and t.words @@ $18::tsquery and not t.words @@ $19::tsquery
           limit $2
         ),
         weighed as (
@@ -393,12 +402,18 @@ begin
         )
         from best as b
         join %1$s as t on t.id = b.id
-      $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+      $q$, v.relation, v_where, coalesce(v_prescore, '0 + 0'),
+      case
+        when v_near.ids is null then 'null::double precision'
+        when v_collection.metric = 'cosine' then
+          format('nullif(1 - (%s), ''NaN'')', haive_private.memory_distance(v_collection))
+        else format('nullif(-(%s), ''NaN'')', haive_private.memory_distance(v_collection))
+      end
     ) into v_answer using
-      v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
-      v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language,
-      v_common;
+      v_vector, c_matched, c_weighed, coalesce(v_near.ids, '{}'), v_limit, v_spoken, v_now,
+      v_half_life, v_lexemes, v_of_text, v_of_all, v_text_words, v_all_words, v_memories, v_weights,
+      coalesce(p_query -> 'parts' = 'true', false), v_language, coalesce(v_common, ''),
+      coalesce(v_rare, '');
   end if;
   return v_answer;
 end;

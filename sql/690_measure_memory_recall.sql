@@ -55,9 +55,9 @@ begin
     $q$, v.relation, least(100, 300.0 * p_samples / v_memories), v.own, p_samples
   ) into v_vectors;
   foreach v_vector in array coalesce(v_vectors, '{}') loop
-    v_near := haive_private.nearest_memories(
-      v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, 100
-    );
+    v_near := (haive_private.nearest_memories(
+      v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, false, 100
+    )).ids;
     execute format(
       $q$
         select (
@@ -70,15 +70,15 @@ begin
       $q$, haive_private.vector_schema(), v_vector, (v.collection).storage, v.relation,
       (v.collection).dimensions
     ) into v_vector using v_near[cardinality(v_near)];
-    v_exact := haive_private.nearest_memories(
+    v_exact := (haive_private.nearest_memories(
       v.collection, v.own, false, v.tenant, v_vector, 10, 1
-    );
+    )).ids;
     foreach v_candidates in array
       array[20, 30, 40, 50, 64, 80, 100, 130, 160, 200, 250, 320, 400, 500, 640, 800, 1000]
     loop
-      v_near := haive_private.nearest_memories(
-        v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, v_candidates
-      );
+      v_near := (haive_private.nearest_memories(
+        v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, false, v_candidates
+      )).ids;
       v_recalls := v_recalls || jsonb_build_object(
         v_candidates::text,
         coalesce((v_recalls ->> v_candidates::text)::double precision, 0) + (

@@ -200,9 +200,9 @@ begin
       ) as h;
     else
       begin
-        v_ids := haive_private.nearest_memories(
+        v_ids := (haive_private.nearest_memories(
           v.collection, v_where, true, v.tenant, v_vector, v_size, p_recall
-        );
+        )).ids;
       exception
         when data_exception or invalid_text_representation or numeric_value_out_of_range then
           raise exception using

@@ -42,13 +42,18 @@ haive_private.number_of_memories(text, text, jsonb),
 haive_private.delete_memories(text, text, text[]),
 haive_private.memory_tokens(text, text, text[]),
 haive_private.nearest_memories(
-  haive_private.memory_collections, text, boolean, text, text, int, double precision, int
+  haive_private.memory_collections, text, boolean, text, text, int, double precision,
+  boolean, int
 ),
 haive_private.few_memories(int),
 haive_private.fewest_to_walk(bigint),
-haive_private.memory_distance(haive_private.memory_collections, text),
-haive_private.compare_memories(haive_private.memory_collections, text, text, int, bigint),
-haive_private.walk_memories(haive_private.memory_collections, text, text, text, int, int, int),
+haive_private.memory_distance(haive_private.memory_collections),
+haive_private.compare_memories(
+  haive_private.memory_collections, text, text, int, boolean, bigint
+),
+haive_private.walk_memories(
+  haive_private.memory_collections, text, text, text, int, int, int, boolean
+),
 haive_private.weigh_words(text, text, haive_private.memory_collections, tsvector),
 haive_private.search_memories(text, text, jsonb),
 haive_private.memory_stats(text, text),
@@ -107,6 +112,6 @@ haive_private.memory_index_name(haive_private.memory_collections, text),
 haive_private.memory_doc(boolean),
 haive_private.few_memories(int),
 haive_private.fewest_to_walk(bigint),
-haive_private.memory_distance(haive_private.memory_collections, text),
+haive_private.memory_distance(haive_private.memory_collections),
 haive_private.drop_stale_tokens()
 to haive_writer;

@@ -5713,57 +5713,58 @@ $$;
 
 ALTER FUNCTION haive_private.common_root(p_tenant text, p_one uuid, p_one_segment integer, p_one_count bigint, p_two uuid, p_two_segment integer, p_two_count bigint) OWNER TO postgres;
 
--- FUNCTION compare_memories(haive_private.memory_collections, text, text, integer, bigint)
-CREATE FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint DEFAULT NULL::bigint) RETURNS text[]
+-- FUNCTION compare_memories(haive_private.memory_collections, text, text, integer, boolean, bigint)
+CREATE FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_documents boolean, p_most bigint DEFAULT NULL::bigint) RETURNS haive_private.near_memories
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
 declare
-  v_found text[];
+  v_found haive_private.near_memories;
 begin
   -- The sum keeps any index of vectors out of it.
   execute format(
     case
       when p_most is null then
         $q$
-          select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
+          select coalesce(array_agg(n.id), '{}'), array_agg(n.distance), array_agg(n.document)
           from (
-            select t.id, (%1$s) + 0.0 as distance from %2$s as t
-            where %3$s and t.vec is not null
+            select t.id::text as id, (%1$s) + 0.0 as distance, %2$s as document from %3$s as t
+            where %4$s and t.vec is not null
             order by 2, 1
-            limit %4$s
+            limit %5$s
           ) as n
         $q$
       else
         $q$
           with passing as materialized (
-            select t.id, (%1$s) + 0.0 as distance from %2$s as t
-            where %3$s and t.vec is not null
-            limit %5$s + 1
+            select t.id::text as id, (%1$s) + 0.0 as distance, %2$s as document from %3$s as t
+            where %4$s and t.vec is not null
+            limit %6$s + 1
           )
-          select case
-            when (select count(*) from passing) <= %5$s then (
-              select coalesce(array_agg(n.id order by n.distance, n.id), '{}')
-              from (select p.* from passing as p order by p.distance, p.id limit %4$s) as n
-            )
-          end
+          select
+            case
+              when (select count(*) from passing) <= %6$s then coalesce(array_agg(n.id), '{}')
+            end,
+            array_agg(n.distance), array_agg(n.document)
+          from (select p.* from passing as p order by p.distance, p.id limit %5$s) as n
         $q$
     end,
-    haive_private.memory_distance(p_collection, p_vector), format('vecs.%I', p_collection.table_name),
-    p_condition, p_limit, p_most
-  ) into v_found;
+    haive_private.memory_distance(p_collection),
+    case when p_documents then 't.metadata' else 'null::jsonb' end,
+    format('vecs.%I', p_collection.table_name), p_condition, p_limit, p_most
+  ) into v_found.ids, v_found.distances, v_found.documents using p_vector;
   return v_found;
 end;
 $_$;
 
 
-ALTER FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_documents boolean, p_most bigint) OWNER TO haive_writer;
 
--- ACL FUNCTION compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint)
-REVOKE ALL ON FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint) FROM PUBLIC;
+-- ACL FUNCTION compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_documents boolean, p_most bigint)
+REVOKE ALL ON FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_documents boolean, p_most bigint) FROM PUBLIC;
 
--- COMMENT FUNCTION compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint)
-COMMENT ON FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_most bigint) IS 'The memories whose vectors are nearest, by comparing all that pass; null where there are too many.';
+-- COMMENT FUNCTION compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_documents boolean, p_most bigint)
+COMMENT ON FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_documents boolean, p_most bigint) IS 'The memories whose vectors are nearest, by comparing all that pass; null where there are too many.';
 
 -- ACL FUNCTION continue_session(p_tenant text, p_session_id uuid, p_successor jsonb, p_acting text)
 GRANT ALL ON FUNCTION haive_private.continue_session(p_tenant text, p_session_id uuid, p_successor jsonb, p_acting text) TO authenticated;
@@ -8078,10 +8079,12 @@ ALTER FUNCTION haive_private.export_user(p_tenant text, p_user_id text, p_kind t
 
 -- FUNCTION few_memories(integer)
 CREATE FUNCTION haive_private.few_memories(p_dimensions integer) RETURNS bigint
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
     AS $$
-  select greatest(500, least(5000, 1920000 / greatest(p_dimensions, 1)))::bigint
+begin
+  return greatest(500, least(5000, 1920000 / greatest(p_dimensions, 1)))::bigint;
+end;
 $$;
 
 
@@ -8096,10 +8099,12 @@ COMMENT ON FUNCTION haive_private.few_memories(p_dimensions integer) IS 'So many
 
 -- FUNCTION fewest_to_walk(bigint)
 CREATE FUNCTION haive_private.fewest_to_walk(p_rows bigint) RETURNS bigint
-    LANGUAGE sql IMMUTABLE
+    LANGUAGE plpgsql IMMUTABLE
     SET search_path TO ''
     AS $$
-  select sqrt(160.0 * p_rows)::bigint
+begin
+  return sqrt(160.0 * p_rows)::bigint;
+end;
 $$;
 
 
@@ -9883,9 +9888,9 @@ begin
     $q$, v.relation, least(100, 300.0 * p_samples / v_memories), v.own, p_samples
   ) into v_vectors;
   foreach v_vector in array coalesce(v_vectors, '{}') loop
-    v_near := haive_private.nearest_memories(
-      v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, 100
-    );
+    v_near := (haive_private.nearest_memories(
+      v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, false, 100
+    )).ids;
     execute format(
       $q$
         select (
@@ -9898,15 +9903,15 @@ begin
       $q$, haive_private.vector_schema(), v_vector, (v.collection).storage, v.relation,
       (v.collection).dimensions
     ) into v_vector using v_near[cardinality(v_near)];
-    v_exact := haive_private.nearest_memories(
+    v_exact := (haive_private.nearest_memories(
       v.collection, v.own, false, v.tenant, v_vector, 10, 1
-    );
+    )).ids;
     foreach v_candidates in array
       array[20, 30, 40, 50, 64, 80, 100, 130, 160, 200, 250, 320, 400, 500, 640, 800, 1000]
     loop
-      v_near := haive_private.nearest_memories(
-        v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, v_candidates
-      );
+      v_near := (haive_private.nearest_memories(
+        v.collection, v.own, false, v.tenant, v_vector, 10, 0.5, false, v_candidates
+      )).ids;
       v_recalls := v_recalls || jsonb_build_object(
         v_candidates::text,
         coalesce((v_recalls ->> v_candidates::text)::double precision, 0) + (
@@ -10250,29 +10255,29 @@ REVOKE ALL ON FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth in
 -- COMMENT FUNCTION memory_condition(p_filter jsonb, p_depth integer, p_exact boolean)
 COMMENT ON FUNCTION haive_private.memory_condition(p_filter jsonb, p_depth integer, p_exact boolean) IS 'The document of a filter as a condition on t, a row of a collection.';
 
--- FUNCTION memory_distance(haive_private.memory_collections, text)
-CREATE FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) RETURNS text
+-- FUNCTION memory_distance(haive_private.memory_collections)
+CREATE FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $_$
 begin
   return format(
-    't.vec operator(%1$s.%2$s) %3$L::%1$s.%4$I', haive_private.vector_schema(),
+    't.vec operator(%1$s.%2$s) $1::%1$s.%3$I', haive_private.vector_schema(),
     case p_collection.metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
-    p_vector, p_collection.storage
+    p_collection.storage
   );
 end;
 $_$;
 
 
-ALTER FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) OWNER TO postgres;
+ALTER FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections) OWNER TO postgres;
 
--- ACL FUNCTION memory_distance(p_collection haive_private.memory_collections, p_vector text)
-GRANT ALL ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) TO haive_writer;
-REVOKE ALL ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) FROM PUBLIC;
+-- ACL FUNCTION memory_distance(p_collection haive_private.memory_collections)
+GRANT ALL ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections) FROM PUBLIC;
 
--- COMMENT FUNCTION memory_distance(p_collection haive_private.memory_collections, p_vector text)
-COMMENT ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections, p_vector text) IS 'How far the vector of t, a row of the collection, is from another, as SQL.';
+-- COMMENT FUNCTION memory_distance(p_collection haive_private.memory_collections)
+COMMENT ON FUNCTION haive_private.memory_distance(p_collection haive_private.memory_collections) IS 'How far the vector of t, a row of the collection, is from another, as SQL with that one as $1.';
 
 -- FUNCTION memory_doc(boolean)
 CREATE FUNCTION haive_private.memory_doc(p_vectors boolean) RETURNS text
@@ -11815,8 +11820,22 @@ REVOKE ALL ON FUNCTION haive_private.namespace_path(p_namespace jsonb) FROM PUBL
 -- COMMENT FUNCTION namespace_path(p_namespace jsonb)
 COMMENT ON FUNCTION haive_private.namespace_path(p_namespace jsonb) IS 'A namespace as text: each label ended by chr(1), and chr(1) and chr(2) in it behind a chr(2).';
 
--- FUNCTION nearest_memories(haive_private.memory_collections, text, boolean, text, text, integer, double precision, integer)
-CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer DEFAULT NULL::integer) RETURNS text[]
+-- COMMENT TYPE near_memories
+COMMENT ON TYPE haive_private.near_memories IS 'Memories near a vector, as columns, nearest first. documents, their metadata, is null unless it was wanted; passed says how many of those that an index was read for pass.';
+
+-- TYPE near_memories
+CREATE TYPE haive_private.near_memories AS (
+	ids text[],
+	distances double precision[],
+	documents jsonb[],
+	passed bigint
+);
+
+
+ALTER TYPE haive_private.near_memories OWNER TO postgres;
+
+-- FUNCTION nearest_memories(haive_private.memory_collections, text, boolean, text, text, integer, double precision, boolean, integer)
+CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_documents boolean DEFAULT false, p_candidates integer DEFAULT NULL::integer) RETURNS haive_private.near_memories
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $$
@@ -11832,17 +11851,18 @@ declare
   v_probe int;
   v_share double precision; -- of the index's rows, those that pass
   v_plan json;
-  v_walk record;
-  v_found text[];
+  v_found haive_private.near_memories;
 begin
-  select coalesce(sum(s.memories), 0), min(s.recalls::text)::jsonb into v_rows, v_recalls
+  select
+    coalesce(sum(s.memories), 0), (array_agg(s.recalls) filter (where s.recalls is not null))[1]
+  into v_rows, v_recalls
   from haive_private.memory_sizes as s
   where s.tenant_id = p_tenant and s.collection = p_collection.name;
   if
     p_collection.index_type = 'flat' or p_recall >= 1
     or v_rows <= haive_private.few_memories(p_collection.dimensions)
   then
-    return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+    return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
   end if;
 
   v_indexed := v_rows;
@@ -11853,7 +11873,7 @@ begin
     select greatest(c.reltuples, v_rows)::bigint into v_indexed
     from pg_class as c where c.oid = format('vecs.%I', p_collection.table_name)::regclass;
     if v_rows < haive_private.fewest_to_walk(v_indexed) and p_candidates is null then
-      return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+      return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
     end if;
   end if;
 
@@ -11879,11 +11899,11 @@ begin
 
   if p_filtered then
     v_probe := greatest(c_probe, v_enough);
-    v_walk := haive_private.walk_memories(
+    v_found := haive_private.walk_memories(
       p_collection, v_own, format('(%s) is true', p_condition), p_vector, p_limit, v_probe,
-      greatest(v_probe, v_ef)
+      greatest(v_probe, v_ef), p_documents
     );
-    v_share := greatest(v_walk.passed, 0.5) / v_probe * v_rows / v_indexed;
+    v_share := greatest(v_found.passed, 0.5) / v_probe * v_rows / v_indexed;
     if v_share * v_indexed < haive_private.fewest_to_walk(v_indexed) then
       -- Whether what passes can be looked up, or each row of the tenant has to be tried.
       execute format(
@@ -11892,38 +11912,39 @@ begin
       ) into v_plan;
       if v_plan::text ~ '"Index Cond": "[^"]*\m(metadata|importance|happened_at|user_id)\M' then
         v_found := haive_private.compare_memories(
-          p_collection, p_condition, p_vector, p_limit, haive_private.fewest_to_walk(v_indexed)
+          p_collection, p_condition, p_vector, p_limit, p_documents,
+          haive_private.fewest_to_walk(v_indexed)
         );
+        if v_found.ids is not null then
+          return v_found;
+        end if;
       elsif v_share * v_indexed < 300 then
-        return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+        return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
       end if;
-      if v_found is not null then
-        return v_found;
-      end if;
-    elsif v_walk.passed >= v_enough and p_collection.index_type <> 'binary' then
-      return v_walk.nearest;
+    elsif v_found.passed >= v_enough and p_collection.index_type <> 'binary' then
+      return v_found;
     end if;
     v_ef := greatest(v_ef, least(1000, v_enough / v_share));
   end if;
 
-  v_walk := haive_private.walk_memories(
-    p_collection, p_condition, 'true', p_vector, p_limit, v_wide, greatest(v_ef, v_wide)
+  v_found := haive_private.walk_memories(
+    p_collection, p_condition, null, p_vector, p_limit, v_wide, greatest(v_ef, v_wide), p_documents
   );
-  if cardinality(v_walk.nearest) >= p_limit then
-    return v_walk.nearest;
+  if cardinality(v_found.ids) >= p_limit then
+    return v_found;
   end if;
-  return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit);
+  return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
 end;
 $$;
 
 
-ALTER FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_documents boolean, p_candidates integer) OWNER TO haive_writer;
 
--- ACL FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer)
-REVOKE ALL ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) FROM PUBLIC;
+-- ACL FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_documents boolean, p_candidates integer)
+REVOKE ALL ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_documents boolean, p_candidates integer) FROM PUBLIC;
 
--- COMMENT FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer)
-COMMENT ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_candidates integer) IS 'The memories whose vectors are nearest, nearest first.';
+-- COMMENT FUNCTION nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_documents boolean, p_candidates integer)
+COMMENT ON FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_documents boolean, p_candidates integer) IS 'The memories whose vectors are nearest, nearest first.';
 
 -- ACL FUNCTION nested(p_path text[], p_value jsonb)
 GRANT ALL ON FUNCTION haive_private.nested(p_path text[], p_value jsonb) TO haive_writer;
@@ -13056,28 +13077,43 @@ CREATE FUNCTION haive_private.rank_memories(v record, p_query jsonb) RETURNS jso
 declare
   c_matched constant int := 4000; -- by words, before they are weighed
   c_weighed constant int := 600;
-  v_language regconfig := 'pg_catalog.' || (v.collection).language;
+  v_collection haive_private.memory_collections := v.collection;
+  v_language regconfig := 'pg_catalog.' || v_collection.language;
   v_limit int;
   v_now timestamptz;
   v_recall double precision;
   v_half_life double precision;
   v_weights double precision[]; -- words, context, vector, speaker, recency, importance, neighbours
   v_vector text := p_query ->> 'vector';
+  v_given jsonb := p_query -> 'weights';
   v_text text := left(coalesce(p_query ->> 'text', ''), 20000);
-  v_spoken text;
+  v_spoken text := '  ';
   v_where text;
   v_as_of text;
+  v_words tsvector;
   v_size record;
-  v_terms record;
-  v_rare text := ''; -- a tsquery of the words that candidates are found by
-  v_common text := ''; -- of the others
-  v_prescore text := '0 + 0';
-  v_near text[] := '{}';
+  v_memories double precision := 1;
+  v_text_words double precision := 1;
+  v_all_words double precision := 1;
+  v_lexemes text[] := '{}'; -- the rarest first
+  v_of_text double precision[];
+  v_of_all double precision[];
+  v_rare text; -- a tsquery of the words that candidates are found by
+  v_common text; -- of the others
+  v_prescore text;
+  v_near haive_private.near_memories;
+  v_base double precision; -- nearness is this less the distance
+  v_worst double precision; -- of those found, the least nearness
+  v_range double precision; -- between it and the best; null: none
+  v_filtered boolean := coalesce(p_query -> 'filter', 'null') <> 'null';
   v_alone boolean; -- whether nearness is all that there is to go by
-  v_distance text;
   v_answer json;
 begin
-  perform haive_private.refuse_sealed_memories();
+  -- Each expression costs a microsecond, and each statement ten and more: what is seldom needed stands
+  -- in an if.
+  if current_setting('persistence.watch', true) like '%s%' then
+    perform haive_private.refuse_sealed_memories();
+  end if;
   begin
     v_limit := (p_query ->> 'limit')::int;
     v_now := coalesce((p_query ->> 'now')::timestamptz, now());
@@ -13086,15 +13122,16 @@ begin
       'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'
     );
     v_recall := coalesce((p_query ->> 'recall')::double precision, 0.97);
-    v_half_life := coalesce((p_query -> 'weights' ->> 'recency_half_life')::double precision, 30);
-    v_weights := array(
-      select coalesce((p_query -> 'weights' ->> u.name)::double precision, u.usual)
-      from unnest(
-        array['words', 'context', 'vector', 'speaker', 'recency', 'importance', 'neighbours'],
-        array[0.7, 1, 1, 1, 0, 0, 0.25]::double precision[]
-      ) with ordinality as u (name, usual, place)
-      order by u.place
-    );
+    v_half_life := coalesce((v_given ->> 'recency_half_life')::double precision, 30);
+    v_weights := array[
+      coalesce((v_given ->> 'words')::double precision, 0.7),
+      coalesce((v_given ->> 'context')::double precision, 1),
+      coalesce((v_given ->> 'vector')::double precision, 1),
+      coalesce((v_given ->> 'speaker')::double precision, 1),
+      coalesce((v_given ->> 'recency')::double precision, 0),
+      coalesce((v_given ->> 'importance')::double precision, 0),
+      coalesce((v_given ->> 'neighbours')::double precision, 0.25)
+    ];
   exception
     when data_exception or invalid_text_representation then
       raise exception using
@@ -13104,16 +13141,16 @@ begin
   end;
   if
     (v_limit between 1 and 1000 and v_recall > 0 and v_recall <= 1 and v_half_life > 0) is not true
-    or exists (select from unnest(v_weights) as w where (w between 0 and 1e6) is not true)
+    or not (0 <= all (v_weights) and 1e6 >= all (v_weights))
   then
     raise exception using
       errcode = 'PT422',
       message = 'a part of the query is out of bounds',
       hint = 'limit is 1 to 1,000, recall above 0 and at most 1, weights are not negative.';
-  elsif v_vector is not null and (v.collection).model is null then
+  elsif v_vector is not null and v_collection.model is null then
     raise exception using
       errcode = 'PT422',
-      message = format('the collection %s has no vectors', (v.collection).name),
+      message = format('the collection %s has no vectors', v_collection.name),
       hint = 'It was opened without a model, and is searched by words.';
   end if;
 
@@ -13123,45 +13160,49 @@ begin
     v.own, v_as_of,
     to_char(v_now at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
     case when p_query -> 'include_archived' = 'true' then 'true' else 'not t.archived' end,
-    haive_private.memory_condition(p_query -> 'filter')
+    case
+      when v_filtered then haive_private.memory_condition(p_query -> 'filter') else 'true'
+    end
   );
 
   -- The words of the query, the rarest first; those that no memory has add nothing.
-  v_size := haive_private.weigh_words(
-    v.tenant, v.actor, v.collection, to_tsvector(v_language, v_text)
-  );
-  select
-    coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}') as lexemes,
-    array_agg(ln(1 + greatest(v_size.memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
-      order by f.in_all, f.lexeme) as of_text,
-    array_agg(ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
-      order by f.in_all, f.lexeme) as of_all,
-    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched) as rare,
-    string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before >= c_matched) as common,
-    string_agg(
-      format(
-        '%s * (t.words @@ %L)::int',
-        ln(1 + greatest(v_size.memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5)),
-        quote_literal(f.lexeme)
-      ), ' + '
-    ) filter (where f.place <= 16) as prescore
-  into v_terms
-  from (
+  v_words := to_tsvector(v_language, v_text);
+  if v_words <> '' and v_weights[1] + v_weights[2] > 0 then
+    v_size := haive_private.weigh_words(v.tenant, v.actor, v_collection, v_words);
+    v_memories := v_size.memories;
+    v_text_words := v_size.text_words;
+    v_all_words := v_size.all_words;
     select
-      g.*,
-      coalesce(sum(g.in_all) over (
-        order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
-      ), 0) as before,
-      row_number() over (order by g.in_all, g.lexeme) as place
-    from unnest(v_size.lexemes, v_size.in_text, v_size.in_all) as g (lexeme, in_text, in_all)
-  ) as f;
-  if v_weights[1] + v_weights[2] > 0 and v_terms.rare is not null then
-    v_rare := v_terms.rare;
-    v_common := coalesce(v_terms.common, '');
-    v_prescore := v_terms.prescore;
+      coalesce(array_agg(f.lexeme order by f.in_all, f.lexeme), '{}'),
+      array_agg(ln(1 + greatest(v_memories - f.in_text + 0.5, 0.5) / (f.in_text + 0.5))
+        order by f.in_all, f.lexeme),
+      array_agg(ln(1 + greatest(v_memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5))
+        order by f.in_all, f.lexeme),
+      string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before < c_matched),
+      string_agg(quote_literal(f.lexeme), ' | ') filter (where f.before >= c_matched),
+      string_agg(
+        format(
+          '%s * (t.words @@ %L)::int',
+          ln(1 + greatest(v_memories - f.in_all + 0.5, 0.5) / (f.in_all + 0.5)),
+          quote_literal(f.lexeme)
+        ), ' + '
+      ) filter (where f.place <= 16)
+    into v_lexemes, v_of_text, v_of_all, v_rare, v_common, v_prescore
+    from (
+      select
+        g.*,
+        coalesce(sum(g.in_all) over (
+          order by g.in_all, g.lexeme rows between unbounded preceding and 1 preceding
+        ), 0) as before,
+        row_number() over (order by g.in_all, g.lexeme) as place
+      from unnest(v_size.lexemes, v_size.in_text, v_size.in_all) as g (lexeme, in_text, in_all)
+    ) as f;
   end if;
-  v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
-  v_alone := v_rare = '' and (v_weights[4] = 0 or v_spoken = '  ') and v_weights[5] + v_weights[6] = 0;
+  v_alone := v_rare is null and v_weights[5] + v_weights[6] = 0;
+  if v_text <> '' then
+    v_spoken := ' ' || btrim(regexp_replace(lower(v_text), '[^[:alnum:]]+', ' ', 'g')) || ' ';
+    v_alone := v_alone and (v_weights[4] = 0 or v_spoken = '  ');
+  end if;
   if v_alone then
     v_weights[7] := 0; -- a query of no words is about vectors, and not about a conversation
   end if;
@@ -13169,69 +13210,58 @@ begin
   if v_vector is not null and v_weights[3] > 0 then
     begin
       v_near := haive_private.nearest_memories(
-        v.collection, v_where,
-        coalesce(p_query -> 'filter', 'null') <> 'null' or v.actor is not null, v.tenant, v_vector,
+        v_collection, v_where,
+        v_filtered or v.actor is not null, v.tenant, v_vector,
         -- Alone, the nearest are the answer; with other signals one that is not may be better.
         case when v_alone then v_limit else greatest(100, 3 * v_limit) end,
-        v_recall
+        v_recall, v_alone
       );
     exception
       when data_exception or invalid_text_representation or numeric_value_out_of_range then
         raise exception using
           errcode = 'PT422',
           message = 'the vector of the query cannot be read',
-          hint = format('It is a text such as [1,2] of %s finite numbers.', (v.collection).dimensions);
+          hint = format('It is a text such as [1,2] of %s finite numbers.', v_collection.dimensions);
     end;
-    v_distance := format(
-      'nullif(%1$s(t.vec operator(%2$s.%3$s) %4$L::%2$s.%5$I), ''NaN'')',
-      case when (v.collection).metric = 'cosine' then '1 - ' else '-' end,
-      haive_private.vector_schema(),
-      case (v.collection).metric when 'cosine' then '<=>' when 'l2' then '<->' else '<#>' end,
-      v_vector, (v.collection).storage
-    );
   end if;
 
-  if v_alone and cardinality(v_near) = v_limit then
-    -- What follows, without what is zero: half of the time would be its planning.
-    execute format(
-      $q$
-        select coalesce(
-          json_agg(
-            case
-              when $3 then json_build_object(
-                'id', b.id, 'metadata', b.metadata, 'score', b.score, 'parts', json_build_object(
-                  'words', 0, 'context', 0, 'vector', b.score, 'neighbours', 0, 'speaker', 0,
-                  'recency', 0, 'importance', 0
-                )
-              )
-              else json_build_object('id', b.id, 'metadata', b.metadata, 'score', b.score)
-            end
-            order by b.score desc, b.id
-          ),
-          '[]'
-        )
-        from (
-          select
-            s.id, s.metadata,
-            $2 * coalesce(
-              (s.vector - min(s.vector) over ())
-              / nullif(max(s.vector) over () - min(s.vector) over (), 0),
-              (s.vector is not null)::int
-            ) as score
-          from (
-            -- The condition once more: what is read now may have been changed since they were found.
-            select t.id, t.metadata, %2$s as vector from %1$s as t
-            where t.id = any($1) and %3$s
-          ) as s
-        ) as b
-      $q$, v.relation, v_distance, v_where
-    ) into v_answer using v_near, v_weights[3], coalesce(p_query -> 'parts' = 'true', false);
+  if v_alone and cardinality(v_near.ids) = v_limit then
+    -- What follows, without what is zero, of what was read with the nearest. Of these the first is the
+    -- best; a distance that is NaN comes last, and is no nearness.
+    v_near.distances := array_replace(v_near.distances, 'NaN', null);
+    v_base := case when v_collection.metric = 'cosine' then 1 else 0 end;
+    v_worst := v_base - v_near.distances[
+      v_limit - cardinality(array_positions(v_near.distances, null))
+    ];
+    v_range := nullif(v_base - v_near.distances[1] - v_worst, 0);
+    select
+      json_agg(
+        case
+          when p_query -> 'parts' = 'true' then json_build_object(
+            'id', b.id, 'metadata', b.document, 'score', b.score, 'parts', json_build_object(
+              'words', 0, 'context', 0, 'vector', b.score, 'neighbours', 0, 'speaker', 0,
+              'recency', 0, 'importance', 0
+            )
+          )
+          else json_build_object('id', b.id, 'metadata', b.document, 'score', b.score)
+        end
+        order by b.score desc, b.id
+      )
+    into v_answer
+    from (
+      select
+        u.id collate "C" as id, u.document,
+        v_weights[3] * coalesce(
+          (v_base - u.distance - v_worst) / v_range, (u.distance is not null)::int
+        ) as score
+      from unnest(v_near.ids, v_near.distances, v_near.documents) as u (id, distance, document)
+    ) as b;
   else
     execute format(
       $q$
         with matched as materialized (
           select t.id, t.words from %1$s as t
-          where $1 <> '' and %2$s and t.words @@ $1::tsquery
+          where $19 <> '' and %2$s and t.words @@ $19::tsquery
           limit $2
         ),
         -- What is rare among all may be another's or fail the filter: then the common words are all
@@ -13239,7 +13269,7 @@ begin
         more as materialized (
           select t.id, t.words from %1$s as t
           where $18 <> '' and (select count(*) from matched) < $5
-            and %2$s and t.words @@ $18::tsquery and not t.words @@ $1::tsquery
+            and %2$s and t.words @@ $18::tsquery and not t.words @@ $19::tsquery
           limit $2
         ),
         weighed as (
@@ -13436,12 +13466,18 @@ begin
         )
         from best as b
         join %1$s as t on t.id = b.id
-      $q$, v.relation, v_where, v_prescore, coalesce(v_distance, 'null::double precision')
+      $q$, v.relation, v_where, coalesce(v_prescore, '0 + 0'),
+      case
+        when v_near.ids is null then 'null::double precision'
+        when v_collection.metric = 'cosine' then
+          format('nullif(1 - (%s), ''NaN'')', haive_private.memory_distance(v_collection))
+        else format('nullif(-(%s), ''NaN'')', haive_private.memory_distance(v_collection))
+      end
     ) into v_answer using
-      v_rare, c_matched, c_weighed, v_near, v_limit, v_spoken, v_now, v_half_life,
-      v_terms.lexemes, v_terms.of_text, v_terms.of_all, v_size.text_words, v_size.all_words,
-      v_size.memories, v_weights, coalesce(p_query -> 'parts' = 'true', false), v_language,
-      v_common;
+      v_vector, c_matched, c_weighed, coalesce(v_near.ids, '{}'), v_limit, v_spoken, v_now,
+      v_half_life, v_lexemes, v_of_text, v_of_all, v_text_words, v_all_words, v_memories, v_weights,
+      coalesce(p_query -> 'parts' = 'true', false), v_language, coalesce(v_common, ''),
+      coalesce(v_rare, '');
   end if;
   return v_answer;
 end;
@@ -13509,9 +13545,9 @@ begin
       ) as h;
     else
       begin
-        v_ids := haive_private.nearest_memories(
+        v_ids := (haive_private.nearest_memories(
           v.collection, v_where, true, v.tenant, v_vector, v_size, p_recall
-        );
+        )).ids;
       exception
         when data_exception or invalid_text_representation or numeric_value_out_of_range then
           raise exception using
@@ -16824,12 +16860,9 @@ CREATE FUNCTION haive_private.vector_schema() RETURNS text
     SET search_path TO ''
     AS $$
 declare
-  v_schema text;
+  v_schema oid;
 begin
-  select n.nspname into v_schema
-  from pg_extension as e
-  join pg_namespace as n on n.oid = e.extnamespace
-  where e.extname = 'vector';
+  select e.extnamespace into v_schema from pg_extension as e where e.extname = 'vector';
   if v_schema is null or not has_schema_privilege('haive_writer', v_schema, 'usage') then
     raise exception using
       errcode = 'PT422',
@@ -16837,7 +16870,7 @@ begin
       hint = 'As the superuser: create extension vector with schema extensions; grant usage on schema '
         'extensions to haive_writer;';
   end if;
-  return quote_ident(v_schema);
+  return v_schema::regnamespace::text;
 end;
 $$;
 
@@ -16962,70 +16995,85 @@ $_$;
 
 ALTER FUNCTION haive_private.verify_audit(p_tenant text, p_after bigint, p_hash text, p_head_seq bigint, p_head_hash text, p_max_rows integer) OWNER TO haive_writer;
 
--- FUNCTION walk_memories(haive_private.memory_collections, text, text, text, integer, integer, integer)
-CREATE FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint) RETURNS record
+-- FUNCTION walk_memories(haive_private.memory_collections, text, text, text, integer, integer, integer, boolean)
+CREATE FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, p_documents boolean) RETURNS haive_private.near_memories
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET enable_sort TO 'off'
+    SET jit TO 'off'
     AS $_$
 declare
-  v_vectors text := haive_private.vector_schema();
-  v_distance text := haive_private.memory_distance(p_collection, p_vector);
+  v_distance text := haive_private.memory_distance(p_collection);
   v_order text := v_distance;
-  v_settings text[] := array[
-    current_setting('enable_seqscan'), current_setting('enable_bitmapscan'),
-    current_setting('enable_sort'), current_setting('jit')
-  ];
+  v_document text := case when p_documents then 't.metadata' else 'null::jsonb' end;
+  v_relation text := format('vecs.%I', p_collection.table_name);
+  v_found haive_private.near_memories;
   v_done text;
 begin
   -- By the bits is not quite by distance: more are fetched, and sorted again.
   if p_collection.index_type = 'binary' then
     v_order := format(
       '%1$s.binary_quantize(t.vec)::bit(%2$s) operator(%1$s.<~>) '
-      '%1$s.binary_quantize(%3$L::%1$s.%4$I)::bit(%2$s)',
-      v_vectors, p_collection.dimensions, p_vector, p_collection.storage
+      '%1$s.binary_quantize($1::%1$s.%3$I)::bit(%2$s)',
+      haive_private.vector_schema(), p_collection.dimensions, p_collection.storage
     );
   end if;
-  v_done := set_config('enable_seqscan', 'off', true);
-  v_done := set_config('enable_bitmapscan', 'off', true);
-  v_done := set_config('enable_sort', 'off', true);
-  v_done := set_config('jit', 'off', true);
   if p_collection.index_type = 'ivfflat' then
-    v_done := set_config('ivfflat.probes', greatest(1, p_ef / 4)::text, true);
-    v_done := set_config('ivfflat.iterative_scan', 'relaxed_order', true);
+    v_done := set_config('ivfflat.probes', greatest(1, p_ef / 4)::text, true)
+      || set_config('ivfflat.iterative_scan', 'relaxed_order', true);
   else
-    v_done := set_config('hnsw.ef_search', least(1000, p_ef)::text, true);
-    v_done := set_config('hnsw.iterative_scan', 'relaxed_order', true);
-    v_done := set_config('hnsw.max_scan_tuples', 40000::text, true);
+    v_done := set_config('hnsw.ef_search', least(1000, p_ef)::text, true)
+      || set_config('hnsw.iterative_scan', 'relaxed_order', true)
+      || set_config('hnsw.max_scan_tuples', '40000', true);
   end if;
-  execute format(
-    $q$
-      with wide as materialized (
-        select t.id, %1$s as distance, %7$s as passes from %2$s as t
-        where %3$s and t.vec is not null
-        order by %4$s
-        limit %5$s
-      )
-      select
-        array(select w.id from wide as w where w.passes order by w.distance, w.id limit %6$s),
-        (select count(*) from wide as w where w.passes)
-    $q$, v_distance, format('vecs.%I', p_collection.table_name), p_condition, v_order, p_fetched,
-    p_limit, p_passes
-  ) into nearest, passed;
-  v_done := set_config('enable_seqscan', v_settings[1], true);
-  v_done := set_config('enable_bitmapscan', v_settings[2], true);
-  v_done := set_config('enable_sort', v_settings[3], true);
-  v_done := set_config('jit', v_settings[4], true);
+  if p_passes is null and p_fetched = p_limit then
+    execute format(
+      $q$
+        select
+          coalesce(array_agg(w.id order by w.distance, w.id), '{}'),
+          array_agg(w.distance order by w.distance, w.id),
+          array_agg(w.document order by w.distance, w.id)
+        from (
+          select t.id::text as id, %1$s as distance, %2$s as document from %3$s as t
+          where %4$s and t.vec is not null
+          order by %5$s
+          limit %6$s
+        ) as w
+      $q$, v_distance, v_document, v_relation, p_condition, v_order, p_limit
+    ) into v_found.ids, v_found.distances, v_found.documents using p_vector;
+  else
+    execute format(
+      $q$
+        with wide as materialized (
+          select t.id::text as id, %1$s as distance, %2$s as document, %7$s as passes from %3$s as t
+          where %4$s and t.vec is not null
+          order by %5$s
+          limit %6$s
+        )
+        select
+          coalesce(array_agg(n.id), '{}'), array_agg(n.distance), array_agg(n.document),
+          (select count(*) from wide as w where w.passes)
+        from (
+          select w.* from wide as w where w.passes order by w.distance, w.id limit %8$s
+        ) as n
+      $q$, v_distance, v_document, v_relation, p_condition, v_order, p_fetched,
+      coalesce(p_passes, 'true'), p_limit
+    ) into v_found using p_vector;
+  end if;
+  return v_found;
 end;
 $_$;
 
 
-ALTER FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, p_documents boolean) OWNER TO haive_writer;
 
--- ACL FUNCTION walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint)
-REVOKE ALL ON FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint) FROM PUBLIC;
+-- ACL FUNCTION walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, p_documents boolean)
+REVOKE ALL ON FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, p_documents boolean) FROM PUBLIC;
 
--- COMMENT FUNCTION walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint)
-COMMENT ON FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, OUT nearest text[], OUT passed bigint) IS 'The memories whose vectors are nearest, by the index: as many candidates as were asked for.';
+-- COMMENT FUNCTION walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, p_documents boolean)
+COMMENT ON FUNCTION haive_private.walk_memories(p_collection haive_private.memory_collections, p_condition text, p_passes text, p_vector text, p_limit integer, p_fetched integer, p_ef integer, p_documents boolean) IS 'The memories whose vectors are nearest, by the index: as many candidates as were asked for.';
 
 -- ACL TABLE watches
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.watches TO haive_writer;

@@ -260,10 +260,18 @@ async def test_a_collection_that_cannot_be_is_refused(
         await open_backend(collection_of(**change))
 
 
+@pytest.mark.parametrize("metric", ["cosine", "l2", "inner_product"])
 async def test_nearness_alone_scores_as_it_does_beside_the_other_signals(
-    backend: PgvectorBackend,
+    open_backend: Open, owner: asyncpg.Connection, metric: str
 ) -> None:
-    await backend.put([memory(f"cat {n}", seed=n) for n in range(12)])
+    backend = await open_backend(collection_of(metric=metric))
+    records = [memory(f"cat {n}", seed=n) for n in range(11)]
+    # As vecs may write it: without a direction, so that its cosine is no number.
+    blank = memory("cat")
+    await backend.put([*records, blank, memory("no vector", seed=None)])
+    await owner.execute(
+        f"update vecs.\"{backend.collection.name}\" set vec = '[0,0,0,0]' where id = $1", blank.id
+    )
     facts: dict[str, Any] = {
         "text": "", "vector": memory(seed=3).vector, "limit": 12, "filter": None,
         "now": datetime.now(UTC), "parts": True,
@@ -273,3 +281,25 @@ async def test_nearness_alone_scores_as_it_does_beside_the_other_signals(
     assert [hit.record for hit in alone] == [hit.record for hit in beside]
     assert [hit.score for hit in alone] == pytest.approx([hit.score for hit in beside])
     assert alone[0].parts["vector"] == alone[0].score == 1.0
+    if metric == "cosine":
+        assert (alone[-1].record.id, alone[-1].score) == (blank.id, 0.0)
+
+
+async def test_what_is_nearest_is_read_once_with_its_metadata(
+    backend: PgvectorBackend, owner: asyncpg.Connection, tenant: str
+) -> None:
+    await backend.put([memory(f"cat {n}", seed=n) for n in range(12)])
+    async with owner.transaction():
+        await owner.execute("set local role haive_client")
+        await owner.fetchval(
+            "select haive.search_memories($1, $2, $3)",
+            backend.collection.name,
+            '{"vector": "[1,0,0,0]", "limit": 5}',
+            tenant,
+        )
+        reads = await owner.fetchval(
+            "select seq_scan + coalesce(idx_scan, 0) from pg_stat_xact_user_tables"
+            " where schemaname = 'vecs' and relname = $1",
+            backend.collection.name,
+        )
+    assert reads == 1
