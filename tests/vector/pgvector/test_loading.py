@@ -95,10 +95,12 @@ async def test_a_load_that_ends_in_the_middle_leaves_all_as_it_was(
             yield message
             number += 1
             if number == 3:
-                await owner.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity"
-                    " where query ilike 'copy %' and state = 'active'"
-                )
+                # The server may be behind: what it is sent does not wait for it to begin.
+                while not await owner.fetchval(
+                    "select count(*) from pg_stat_activity where query ilike 'copy %'"
+                    " and state = 'active' and pg_terminate_backend(pid)"
+                ):
+                    await asyncio.sleep(0.01)
                 killed.set()
 
     monkeypatch.setattr(loading, "_messages", until_killed)

@@ -157,26 +157,24 @@ async def _messages(
     last = _field(tenant.encode())
     for some in batches(records, _ROWS):
         packed = iter(_packed(vectors(some), kind))
-        yield b"".join(
-            part for record in some for part in _row(record, document(record), packed, last)
-        )
+        yield b"".join([_row(record, document(record), packed, last) for record in some])
     yield _END
 
 
-def _row(
-    record: Record, metadata: bytes, vectors: Iterator[bytes], tenant: bytes
-) -> tuple[bytes, ...]:
+def _row(record: Record, metadata: bytes, vectors: Iterator[bytes], tenant: bytes) -> bytes:
     key = record.id.encode()
-    return (
-        b"\0\5",
-        _length(len(key)),
-        key,
-        _NULL if record.vector is None else next(vectors),
-        _length(len(metadata) + 1),
-        b"\1",  # of the format of jsonb
-        metadata,
-        _NULL if record.tokens is None else _field(record.tokens),
-        tenant,
+    return b"".join(
+        (
+            b"\0\5",
+            _length(len(key)),
+            key,
+            _NULL if record.vector is None else next(vectors),
+            _length(len(metadata) + 1),
+            b"\1",  # of the format of jsonb
+            metadata,
+            _NULL if record.tokens is None else _field(record.tokens),
+            tenant,
+        )
     )
 
 

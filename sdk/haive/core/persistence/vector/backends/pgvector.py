@@ -21,7 +21,7 @@ from haive.core.persistence.errors import (
 )
 from haive.core.persistence.postgres import PostgresStore
 from haive.core.persistence.vector._batches import batches
-from haive.core.persistence.vector._values import time_text, to_json_value
+from haive.core.persistence.vector._values import MAX_DEPTH, time_text, to_json_value
 from haive.core.persistence.vector.backends._fusing import same
 from haive.core.persistence.vector.backends._pgvector_loading import Place, copy_in
 from haive.core.persistence.vector.backends._pgvector_owner import (
@@ -48,6 +48,7 @@ T = TypeVar("T")
 _ROWS = 1_000
 _BYTES = 8 * 1024 * 1024
 _LIMIT = 64 * 1024 * 1024
+_AS_OURS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -445,6 +446,9 @@ def _no_uuid(text: str) -> InvalidInputError:
 
 def _metadata(record: Record) -> bytes:
     """The metadata as JSON in UTF-8."""
+    plain = _plain_json(record.metadata)
+    if plain is not None:
+        return plain
     value = to_json_value(record.metadata, "metadata")
     try:
         text = orjson.dumps(value)
@@ -453,6 +457,27 @@ def _metadata(record: Record) -> bytes:
     if text and len(text) <= MAX_JSON_BYTES:
         return text
     return to_json(value, "metadata").encode()
+
+
+def _plain_json(metadata: Mapping[str, Any]) -> bytes | None:
+    """As `to_json_value` and `to_json` have it, in a tenth of the time; None where it may be not.
+
+    What orjson writes otherwise than these, or takes and they do not, is times and dataclasses,
+    numbers that are none, which become null, NUL, and what is nested too deeply.
+    """
+    try:
+        text = orjson.dumps(metadata, option=_AS_OURS)
+    except orjson.JSONEncodeError:
+        return None
+    nulls = text.count(b"null")
+    if (
+        len(text) > MAX_JSON_BYTES
+        or text.count(b"{") + text.count(b"[") > MAX_DEPTH
+        or b"\\u0000" in text
+        or (nulls and nulls != sum(value is None for value in metadata.values()))
+    ):
+        return None
+    return text
 
 
 def _filter(where: Filter | None) -> dict[str, Any] | None:
