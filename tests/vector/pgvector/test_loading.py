@@ -96,7 +96,7 @@ async def test_a_load_that_ends_in_the_middle_leaves_all_as_it_was(
             number += 1
             if number == 3:
                 # The server may be behind: what it is sent does not wait for it to begin.
-                while not await owner.fetchval(
+                while not await owner.fetchval(  # noqa: ASYNC110 - another process tells
                     "select count(*) from pg_stat_activity where query ilike 'copy %'"
                     " and state = 'active' and pg_terminate_backend(pid)"
                 ):
