@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -30,9 +31,9 @@ _MANY = 12_000
 _WIDTH = 16
 
 
-def _many(number: int, seed: int) -> list[Record]:
+def _many(number: int, seed: int, width: int = _WIDTH) -> list[Record]:
     rng = np.random.default_rng(seed)
-    vectors = rng.standard_normal((number, _WIDTH)).astype(np.float32)
+    vectors = rng.standard_normal((number, width)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     blank = memory()
     return [
@@ -115,6 +116,47 @@ async def test_of_many_the_index_finds_nearly_all_and_filters_lose_nothing(
     everything = _many(1, 99)[0].vector
     assert len(await _found(backend, everything, {"importance": {"$gte": 0.1}}, limit=200)) == 200
     assert set(await _found(backend, everything, recall=1.0)) == _nearest(records, everything)
+
+
+async def test_of_a_few_that_passed_the_planner_is_asked_too(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    of = collection_of(dimensions=4)
+    backend = await open_backend(of)
+    records = _many(34_000, 1, width=4)
+    # Seven of the hundred nearest pass, and else one in a hundred: as many as seven in a hundred
+    # would be read by the index.
+    asked = records[0].vector
+    nearest = np.argsort([-float(record.vector @ asked) for record in records])[:100]
+    passing = {*nearest[:7].tolist(), *range(100, 34_000, 100)} - {*nearest[7:].tolist()}
+    for place, record in enumerate(records):
+        record.metadata["importance"] = float(place in passing)
+    assert await backend.load(records) == 34_000
+    await backend.reindex(memory="64MB")
+    await owner.execute(f'analyze vecs."{of.name}"')
+    before = await _uses(owner, of.name)
+    some = [records[place] for place in passing]
+    assert set(await _found(backend, asked, {"importance": 1})) == _nearest(some, asked)
+    assert await _uses(owner, of.name) == before + 1, "the hundred nearest, and no second time"
+
+
+async def test_recall_is_not_measured_by_what_it_began_at(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    of = collection_of(dimensions=_WIDTH)
+    tenant = await make_tenant(owner)
+    backend = await open_backend(of, tenant=tenant)
+    await backend.load(_many(6_000, 1))
+    await backend.reindex(memory="64MB")
+    recalls = json.loads(
+        await owner.fetchval(
+            "select haive.measure_memory_recall($1, samples => 7, tenant => $2)", of.name, tenant
+        )
+    )
+    # Of the ten nearest of each of the seven samples nine are looked for.
+    assert min(recalls.values()) < 1
+    for recall in recalls.values():
+        assert recall * 63 == pytest.approx(round(recall * 63))
 
 
 async def test_a_small_tenant_finds_all_of_its_own_and_a_large_one_gets_an_index_of_its_own(
