@@ -13414,28 +13414,35 @@ begin
     from told as c
     cross join names as n
     cross join lateral (
+      select
+        sum(cardinality(array_positions(u.weights, 'A'))) as text_words,
+        sum(cardinality(u.positions)) as all_words,
+        array_agg(array_position(v_lexemes, u.lexeme)) filter (where u.lexeme = any(v_lexemes))
+          as terms,
+        array_agg(cardinality(array_positions(u.weights, 'A'))::double precision)
+          filter (where u.lexeme = any(v_lexemes)) as in_text,
+        array_agg(cardinality(u.positions)::double precision)
+          filter (where u.lexeme = any(v_lexemes)) as in_all
+      from unnest(c.document) as u
+      where cardinality(v_lexemes) > 0
+    ) as l
+    cross join lateral (
       -- BM25 of both at once, with the k1 and b of Trotman et al. 2014, Improvements to BM25.
       select
         sum(
           v_of_text[x.term] * x.share * x.tf * 1.9
-          / (x.tf + 0.9 * (0.6 + 0.4 * x.text_words * v_memories / v_text_words))
+          / (x.tf + 0.9 * (0.6 + 0.4 * l.text_words * v_memories / v_text_words))
         ) as words,
         sum(
           v_of_all[x.term] * x.share * x.tf_all * 1.9
-          / (x.tf_all + 0.9 * (0.6 + 0.4 * x.all_words * v_memories / v_all_words))
+          / (x.tf_all + 0.9 * (0.6 + 0.4 * l.all_words * v_memories / v_all_words))
         ) as context
       from (
         select
-          array_position(v_lexemes, u.lexeme) as term,
-          case when u.lexeme = any(n.lexemes) then 0.25 else 1 end as share,
-          cardinality(array_positions(u.weights, 'A'))::double precision as tf,
-          cardinality(u.positions)::double precision as tf_all,
-          sum(cardinality(array_positions(u.weights, 'A'))) over () as text_words,
-          sum(cardinality(u.positions)) over () as all_words
-        from unnest(c.document) as u
-        where cardinality(v_lexemes) > 0
+          y.term, y.tf, y.tf_all,
+          case when v_lexemes[y.term] = any(n.lexemes) then 0.25 else 1 end as share
+        from unnest(l.terms, l.in_text, l.in_all) as y (term, tf, tf_all)
       ) as x
-      where x.term is not null
     ) as b
   ),
   scaled as (
