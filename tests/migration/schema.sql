@@ -6127,6 +6127,8 @@ declare
   v_users text[];
   v_rows bigint;
   v_bytes bigint;
+  v_worded boolean;
+  v_in_context boolean;
   v_words record;
 begin
   select c.* into v from haive_private.memory_collections as c where c.name = p_collection;
@@ -6150,13 +6152,16 @@ begin
             t.metadata, case when t.vec is null then 0 else $2 end, t.tokens
           )), 0)
           else 0
-        end
+        end,
+        coalesce(bool_or(t.words <> ''), false),
+        coalesce(bool_or(t.metadata ->> 'context' <> ''), false)
       from vecs.%I as t where t.tenant_id = $1
     $q$, v.table_name
-  ) into v_rows, v_users, v_bytes using
+  ) into v_rows, v_users, v_bytes, v_worded, v_in_context using
     p_tenant, coalesce(v.dimensions * case v.storage when 'halfvec' then 2 else 4 end, 0),
     current_setting('persistence.watch', true) like '-%' is not true;
   perform haive_private.refuse_memories(p_tenant, v_users);
+  -- A table is read for its words only where there are any, and twice only where some are of a context.
   select
     array_agg(w.word order by w.word) as lexemes,
     array_agg(w.in_text order by w.word) as in_text,
@@ -6166,13 +6171,21 @@ begin
   into v_words
   from (
     select
-      a.word collate "C" as word, a.ndoc as in_all, coalesce(t.ndoc, 0) as in_text,
-      a.nentry::bigint as all_words, coalesce(t.nentry, 0)::bigint as text_words
+      a.word collate "C" as word, a.ndoc as in_all,
+      case when v_in_context then coalesce(t.ndoc, 0) else a.ndoc end as in_text,
+      a.nentry::bigint as all_words,
+      case when v_in_context then coalesce(t.nentry, 0) else a.nentry end::bigint as text_words
     from ts_stat(
-      format('select t.words from vecs.%I as t where t.tenant_id = %L', v.table_name, p_tenant)
+      format(
+        'select t.words from vecs.%I as t where t.tenant_id = %L limit %s', v.table_name, p_tenant,
+        case when v_worded then 'all' else '0' end
+      )
     ) as a
     left join ts_stat(
-      format('select t.words from vecs.%I as t where t.tenant_id = %L', v.table_name, p_tenant), 'a'
+      format(
+        'select t.words from vecs.%I as t where t.tenant_id = %L limit %s', v.table_name, p_tenant,
+        case when v_in_context then 'all' else '0' end
+      ), 'a'
     ) as t on t.word = a.word
   ) as w;
   if v_rows > 0 then

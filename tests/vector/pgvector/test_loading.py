@@ -82,6 +82,26 @@ async def test_what_is_loaded_is_there_as_if_it_had_been_written(
     assert (await _left(owner, name))["wrong"] == []
 
 
+@pytest.mark.parametrize(
+    ("text", "context"), [("a cat and a dog", {}), ("", {}), ("", {"context": "a cat sleeps"})]
+)
+async def test_words_are_counted_wherever_there_are_some(
+    backend: PgvectorBackend,
+    open_backend: Open,
+    owner: asyncpg.Connection,
+    text: str,
+    context: dict[str, str],
+) -> None:
+    records = [memory(text, seed=n, **context) for n in range(20)]
+    await backend.load(records)
+    assert await differences(owner, backend.collection.name) == []
+    other = await open_backend(collection_of())
+    await other.put(records)
+    loaded, written = await backend.stats(), await other.stats()
+    for figure in ("memories", "words", "different_words"):
+        assert loaded[figure] == written[figure]
+
+
 async def test_a_load_that_ends_in_the_middle_leaves_all_as_it_was(
     backend: PgvectorBackend, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
