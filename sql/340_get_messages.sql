@@ -13,46 +13,15 @@ security invoker
 set search_path = ''
 as $$
 declare
-  v_caller record := haive_private.enter_tenant(get_messages.tenant, false);
-  v_count bigint;
-  v_from bigint;
-  v_to bigint;
+  v_range record := haive_private.message_range(
+    get_messages.conversation_id, get_messages.after, get_messages.before,
+    get_messages.page_size, get_messages.last, get_messages.tenant
+  );
 begin
-  if (get_messages.page_size between 1 and 10000) is not true then
-    raise exception using
-      errcode = 'PT422',
-      message = 'page_size is not between 1 and 10000',
-      hint = 'Read on with after, the seq of the last message of a page.';
-  end if;
-  select c.message_count into v_count
-  from haive.conversations as c
-  where c.tenant_id = v_caller.tenant and c.id = get_messages.conversation_id;
-  if not found then
-    raise exception using
-      errcode = 'PT404',
-      message = format('no conversation %s', get_messages.conversation_id),
-      hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
-  end if;
-  v_from := greatest(get_messages.after, 0) + 1;
-  v_to := least(get_messages.before - 1, v_count);
-  if get_messages.last then
-    v_from := greatest(v_from, v_to - get_messages.page_size + 1);
-  else
-    v_to := least(v_to, v_from + get_messages.page_size - 1);
-  end if;
-  if v_caller.audit_reads then
-    perform haive_private.audit_read(
-      'get_messages',
-      jsonb_build_object(
-        get_messages.conversation_id,
-        case when v_from <= v_to then jsonb_build_array(v_from, v_to) end
-      ),
-      greatest(v_to - v_from + 1, 0)
-    );
-  end if;
   return (
     haive_private.message_docs(
-      v_caller.tenant, array[get_messages.conversation_id], array[v_from], array[v_to]
+      v_range.tenant, array[get_messages.conversation_id], array[v_range.first_seq],
+      array[v_range.last_seq]
     )
   )[1];
 end;

@@ -46,6 +46,7 @@ async def explained(stack, database, connect):
 
     run.connection = connection
     run.scans = scans
+    run.plans = lambda: plans
     yield run
     await connection.execute("reset client_min_messages")
 
@@ -63,11 +64,14 @@ _MANY = """
       null, array[$1, '00000000-0000-0000-0000-000000000001'::uuid],
       array[gen_random_uuid(), gen_random_uuid()], array['user', 'user'], array['a', 'b'])"""
 _CHANGE = """select haive.update_conversation($1, '{"title": "t"}')"""
+_READ = "select count(*) from haive_private.read_{}($1, {})"
 _CALLS = {
     "append one": (_ONE, {"conversations"}),
     "append many": (_MANY, {"conversations"}),
     "get conversation": ("select haive.get_conversation($1, 10)", {"conversations", "messages"}),
     "get messages": ("select haive.get_messages($1)", {"conversations", "messages"}),
+    "read conversation": (_READ.format("conversation", "10"), {"conversations", "messages"}),
+    "read messages": (_READ.format("messages", "0"), {"conversations", "messages"}),
     "update": (_CHANGE, {"conversations", "sessions"}),
 }
 _UNKNOWN = """
@@ -121,6 +125,38 @@ async def test_a_plan_made_for_an_empty_table_looks_up_the_rows_of_a_batch(expla
     (scan,) = explained.scans("conversations")
     assert "id = ANY" in scan["Index Cond"]
     assert scan["Rows Removed by Filter"] == 0
+
+
+_LATEST = (
+    """select count(*) from haive_private.read_conversations('{"user_id":"u","tags":["b"]}')"""
+)
+_LIBRARY = """
+    alter table haive.conversations set (autovacuum_enabled = off);
+    insert into haive.conversations (tenant_id, id, agent_id, user_id, tags)
+    select 'default', gen_random_uuid(), 'a', case when n % 2 = 0 then 'u' end,
+      case when n <= 4 then '{b}' else '{a}' end::text[]
+    from generate_series(1, 6000) as n;
+"""
+
+
+async def test_the_latest_of_a_user_are_found_by_their_index_before_anything_was_analysed(
+    explained, postgres
+):
+    by_index = {("conversations", "Index Scan", "conversations_user_idx")}
+    for _ in range(7):
+        assert await explained(_LATEST) == by_index
+    await postgres.execute(_LIBRARY)
+    assert await explained(_LATEST) == by_index
+    (scan,) = explained.scans("conversations")
+    assert (scan["Actual Rows"], scan["Rows Removed by Filter"]) == (2, 2998)
+
+
+async def test_who_is_not_bound_by_row_security_finds_a_rare_tag_by_its_index(explained, postgres):
+    await postgres.execute(_LIBRARY + "analyze haive.conversations")
+    await explained.connection.execute("reset role; set role service_role")
+    found = await explained(_LATEST)
+    assert "conversations_tags_idx" in str(explained.plans())
+    assert {kind for _, kind, _ in found} == {"Bitmap Heap Scan"}
 
 
 async def test_a_user_finds_a_row_by_its_key_too(explained, postgres):

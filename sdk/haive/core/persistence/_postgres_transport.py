@@ -95,6 +95,17 @@ class PostgresTransport:
         row: Sequence[Any] = await self._called(statement, arguments, safe=True)
         return row
 
+    async def rows(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any]:
+        """Call a function that answers several rows; see `Transport.rows`."""
+        arguments = {**arguments, "tenant": self.tenant}
+        statement = self._statement("select * from", f"{self.schema}_private", function, arguments)
+
+        async def once() -> Sequence[Any]:
+            async with self._pool.connection(self.schema) as connection:
+                return await self._fetch(connection, statement, *arguments.values())
+
+        return await retrying(once, self._config.retry_timeout)
+
     def _statement(
         self, select: str, schema: str, function: str, arguments: Mapping[str, object]
     ) -> str:
@@ -287,6 +298,13 @@ class PostgresTransport:
     async def _fetchval(self, connection: Connection, sql: str, *arguments: Any) -> Any:
         row = await self._fetchrow(connection, sql, *arguments)
         return row[0]
+
+    async def _fetch(self, connection: Connection, sql: str, *arguments: Any) -> Sequence[Any]:
+        start = perf_counter()
+        rows = await connection.fetch(sql, *arguments)
+        if self._config.echo_sql:
+            _log.info("%s -- %.2f ms", sql, (perf_counter() - start) * 1e3)
+        return rows
 
     async def _fetchrow(self, connection: Connection, sql: str, *arguments: Any) -> asyncpg.Record:
         if not self._config.echo_sql:

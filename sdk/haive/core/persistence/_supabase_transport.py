@@ -197,6 +197,9 @@ class SupabaseTransport:
     async def columns(self, function: str, arguments: Mapping[str, object]) -> None:
         """Nothing: PostgREST answers in JSON; see `Transport.columns`."""
 
+    async def rows(self, function: str, arguments: Mapping[str, object]) -> None:
+        """Nothing, likewise; see `Transport.rows`."""
+
     async def schema_version(self) -> str | None:
         """The newest migration of the installation."""
         answer = await retrying(lambda: self._rpc("schema_version", {}), self._api.retry_timeout)

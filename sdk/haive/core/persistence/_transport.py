@@ -56,6 +56,17 @@ class Transport(Protocol):
             The columns in the types of the driver; None where nothing but JSON passes.
         """
 
+    async def rows(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
+        """Call the inner half of a function that only reads, which answers several rows.
+
+        Args:
+            function: As in `call`.
+            arguments: By name, the tenant left out.
+
+        Returns:
+            Records of the driver; None where nothing but JSON passes.
+        """
+
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
         """Write messages in one statement; each has its own outcome."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from haive.core.persistence._columns import conversations_of, messages_of, page_of
 from haive.core.persistence._decoding import decode
 from haive.core.persistence._encoding import (
     as_uuid,
@@ -212,14 +213,17 @@ class Store:
         Raises:
             NotFoundError: There is none, or none that the caller may see.
         """
+        asked = message_limit if include_messages else 0
+        arguments = {
+            "conversation_id": as_uuid(conversation_id, "conversation_id"),
+            "message_limit": asked,
+        }
+        # Without messages JSON is as fast.
+        rows = await self._rows_of("read_conversation", arguments) if include_messages else None
+        if rows is not None:
+            return conversations_of(rows, with_messages=asked > 0)[0]
         return await self._read(
-            "get_conversation",
-            {
-                "conversation_id": as_uuid(conversation_id, "conversation_id"),
-                "message_limit": message_limit if include_messages else 0,
-            },
-            _CONVERSATION,
-            ContentKeys.open_conversation,
+            "get_conversation", arguments, _CONVERSATION, ContentKeys.open_conversation
         )
 
     async def query_conversations(
@@ -261,19 +265,19 @@ class Store:
             wanted["user_id"] = user_id
         if self._sealer is not None:
             check_filters(wanted)
-        found = await self._read(
-            "query_conversations",
-            {
-                "filters": object_to_json(wanted, "filters"),
-                "order_by": order_by,
-                "ascending": ascending,
-                "page_size": limit,
-                "page_after": page_after,
-                "message_limit": message_limit if include_messages else 0,
-            },
-            _PAGE,
-            ContentKeys.open_page,
-        )
+        asked = message_limit if include_messages else 0
+        arguments = {
+            "filters": object_to_json(wanted, "filters"),
+            "order_by": order_by,
+            "ascending": ascending,
+            "page_size": limit,
+            "page_after": page_after,
+            "message_limit": asked,
+        }
+        rows = await self._rows_of("read_conversations", arguments)
+        if rows is not None:
+            return page_of(rows, with_messages=asked > 0)
+        found = await self._read("query_conversations", arguments, _PAGE, ContentKeys.open_page)
         return Page(found.conversations, next_page=found.next_page)
 
     async def iter_conversations(
@@ -512,18 +516,17 @@ class Store:
         Raises:
             NotFoundError: There is no such conversation, or none that the caller may see.
         """
-        return await self._read(
-            "get_messages",
-            {
-                "conversation_id": as_uuid(conversation_id, "conversation_id"),
-                "after": after,
-                "before": before,
-                "page_size": limit,
-                "last": last,
-            },
-            _MESSAGES,
-            ContentKeys.open_messages,
-        )
+        arguments = {
+            "conversation_id": as_uuid(conversation_id, "conversation_id"),
+            "after": after,
+            "before": before,
+            "page_size": limit,
+            "last": last,
+        }
+        rows = await self._rows_of("read_messages", arguments)
+        if rows is not None:
+            return messages_of(rows)[0]
+        return await self._read("get_messages", arguments, _MESSAGES, ContentKeys.open_messages)
 
     async def iter_messages(
         self, conversation_id: UUID | str, *, after: int = 0
@@ -620,6 +623,14 @@ class Store:
             return await self._transport.call(function, arguments, returns, safe=safe)
         answer = await self._transport.call(function, arguments, _ANYTHING, safe=safe)
         return decode(returns, await self._sealer.opened(answer, opens))
+
+    async def _rows_of(
+        self, function: str, arguments: Mapping[str, object]
+    ) -> Sequence[Any] | None:
+        """What the database answers by column; None where it answers JSON, or content is sealed."""
+        if self._sealer is not None:
+            return None
+        return await self._transport.rows(function, arguments)
 
     async def execute(self, sql: str, *arguments: object) -> list[dict[str, object]]:
         """Run a statement of your own as the owner of the schema, and return its rows.

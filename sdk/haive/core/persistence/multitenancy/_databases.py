@@ -195,6 +195,11 @@ class DatabaseTransport:
         async with self._there() as there:
             return await there.columns(function, arguments)
 
+    async def rows(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
+        """Call a function that answers several rows; see `Transport.rows`."""
+        async with self._there() as there:
+            return await there.rows(function, arguments)
+
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
         """Write messages in one statement; see `Transport.append`."""
         async with self._there() as there:

@@ -134,6 +134,10 @@ class RoutedTransport:
         """Call a function that answers by column; see `Transport.columns`."""
         return await self._following(lambda to: to.columns(function, arguments))
 
+    async def rows(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
+        """Call a function that answers several rows; see `Transport.rows`."""
+        return await self._following(lambda to: to.rows(function, arguments))
+
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
         """Write messages in one statement; see `Transport.append`."""
         return await self._following(lambda to: to.append(rows))
