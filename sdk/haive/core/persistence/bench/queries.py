@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _METHOD = (
     "One caller, {messages:,} messages in {conversations:,} conversations of {users:,} users, warm,"
     " {probes:,} random probes of each, in turns from call to call. /sdk is PostgresStore with"
-    " models made of the answer, /raw the same SQL function through asyncpg as JSON text."
+    " models made of the answer, /raw the public SQL function through asyncpg as JSON text."
     " latest: the ten latest conversations of a user; latest+messages: with a tag and min_messages,"
     " and the last 50 messages of each."
 )
