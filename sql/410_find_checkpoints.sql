@@ -201,38 +201,34 @@ begin
   ),
   -- In order, and without the payloads, which are a half of the rows' bytes.
   page as materialized (
-    select c.*, row_number() over w as place, sum(c.bytes) over w - c.bytes as bytes_before
-    from (
-      select l.name, l.thread_id, l.namespace, c.*
-      from lines as l
-      cross join lateral (
-        select
-          c.branch_id, c.seq, c.thread_key, c.id, c.parent_id, c.base_id, c.created_at, c.size,
-          octet_length(c.payload) as bytes, c.depth, c.failed, c.key_id, c.schema_hash, c.tags,
-          c.metadata, c.search, c.sealed
-        from haive.checkpoints as c
-        where
-          c.tenant_id = v_caller.tenant and c.branch_id = l.branch_id
-          and c.seq < v_before and c.seq >= coalesce(l.from_seq, 0)
-          and c.seq <= coalesce(l.upto, 9223372036854775807)
-          -- Of another namespace: its ids are of the same clock, so they tell what was before.
-          and (not v_by_id or c.id < find_checkpoints.before_id)
-          and (find_checkpoints.failed is null or c.failed = find_checkpoints.failed)
-          and (find_checkpoints.tags is null or c.tags @> find_checkpoints.tags)
-          and (find_checkpoints.created_after is null or c.created_at >= find_checkpoints.created_after)
-          and (find_checkpoints.created_before is null or c.created_at < find_checkpoints.created_before)
-          and (find_checkpoints.metadata is null or c.metadata @> find_checkpoints.metadata)
-          and (
-            find_checkpoints.search is null
-            or c.search @> any(array(select jsonb_array_elements(find_checkpoints.search)))
-          )
-        order by c.seq desc
-        limit find_checkpoints.page_size + 1
-      ) as c
+    select l.name, l.thread_id, l.namespace, c.*
+    from lines as l
+    cross join lateral (
+      select
+        c.branch_id, c.seq, c.thread_key, c.id, c.parent_id, c.base_id, c.created_at, c.size,
+        octet_length(c.payload) as bytes, c.depth, c.failed, c.key_id, c.schema_hash, c.tags,
+        c.metadata, c.search, c.sealed
+      from haive.checkpoints as c
+      where
+        c.tenant_id = v_caller.tenant and c.branch_id = l.branch_id
+        and c.seq < v_before and c.seq >= coalesce(l.from_seq, 0)
+        and c.seq <= coalesce(l.upto, 9223372036854775807)
+        -- Of another namespace: its ids are of the same clock, so they tell what was before.
+        and (not v_by_id or c.id < find_checkpoints.before_id)
+        and (find_checkpoints.failed is null or c.failed = find_checkpoints.failed)
+        and (find_checkpoints.tags is null or c.tags @> find_checkpoints.tags)
+        and (find_checkpoints.created_after is null or c.created_at >= find_checkpoints.created_after)
+        and (find_checkpoints.created_before is null or c.created_at < find_checkpoints.created_before)
+        and (find_checkpoints.metadata is null or c.metadata @> find_checkpoints.metadata)
+        and (
+          find_checkpoints.search is null
+          or c.search @> any(array(select jsonb_array_elements(find_checkpoints.search)))
+        )
       order by c.seq desc
       limit find_checkpoints.page_size + 1
     ) as c
-    window w as (order by c.seq desc rows unbounded preceding)
+    order by c.seq desc
+    limit find_checkpoints.page_size + 1
   )
   select
     array_agg(c.id),
@@ -263,14 +259,22 @@ begin
     ids, thread_ids, namespaces, thread_keys, branches, seqs, parent_ids, base_ids, created_ats,
     sizes, stored, depths, failures, key_ids, hashes, tag_lists, metadatas, searches, seals,
     v_places, next_seq
-  from page as c
+  from (select p.* from page as p order by p.seq desc limit find_checkpoints.page_size) as c
   where
-    c.place <= find_checkpoints.page_size
     -- An answer of json is at most 1 GB: states come until there are 32 MiB of them.
-    and (
-      c.bytes_before < 33554432 or not find_checkpoints.states
-      or find_checkpoints.checkpoint_id is not null
-    );
+    c.seq >= case
+      when find_checkpoints.states and find_checkpoints.checkpoint_id is null then (
+        select min(w.seq)
+        from (
+          select
+            p.seq,
+            sum(p.bytes) over (order by p.seq desc rows unbounded preceding) - p.bytes as before
+          from page as p
+        ) as w
+        where w.before < 33554432
+      )
+      else 0
+    end;
 
   if v_caller.audit_reads then
     perform haive_private.audit_read(
