@@ -38,6 +38,7 @@ volatile
 security definer
 set search_path = ''
 set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
 as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);

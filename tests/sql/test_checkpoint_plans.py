@@ -135,6 +135,14 @@ async def test_a_save_is_one_statement(explained):
     assert not any("check_sealed" in text for text in told)  # nothing here is sealed
 
 
+async def test_of_a_thread_that_is_not_there_no_checkpoint_is_looked_for(explained):
+    await explained(_FIND + "thread_id => 'none', page_size => 1, states => true)")
+    assert explained.answer["checkpoints"] == explained.answer["frames"] == []
+    told = [plan["Query Text"] for plan in explained.plans]
+    assert any("haive.threads" in text for text in told)
+    assert not any("haive.checkpoints" in text for text in told)
+
+
 async def test_a_sequential_scan_would_be_seen(explained):
     await explained.connection.execute("set enable_indexscan = off; set enable_bitmapscan = off")
     found = await explained("select count(*)::text from haive.checkpoints")

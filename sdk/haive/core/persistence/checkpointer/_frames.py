@@ -65,11 +65,7 @@ def encode(plain: bytes, parent: bytes | None, *, compress: bool = True) -> tupl
         return _as_it_is(plain)
     delta = None
     if parent is not None:
-        window_log = _window_log(len(parent) + len(plain))
-        compressor = zstandard.ZstdCompressor(
-            dict_data=_dictionary(parent), compression_params=_delta_parameters(window_log)
-        )
-        delta = compressor.compress(plain)[_HEADER_BYTES:]
+        delta = delta_against(plain, parent)
         if len(delta) * 16 <= len(plain):
             return DELTA, delta
     parameters = _full_parameters(_window_log(len(plain)))
@@ -78,6 +74,15 @@ def encode(plain: bytes, parent: bytes | None, *, compress: bool = True) -> tupl
     if delta is not None and len(delta) < len(best[1]):
         best = (DELTA, delta)
     return (FULL, full) if len(full) <= len(best[1]) else best
+
+
+def delta_against(plain: bytes, parent: bytes) -> bytes:
+    """A packed state against another one, whatever that takes."""
+    window_log = _window_log(len(parent) + len(plain))
+    compressor = zstandard.ZstdCompressor(
+        dict_data=_dictionary(parent), compression_params=_delta_parameters(window_log)
+    )
+    return compressor.compress(plain)[_HEADER_BYTES:]
 
 
 def _as_it_is(plain: bytes) -> tuple[int, bytes]:
