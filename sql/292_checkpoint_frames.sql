@@ -1,6 +1,7 @@
 -- The frames that some checkpoints are decoded from: they themselves and, of a delta, what it is made
--- against, up to the next whole state. Each comes once, in the order in which they are decoded. The
--- planner's settings are those of find_checkpoints.
+-- against, up to the next whole state. Each comes once, in the order in which they are decoded: payloads
+-- are fetched when the chain is known, from where each row was found. The planner's settings are those
+-- of find_checkpoints.
 create or replace function haive_private.checkpoint_frames(
   p_tenant text,
   p_branch_ids uuid[],
@@ -23,21 +24,21 @@ as $$
 begin
   with recursive chain as (
     select
-      c.thread_key, c.id, c.branch_id, c.seq,
+      c.thread_key, c.id, c.seq, c.ctid as place,
       case c.codec when 2 then c.parent_id when 3 then c.base_id end as before_id
     from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
     cross join lateral (
-      select c.* from haive.checkpoints as c
+      select c.*, c.ctid from haive.checkpoints as c
       where c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
       limit 1 -- or an empty table is planned to be read whole for each row
     ) as c
     union -- and not all: deltas of a page share what they are made against
     select
-      c.thread_key, c.id, c.branch_id, c.seq,
+      c.thread_key, c.id, c.seq, c.ctid as place,
       case c.codec when 2 then c.parent_id when 3 then c.base_id end
     from chain as k
     cross join lateral (
-      select c.* from haive.checkpoints as c
+      select c.*, c.ctid from haive.checkpoints as c
       where c.id = k.before_id and c.thread_key = k.thread_key and c.tenant_id = p_tenant
       limit 1
     ) as c
@@ -62,7 +63,7 @@ begin
     from chain as k
     cross join lateral (
       select c.* from haive.checkpoints as c
-      where c.tenant_id = p_tenant and c.branch_id = k.branch_id and c.seq = k.seq
+      where c.ctid = k.place and c.tenant_id = p_tenant
       limit 1
     ) as c
     order by c.seq

@@ -183,26 +183,27 @@ begin
     select array_agg(l.branch_id), array_agg(l.upto) into v_branches, v_upto from lines as l;
   end if;
 
-  -- LIMIT and OFFSET keep what is looked up apart from what it is looked up for: a join is planned,
-  -- where tables are empty yet, to read all rows of the tenant.
-  with lines as materialized (
-    select l.branch_id, l.from_seq, l.upto, b.name, t.thread_id, t.namespace
-    from unnest(v_branches, v_from, v_upto) as l (branch_id, from_seq, upto)
-    cross join lateral (
-      select b.name, b.thread_key from haive.branches as b
-      where b.branch_id = l.branch_id and b.tenant_id = v_caller.tenant
-      limit 1
-    ) as b
-    cross join lateral (
-      select t.thread_id, t.namespace from haive.threads as t
-      where t.thread_key = b.thread_key and t.tenant_id = v_caller.tenant
-      limit 1
-    ) as t
-  ),
-  -- In order, and without the payloads, which are a half of the rows' bytes.
-  page as materialized (
-    select c.*, row_number() over w as place, sum(c.bytes) over w - c.bytes as bytes_before
-    from (
+  -- The first save of a thread asks for its head. What is not run is not planned either: in a new session
+  -- that is the most of what the call takes.
+  if v_branches is not null then
+    -- LIMIT and OFFSET keep what is looked up apart from what it is looked up for: a join is planned,
+    -- where tables are empty yet, to read all rows of the tenant.
+    with lines as materialized (
+      select l.branch_id, l.from_seq, l.upto, b.name, t.thread_id, t.namespace
+      from unnest(v_branches, v_from, v_upto) as l (branch_id, from_seq, upto)
+      cross join lateral (
+        select b.name, b.thread_key from haive.branches as b
+        where b.branch_id = l.branch_id and b.tenant_id = v_caller.tenant
+        limit 1
+      ) as b
+      cross join lateral (
+        select t.thread_id, t.namespace from haive.threads as t
+        where t.thread_key = b.thread_key and t.tenant_id = v_caller.tenant
+        limit 1
+      ) as t
+    ),
+    -- In order, and without the payloads, which are a half of the rows' bytes.
+    page as materialized (
       select l.name, l.thread_id, l.namespace, c.*
       from lines as l
       cross join lateral (
@@ -231,46 +232,53 @@ begin
       ) as c
       order by c.seq desc
       limit find_checkpoints.page_size + 1
-    ) as c
-    window w as (order by c.seq desc rows unbounded preceding)
-  )
-  select
-    array_agg(c.id),
-    array_agg(c.thread_id::text),
-    array_agg(c.namespace::text),
-    array_agg(c.thread_key),
-    array_agg(c.name::text),
-    array_agg(c.seq),
-    array_agg(c.parent_id),
-    array_agg(c.base_id),
-    array_agg(c.created_at),
-    array_agg(c.size::int),
-    array_agg(c.bytes::int),
-    array_agg(c.depth::smallint),
-    array_agg(c.failed),
-    array_agg(c.key_id::text),
-    array_agg(c.schema_hash),
-    case when find_checkpoints.details then array_agg(to_jsonb(c.tags::text[])) end,
-    case when find_checkpoints.details then array_agg(c.metadata::jsonb) end,
-    case
-      when find_checkpoints.details and find_checkpoints.states
-        then array_agg(case when c.key_id is null then c.search end)
-    end,
-    case when find_checkpoints.details then array_agg(c.sealed::bytea) end,
-    array_agg(c.branch_id),
-    case when (select count(*) from page as p) > count(*) then min(c.seq) end
-  into
-    ids, thread_ids, namespaces, thread_keys, branches, seqs, parent_ids, base_ids, created_ats,
-    sizes, stored, depths, failures, key_ids, hashes, tag_lists, metadatas, searches, seals,
-    v_places, next_seq
-  from page as c
-  where
-    c.place <= find_checkpoints.page_size
-    -- An answer of json is at most 1 GB: states come until there are 32 MiB of them.
-    and (
-      c.bytes_before < 33554432 or not find_checkpoints.states
-      or find_checkpoints.checkpoint_id is not null
-    );
+    )
+    select
+      array_agg(c.id),
+      array_agg(c.thread_id::text),
+      array_agg(c.namespace::text),
+      array_agg(c.thread_key),
+      array_agg(c.name::text),
+      array_agg(c.seq),
+      array_agg(c.parent_id),
+      array_agg(c.base_id),
+      array_agg(c.created_at),
+      array_agg(c.size::int),
+      array_agg(c.bytes::int),
+      array_agg(c.depth::smallint),
+      array_agg(c.failed),
+      array_agg(c.key_id::text),
+      array_agg(c.schema_hash),
+      case when find_checkpoints.details then array_agg(to_jsonb(c.tags::text[])) end,
+      case when find_checkpoints.details then array_agg(c.metadata::jsonb) end,
+      case
+        when find_checkpoints.details and find_checkpoints.states
+          then array_agg(case when c.key_id is null then c.search end)
+      end,
+      case when find_checkpoints.details then array_agg(c.sealed::bytea) end,
+      array_agg(c.branch_id),
+      case when (select count(*) from page as p) > count(*) then min(c.seq) end
+    into
+      ids, thread_ids, namespaces, thread_keys, branches, seqs, parent_ids, base_ids, created_ats,
+      sizes, stored, depths, failures, key_ids, hashes, tag_lists, metadatas, searches, seals,
+      v_places, next_seq
+    from (select p.* from page as p order by p.seq desc limit find_checkpoints.page_size) as c
+    where
+      -- An answer of json is at most 1 GB: states come until there are 32 MiB of them.
+      c.seq >= case
+        when find_checkpoints.states and find_checkpoints.checkpoint_id is null then (
+          select min(w.seq)
+          from (
+            select
+              p.seq,
+              sum(p.bytes) over (order by p.seq desc rows unbounded preceding) - p.bytes as before
+            from page as p
+          ) as w
+          where w.before < 33554432
+        )
+        else 0
+      end;
+  end if;
 
   if v_caller.audit_reads then
     perform haive_private.audit_read(
@@ -283,7 +291,7 @@ begin
     );
   end if;
   read_at := now();
-  if find_checkpoints.states then
+  if find_checkpoints.states and ids is not null then
     select f.* into
       frame_thread_keys, frame_ids, frame_parent_ids, frame_base_ids, frame_codecs, frame_sizes,
       frame_key_ids, frame_payloads

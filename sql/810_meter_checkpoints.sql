@@ -57,9 +57,11 @@ alter function haive_private.meter_checkpoints() owner to haive_writer;
 comment on function haive_private.meter_checkpoints() is
 'Counts checkpoints that a statement wrote or removed.';
 
+-- When it is asked: see meter_added of messages.
 create trigger meter_added after insert on haive.checkpoints
 referencing new table as changed
-for each statement execute function haive_private.meter_checkpoints('1');
+for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+execute function haive_private.meter_checkpoints('1');
 
 create trigger meter_changed after update on haive.checkpoints
 referencing old table as removed new table as added

@@ -77,7 +77,9 @@ create trigger audit_delete after delete on haive.branches
 referencing old table as changed for each statement execute function haive_private.audit_rows();
 
 create trigger audit_insert after insert on haive.checkpoints
-referencing new table as changed for each statement execute function haive_private.audit_rows();
+referencing new table as changed
+for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+execute function haive_private.audit_rows();
 create trigger audit_update after update on haive.checkpoints
 referencing new table as changed for each statement execute function haive_private.audit_rows();
 create trigger audit_delete after delete on haive.checkpoints

@@ -526,7 +526,7 @@ CREATE TRIGGER audit_insert AFTER INSERT ON haive.checkpoint_writes REFERENCING 
 CREATE TRIGGER audit_update AFTER UPDATE ON haive.checkpoint_writes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
 
 -- TRIGGER checkpoint_writes checkpoint_writes_are_sealed
-CREATE TRIGGER checkpoint_writes_are_sealed BEFORE INSERT OR UPDATE OF payload ON haive.checkpoint_writes FOR EACH ROW WHEN ((new.key_id IS NULL)) EXECUTE FUNCTION haive_private.refuse_plain();
+CREATE TRIGGER checkpoint_writes_are_sealed BEFORE INSERT OR UPDATE OF payload ON haive.checkpoint_writes FOR EACH ROW WHEN (((new.key_id IS NULL) AND (current_setting('persistence.watch'::text, true) ~~ '%s%'::text))) EXECUTE FUNCTION haive_private.refuse_plain();
 
 -- CONSTRAINT checkpoint_writes checkpoint_writes_pkey
 ALTER TABLE ONLY haive.checkpoint_writes
@@ -604,13 +604,13 @@ ALTER TABLE haive.checkpoints OWNER TO postgres;
 CREATE TRIGGER audit_delete AFTER DELETE ON haive.checkpoints REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
 
 -- TRIGGER checkpoints audit_insert
-CREATE TRIGGER audit_insert AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((current_setting('persistence.watch'::text, true) IS DISTINCT FROM '---'::text)) EXECUTE FUNCTION haive_private.audit_rows();
 
 -- TRIGGER checkpoints audit_update
 CREATE TRIGGER audit_update AFTER UPDATE ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
 
 -- TRIGGER checkpoints checkpoints_are_sealed
-CREATE TRIGGER checkpoints_are_sealed BEFORE INSERT OR UPDATE OF payload ON haive.checkpoints FOR EACH ROW WHEN ((new.key_id IS NULL)) EXECUTE FUNCTION haive_private.refuse_plain();
+CREATE TRIGGER checkpoints_are_sealed BEFORE INSERT OR UPDATE OF payload ON haive.checkpoints FOR EACH ROW WHEN (((new.key_id IS NULL) AND (current_setting('persistence.watch'::text, true) ~~ '%s%'::text))) EXECUTE FUNCTION haive_private.refuse_plain();
 
 -- FK CONSTRAINT checkpoints checkpoints_branch_fkey
 ALTER TABLE ONLY haive.checkpoints
@@ -630,7 +630,7 @@ CREATE POLICY "members read the checkpoints of threads they read" ON haive.check
   WHERE ((t.tenant_id = checkpoints.tenant_id) AND (t.thread_key = checkpoints.thread_key)))));
 
 -- TRIGGER checkpoints meter_added
-CREATE TRIGGER meter_added AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoints('1');
+CREATE TRIGGER meter_added AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((current_setting('persistence.watch'::text, true) IS DISTINCT FROM '---'::text)) EXECUTE FUNCTION haive_private.meter_checkpoints('1');
 
 -- TRIGGER checkpoints meter_changed
 CREATE TRIGGER meter_changed AFTER UPDATE ON haive.checkpoints REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoints();
@@ -5562,21 +5562,21 @@ CREATE FUNCTION haive_private.checkpoint_frames(p_tenant text, p_branch_ids uuid
 begin
   with recursive chain as (
     select
-      c.thread_key, c.id, c.branch_id, c.seq,
+      c.thread_key, c.id, c.seq, c.ctid as place,
       case c.codec when 2 then c.parent_id when 3 then c.base_id end as before_id
     from unnest(p_branch_ids, p_seqs) as p (branch_id, seq)
     cross join lateral (
-      select c.* from haive.checkpoints as c
+      select c.*, c.ctid from haive.checkpoints as c
       where c.tenant_id = p_tenant and c.branch_id = p.branch_id and c.seq = p.seq
       limit 1 -- or an empty table is planned to be read whole for each row
     ) as c
     union -- and not all: deltas of a page share what they are made against
     select
-      c.thread_key, c.id, c.branch_id, c.seq,
+      c.thread_key, c.id, c.seq, c.ctid as place,
       case c.codec when 2 then c.parent_id when 3 then c.base_id end
     from chain as k
     cross join lateral (
-      select c.* from haive.checkpoints as c
+      select c.*, c.ctid from haive.checkpoints as c
       where c.id = k.before_id and c.thread_key = k.thread_key and c.tenant_id = p_tenant
       limit 1
     ) as c
@@ -5601,7 +5601,7 @@ begin
     from chain as k
     cross join lateral (
       select c.* from haive.checkpoints as c
-      where c.tenant_id = p_tenant and c.branch_id = k.branch_id and c.seq = k.seq
+      where c.ctid = k.place and c.tenant_id = p_tenant
       limit 1
     ) as c
     order by c.seq
@@ -8293,26 +8293,27 @@ begin
     select array_agg(l.branch_id), array_agg(l.upto) into v_branches, v_upto from lines as l;
   end if;
 
-  -- LIMIT and OFFSET keep what is looked up apart from what it is looked up for: a join is planned,
-  -- where tables are empty yet, to read all rows of the tenant.
-  with lines as materialized (
-    select l.branch_id, l.from_seq, l.upto, b.name, t.thread_id, t.namespace
-    from unnest(v_branches, v_from, v_upto) as l (branch_id, from_seq, upto)
-    cross join lateral (
-      select b.name, b.thread_key from haive.branches as b
-      where b.branch_id = l.branch_id and b.tenant_id = v_caller.tenant
-      limit 1
-    ) as b
-    cross join lateral (
-      select t.thread_id, t.namespace from haive.threads as t
-      where t.thread_key = b.thread_key and t.tenant_id = v_caller.tenant
-      limit 1
-    ) as t
-  ),
-  -- In order, and without the payloads, which are a half of the rows' bytes.
-  page as materialized (
-    select c.*, row_number() over w as place, sum(c.bytes) over w - c.bytes as bytes_before
-    from (
+  -- The first save of a thread asks for its head. What is not run is not planned either: in a new session
+  -- that is the most of what the call takes.
+  if v_branches is not null then
+    -- LIMIT and OFFSET keep what is looked up apart from what it is looked up for: a join is planned,
+    -- where tables are empty yet, to read all rows of the tenant.
+    with lines as materialized (
+      select l.branch_id, l.from_seq, l.upto, b.name, t.thread_id, t.namespace
+      from unnest(v_branches, v_from, v_upto) as l (branch_id, from_seq, upto)
+      cross join lateral (
+        select b.name, b.thread_key from haive.branches as b
+        where b.branch_id = l.branch_id and b.tenant_id = v_caller.tenant
+        limit 1
+      ) as b
+      cross join lateral (
+        select t.thread_id, t.namespace from haive.threads as t
+        where t.thread_key = b.thread_key and t.tenant_id = v_caller.tenant
+        limit 1
+      ) as t
+    ),
+    -- In order, and without the payloads, which are a half of the rows' bytes.
+    page as materialized (
       select l.name, l.thread_id, l.namespace, c.*
       from lines as l
       cross join lateral (
@@ -8341,46 +8342,53 @@ begin
       ) as c
       order by c.seq desc
       limit find_checkpoints.page_size + 1
-    ) as c
-    window w as (order by c.seq desc rows unbounded preceding)
-  )
-  select
-    array_agg(c.id),
-    array_agg(c.thread_id::text),
-    array_agg(c.namespace::text),
-    array_agg(c.thread_key),
-    array_agg(c.name::text),
-    array_agg(c.seq),
-    array_agg(c.parent_id),
-    array_agg(c.base_id),
-    array_agg(c.created_at),
-    array_agg(c.size::int),
-    array_agg(c.bytes::int),
-    array_agg(c.depth::smallint),
-    array_agg(c.failed),
-    array_agg(c.key_id::text),
-    array_agg(c.schema_hash),
-    case when find_checkpoints.details then array_agg(to_jsonb(c.tags::text[])) end,
-    case when find_checkpoints.details then array_agg(c.metadata::jsonb) end,
-    case
-      when find_checkpoints.details and find_checkpoints.states
-        then array_agg(case when c.key_id is null then c.search end)
-    end,
-    case when find_checkpoints.details then array_agg(c.sealed::bytea) end,
-    array_agg(c.branch_id),
-    case when (select count(*) from page as p) > count(*) then min(c.seq) end
-  into
-    ids, thread_ids, namespaces, thread_keys, branches, seqs, parent_ids, base_ids, created_ats,
-    sizes, stored, depths, failures, key_ids, hashes, tag_lists, metadatas, searches, seals,
-    v_places, next_seq
-  from page as c
-  where
-    c.place <= find_checkpoints.page_size
-    -- An answer of json is at most 1 GB: states come until there are 32 MiB of them.
-    and (
-      c.bytes_before < 33554432 or not find_checkpoints.states
-      or find_checkpoints.checkpoint_id is not null
-    );
+    )
+    select
+      array_agg(c.id),
+      array_agg(c.thread_id::text),
+      array_agg(c.namespace::text),
+      array_agg(c.thread_key),
+      array_agg(c.name::text),
+      array_agg(c.seq),
+      array_agg(c.parent_id),
+      array_agg(c.base_id),
+      array_agg(c.created_at),
+      array_agg(c.size::int),
+      array_agg(c.bytes::int),
+      array_agg(c.depth::smallint),
+      array_agg(c.failed),
+      array_agg(c.key_id::text),
+      array_agg(c.schema_hash),
+      case when find_checkpoints.details then array_agg(to_jsonb(c.tags::text[])) end,
+      case when find_checkpoints.details then array_agg(c.metadata::jsonb) end,
+      case
+        when find_checkpoints.details and find_checkpoints.states
+          then array_agg(case when c.key_id is null then c.search end)
+      end,
+      case when find_checkpoints.details then array_agg(c.sealed::bytea) end,
+      array_agg(c.branch_id),
+      case when (select count(*) from page as p) > count(*) then min(c.seq) end
+    into
+      ids, thread_ids, namespaces, thread_keys, branches, seqs, parent_ids, base_ids, created_ats,
+      sizes, stored, depths, failures, key_ids, hashes, tag_lists, metadatas, searches, seals,
+      v_places, next_seq
+    from (select p.* from page as p order by p.seq desc limit find_checkpoints.page_size) as c
+    where
+      -- An answer of json is at most 1 GB: states come until there are 32 MiB of them.
+      c.seq >= case
+        when find_checkpoints.states and find_checkpoints.checkpoint_id is null then (
+          select min(w.seq)
+          from (
+            select
+              p.seq,
+              sum(p.bytes) over (order by p.seq desc rows unbounded preceding) - p.bytes as before
+            from page as p
+          ) as w
+          where w.before < 33554432
+        )
+        else 0
+      end;
+  end if;
 
   if v_caller.audit_reads then
     perform haive_private.audit_read(
@@ -8393,7 +8401,7 @@ begin
     );
   end if;
   read_at := now();
-  if find_checkpoints.states then
+  if find_checkpoints.states and ids is not null then
     select f.* into
       frame_thread_keys, frame_ids, frame_parent_ids, frame_base_ids, frame_codecs, frame_sizes,
       frame_key_ids, frame_payloads
@@ -15311,30 +15319,66 @@ CREATE FUNCTION haive_private.save_checkpoint(p_tenant text, p_thread_id text, p
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     SET enable_seqscan TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_tenant text := v_caller.tenant;
+  v_opened record;
   v_thread uuid;
   v_branch_id uuid;
   v_branch text;
-  v_opened record;
   v_seq bigint;
   v_at timestamptz;
+  v_same boolean := false;
+  v_count bigint;
 begin
-  select t.thread_key into v_thread
-  from haive.threads as t
-  where
-    t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = v_caller.tenant
-    and (v_caller.actor is null or t.user_id = v_caller.actor)
-    and (p_user_id is null or t.user_id = p_user_id);
-  update haive.branches as b
-  set head_id = p_id, updated_at = now()
-  where
-    b.thread_key = v_thread and b.name = p_branch and b.tenant_id = v_caller.tenant
-    and b.head_id is not distinct from p_parent_id
-    and (p_parent_id is not null or p_codec < 2)
-  returning b.branch_id, b.name into v_branch_id, v_branch;
-  if not found then
+  loop
+    -- One statement in place of four. Its triggers run after all of it.
+    with place as (
+      update haive.branches as b
+      set head_id = p_id, updated_at = now()
+      where
+        v_branch_id is null
+        and b.thread_key = (
+          select t.thread_key from haive.threads as t
+          where
+            t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = v_tenant
+            and (v_caller.actor is null or t.user_id = v_caller.actor)
+            and (p_user_id is null or t.user_id = p_user_id)
+        )
+        and b.name = p_branch and b.tenant_id = v_tenant
+        and b.head_id is not distinct from p_parent_id
+        and (p_parent_id is not null or p_codec < 2)
+      returning b.thread_key, b.branch_id, b.name
+    ),
+    -- The second time, what open_branch has made ready.
+    target as (
+      select p.thread_key, p.branch_id, p.name::text as name from place as p
+      union all
+      select v_thread, v_branch_id, v_branch where v_branch_id is not null
+    ),
+    told as (
+      insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
+      select v_tenant, 'checkpoint.saved', f.thread_key, p_id from target as f
+    ),
+    saved as (
+      insert into haive.checkpoints (
+        tenant_id, branch_id, thread_key, id, parent_id, size, codec, depth, failed, key_id,
+        schema_hash, tags, metadata, search, sealed, payload, base_id
+      )
+      select
+        v_tenant, f.branch_id, f.thread_key, p_id, p_parent_id, p_size, p_codec,
+        case when p_codec >= 2 then least(greatest(p_depth, 1), 32767) else 0 end, p_failed,
+        p_key_id, p_schema_hash, p_tags, p_metadata, p_search, p_sealed, p_payload,
+        case when p_codec = 3 then p_base_id end
+      from target as f
+      returning seq, created_at
+    )
+    select f.thread_key, f.branch_id, f.name, s.seq, s.created_at
+    into v_thread, v_branch_id, v_branch, v_seq, v_at
+    from target as f cross join saved as s;
+    exit when found;
     if p_codec >= 2 and p_parent_id is null then
       raise exception using
         errcode = 'PT422',
@@ -15342,8 +15386,8 @@ begin
         hint = 'Send a state without a parent whole.';
     end if;
     v_opened := haive_private.open_branch(
-      v_caller.tenant, v_caller.actor, p_user_id, p_thread_id, p_namespace, p_branch, p_fork,
-      p_id, p_parent_id, p_codec, p_payload
+      v_tenant, v_caller.actor, p_user_id, p_thread_id, p_namespace, p_branch, p_fork, p_id,
+      p_parent_id, p_codec, p_payload
     );
     if v_opened.outcome = 'conflict' then
       return json_build_object(
@@ -15353,59 +15397,48 @@ begin
     v_thread := v_opened.thread_key;
     v_branch_id := v_opened.branch_id;
     v_branch := v_opened.branch;
-    if v_opened.outcome = 'same' then
+    v_same := v_opened.outcome = 'same';
+    if v_same then
       select c.seq, c.created_at into v_seq, v_at from haive.checkpoints as c
-      where c.id = p_id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant;
+      where c.id = p_id and c.thread_key = v_thread and c.tenant_id = v_tenant;
+      exit;
     end if;
-  end if;
-  if v_seq is null then
-    if p_codec = 3 and not exists (
+  end loop;
+  -- Only now that the branch is locked, as it is by whoever prunes: what that removed is seen. And in
+  -- an if of its own, as the count below: with a subquery an expression is a statement, needed or not.
+  if p_codec = 3 and not v_same then
+    if not exists (
       select from haive.checkpoints as c
-      where c.id = p_base_id and c.thread_key = v_thread and c.tenant_id = v_caller.tenant
+      where c.id = p_base_id and c.thread_key = v_thread and c.tenant_id = v_tenant
     ) then
       raise exception using
         errcode = 'PT404',
         message = format('the thread has no checkpoint %s', p_base_id),
         hint = 'A state is stored against one of the same thread; it may have been pruned.';
     end if;
-    if p_schema is not null then
-      insert into haive.checkpoint_schemas (tenant_id, hash, payload, key_id)
-      values (v_caller.tenant, p_schema_hash, p_schema, p_key_id)
-      on conflict do nothing;
-    end if;
-    insert into haive.checkpoints (
-      tenant_id, branch_id, thread_key, id, parent_id, size, codec, depth, failed, key_id,
-      schema_hash, tags, metadata, search, sealed, payload, base_id
-    )
-    values (
-      v_caller.tenant, v_branch_id, v_thread, p_id, p_parent_id, p_size, p_codec,
-      case when p_codec >= 2 then least(greatest(p_depth, 1), 32767) else 0 end, p_failed,
-      p_key_id, p_schema_hash, p_tags, p_metadata, p_search, p_sealed, p_payload,
-      case when p_codec = 3 then p_base_id end
-    )
-    returning seq, created_at into v_seq, v_at;
-    insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
-    values (v_caller.tenant, 'checkpoint.saved', v_thread, p_id);
+  end if;
+  if p_schema is not null and not v_same then
+    insert into haive.checkpoint_schemas (tenant_id, hash, payload, key_id)
+    values (v_tenant, p_schema_hash, p_schema, p_key_id)
+    on conflict do nothing;
+  end if;
+  if p_count_failed is not null then
+    -- OFFSET: a join is planned, where tables are empty yet, to read all branches there are.
+    select sum(l.checkpoints) into v_count
+    from haive.branches as b
+    cross join lateral (
+      select count(*) as checkpoints
+      from haive.checkpoints as c
+      where
+        c.tenant_id = v_tenant and c.branch_id = b.branch_id
+        and (p_count_failed or not c.failed)
+      offset 0
+    ) as l
+    where b.thread_key = v_thread and b.tenant_id = v_tenant;
   end if;
   return json_build_object(
-    'branch', v_branch, 'branch_id', v_branch_id, 'seq', v_seq,
-    'created_at', v_at,
-    'count', case
-      when p_count_failed is not null then (
-        -- OFFSET: a join is planned, where tables are empty yet, to read all branches there are.
-        select sum(l.checkpoints)
-        from haive.branches as b
-        cross join lateral (
-          select count(*) as checkpoints
-          from haive.checkpoints as c
-          where
-            c.tenant_id = v_caller.tenant and c.branch_id = b.branch_id
-            and (p_count_failed or not c.failed)
-          offset 0
-        ) as l
-        where b.thread_key = v_thread and b.tenant_id = v_caller.tenant
-      )
-    end
+    'branch', v_branch, 'branch_id', v_branch_id, 'seq', v_seq, 'created_at', v_at,
+    'count', v_count
   );
 end;
 $$;

@@ -54,6 +54,7 @@ async def explained(stack, database, connect, postgres):
         found = set()
         for plan in plans:
             found |= set(_scans(json.loads(plan[plan.index("{") :])["Plan"]))
+        run.plans = [json.loads(plan[plan.index("{") :]) for plan in plans]
         run.answer = json.loads(answer) if isinstance(answer, str) else answer
         return found
 
@@ -122,6 +123,24 @@ async def test_nothing_is_read_through_from_end_to_end(explained, postgres, role
             read |= {(name, *scan): None for scan in scans if scan[:2] == _THROUGH}
         await transaction.rollback()
     assert list(read) == []
+
+
+async def test_a_save_is_one_statement(explained):
+    """To begin another one takes the server about as long as what is done in it."""
+    await explained(_WRITES["save"])
+    told = [plan["Query Text"] for plan in explained.plans]
+    tables = ("haive.threads", "haive.branches", "haive.checkpoints", "haive.events")
+    (save,) = [text for text in told if any(f" {table} " in text for table in tables)]
+    assert all(f" {table} " in save for table in tables)
+    assert not any("check_sealed" in text for text in told)  # nothing here is sealed
+
+
+async def test_of_a_thread_that_is_not_there_no_checkpoint_is_looked_for(explained):
+    await explained(_FIND + "thread_id => 'none', page_size => 1, states => true)")
+    assert explained.answer["checkpoints"] == explained.answer["frames"] == []
+    told = [plan["Query Text"] for plan in explained.plans]
+    assert any("haive.threads" in text for text in told)
+    assert not any("haive.checkpoints" in text for text in told)
 
 
 async def test_a_sequential_scan_would_be_seen(explained):

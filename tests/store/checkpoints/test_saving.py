@@ -12,7 +12,12 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import BaseModel, create_model
 
-from haive.core.persistence.checkpointer import CheckpointStrategy
+from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence.checkpointer import (
+    CheckpointConfig,
+    Checkpointer,
+    CheckpointStrategy,
+)
 from haive.core.persistence.errors import BranchConflict, InvalidInputError, NotFoundError
 
 
@@ -303,3 +308,25 @@ async def test_a_save_that_is_cancelled_is_saved_whole_or_not_at_all(checkpointe
     assert history[-1].id == first
     assert [row.parent_id for row in history] == [row.id for row in history[1:]] + [None]
     assert all(row.state["n"] is not None for row in history)
+
+
+async def test_whatever_is_saved_is_saved_by_the_same_statement(database, monkeypatch):
+    """Else a connection would prepare it first, which is one more round trip."""
+    async with PostgresStore(PersistenceConfig(connection_string=database)) as store:
+        fetch, statements = store._transport._fetchrow, set()
+
+        async def noted(connection, sql, *arguments):
+            statements.add(sql)
+            return await fetch(connection, sql, *arguments)
+
+        checkpointer = Checkpointer(store)
+        saved = await checkpointer.save("t", {"n": 1})
+        monkeypatch.setattr(store._transport, "_fetchrow", noted)
+        await checkpointer.save("t", Plan(status="new"), {"a": 1}, ["x"], user_id=None)
+        await checkpointer.save("t", [], failed=True)
+        await checkpointer.save("t", {"n": 2}, parent=saved, fork="other")
+        await checkpointer.save("u", None, user_id="somebody", namespace="part")
+        bounded = Checkpointer(store, CheckpointConfig(max_checkpoints_per_thread=5))
+        await bounded.save("v", {})
+        assert len([sql for sql in statements if "save_checkpoint" in sql]) == 1
+        assert len(await checkpointer.get_history("t", include_failed=True)) == 4

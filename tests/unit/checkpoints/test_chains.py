@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from haive.core.persistence.checkpointer import _frames
 from haive.core.persistence.checkpointer._chains import (
     MAX_ANCHORS,
     MAX_DELTAS,
@@ -119,3 +120,23 @@ def test_without_its_last_anchor_at_hand_a_state_is_stored_whole() -> None:
     other = Known(TWO, plain, Chain(), "main")
     assert anchor_of(plain, chain, other).base is None
     assert anchor_of(plain, chain, Known(ONE, plain, Chain(), "main")).base == ONE
+
+
+def test_where_an_anchor_is_due_no_delta_is_made_that_is_not_stored(monkeypatch) -> None:
+    made, delta_against = [], _frames.delta_against
+
+    def noted(plain: bytes, parent: bytes) -> bytes:
+        made.append(parent)
+        return delta_against(plain, parent)
+
+    monkeypatch.setattr(_frames, "delta_against", noted)
+    chance = random.Random(1)
+    words = [bytes(chance.choices(b"abcdefgh", k=6)) for _ in range(2_000)]
+    plain = b" ".join(words)
+    anchor = Known(ONE, plain[:9_000], Chain().after(FULL, 4_000, ONE), "main")
+    chain = Chain(anchor=ONE, deltas=MAX_DELTAS, anchor_bytes=4_000, delta_bytes=10)
+    parent = Known(TWO, plain[:-6], chain, "main")
+    assert delta_of(plain, parent, compress=True) is None
+    assert anchor_of(plain, chain, anchor).code == BASED
+    assert made == [anchor.plain]
+    assert delta_of(plain, parent, compress=False).code == PLAIN

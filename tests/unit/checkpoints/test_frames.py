@@ -29,6 +29,7 @@ from haive.core.persistence.checkpointer._frames import (
     FULL,
     PLAIN,
     decode,
+    decode_line,
     encode,
 )
 from haive.core.persistence.errors import CorruptCheckpointError
@@ -170,6 +171,38 @@ class TestDamage:
                 continue
             with pytest.raises(CorruptCheckpointError):
                 decode(other, payload, PARENT, size=len(STATE))
+
+
+_LINE = [state(count) for count in range(10, 16)]
+_FRAMES_OF_LINE = [
+    (*encode(plain, parent), len(plain))
+    for plain, parent in zip(_LINE, [None, *_LINE], strict=False)
+]
+
+
+def test_a_line_of_deltas_is_decoded_in_one_go() -> None:
+    assert [code for code, _, _ in _FRAMES_OF_LINE] == [FULL, *[DELTA] * 5]
+    for end in range(1, len(_LINE) + 1):
+        assert decode_line(_FRAMES_OF_LINE[:end], None) == _LINE[end - 1]
+
+
+@pytest.mark.parametrize("place", range(len(_LINE)))
+def test_damage_anywhere_in_a_line_never_gives_another_state(place: int) -> None:
+    code, payload, size = _FRAMES_OF_LINE[place]
+    refused = 0
+    for at in range(len(payload)):
+        line = _FRAMES_OF_LINE.copy()
+        line[place] = (code, payload[:at] + bytes([payload[at] ^ 1]) + payload[at + 1 :], size)
+        try:
+            assert decode_line(line, None) == _LINE[-1]
+        except CorruptCheckpointError:
+            refused += 1
+    # What is not refused is its own checksum, where it is not the last one, and what nobody copied.
+    assert refused > len(payload) * 0.9
+    with pytest.raises(CorruptCheckpointError):
+        decode_line(
+            [*_FRAMES_OF_LINE[:place], (code, b"", size), *_FRAMES_OF_LINE[place + 1 :]], None
+        )
 
 
 def test_a_delta_on_another_parent_or_on_none_is_refused() -> None:

@@ -45,6 +45,17 @@ _COPY_FROM = 4_000
 
 # These have functions of the same name and arguments within, and are their wrappers for PostgREST.
 _WRAPPED = frozenset({"get_conversation", "get_messages", "query_conversations"})
+# Of this one what is within takes all arguments by place; the wrapper costs a tenth of a call, and
+# one statement for all of them is prepared once.
+_INNER: dict[str, dict[str, object]] = {
+    "save_checkpoint": {
+        "tenant": None, "thread_id": None, "namespace": "", "branch": "main", "fork": None,
+        "id": None, "parent_id": None, "payload": None, "codec": 0, "base_id": None, "depth": 0,
+        "size": None, "metadata": None, "tags": None, "search": None, "sealed": None,
+        "key_id": None, "schema_hash": None, "schema": None, "failed": False, "user_id": None,
+        "count_failed": None,
+    },
+}  # fmt: skip
 
 _MESSAGE_COLUMNS = (
     "tenant_id", "conversation_id", "seq", "id", "role", "content", "parts", "metadata",
@@ -82,8 +93,12 @@ class PostgresTransport:
         """Call a function; see `Transport.call`."""
         if in_tenant:
             arguments = {**arguments, "tenant": self.tenant}
-        schema = f"{self.schema}_private" if function in _WRAPPED else self.schema
-        statement = self._statement("select", schema, function, arguments)
+        if (defaults := _INNER.get(function)) is not None:
+            statement = self._by_place(function, defaults)
+            arguments = {**defaults, **arguments}
+        else:
+            schema = f"{self.schema}_private" if function in _WRAPPED else self.schema
+            statement = self._statement("select", schema, function, arguments)
         row = await self._called(statement, arguments, safe=safe)
         return decode(returns, row[0])
 
@@ -114,6 +129,14 @@ class PostgresTransport:
         if statement is None:
             named = ", ".join(f"{name} => ${place}" for place, name in enumerate(arguments, 1))
             statement = self._statements[key] = f"{select} {schema}.{function}({named})"
+        return statement
+
+    def _by_place(self, function: str, defaults: Mapping[str, object]) -> str:
+        key = ("by place", function)
+        statement = self._statements.get(key)
+        if statement is None:
+            places = ", ".join(f"${place}" for place, _ in enumerate(defaults, 1))
+            statement = self._statements[key] = f"select {self.schema}_private.{function}({places})"
         return statement
 
     async def _called(self, statement: str, arguments: Mapping[str, object], *, safe: bool) -> Any:

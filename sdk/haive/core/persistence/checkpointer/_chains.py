@@ -118,6 +118,8 @@ class Packed:
 
 def delta_of(plain: bytes, parent: Known | None, *, compress: bool) -> Packed | None:
     """A state against its parent, or whole where that is smaller; None: it shall be an anchor."""
+    if parent and compress and parent.chain.deltas >= MAX_DELTAS:
+        return None  # whatever the delta would take
     code, data = _frames.encode(plain, parent.plain if parent else None, compress=compress)
     if parent and code == _frames.DELTA and parent.chain.wants_anchor(len(data)):
         return None
@@ -136,8 +138,8 @@ def anchor_of(plain: bytes, chain: Chain, last: Known | None) -> Packed:
     whole = Packed(code, data)
     if last is None or last.id != chain.anchor:
         return whole
-    code, data = _frames.encode(plain, last.plain)
-    if code == _frames.DELTA and chain.takes_anchor(len(data), len(whole.data)):
+    data = _frames.delta_against(plain, last.plain)
+    if chain.takes_anchor(len(data), len(whole.data)):
         return Packed(_frames.BASED, data, last.id)
     return whole
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter
 from pydantic_core import from_json
@@ -208,6 +208,7 @@ def found_by_column(columns: Sequence[Any], *, states: bool) -> Found:
 
 # An id of asyncpg's is of a class of its own: callers get a UUID, one for each id that there is.
 _Ids = dict[UUID | None, UUID | None]
+_set = object.__setattr__
 
 
 def _plain_ids() -> _Ids:
@@ -219,7 +220,10 @@ def _uuids(plain: _Ids, column: Iterable[UUID | None]) -> list[UUID | None]:
     for value in column:
         found = plain.get(value)
         if found is None and value is not None:
-            found = plain[value] = UUID(int=value.int)
+            # What the constructor checks is so: a third of its time.
+            found = plain[value] = UUID.__new__(UUID)
+            _set(found, "int", value.int)
+            _set(found, "is_safe", SafeUUID.unknown)
         ids.append(found)
     return ids
 

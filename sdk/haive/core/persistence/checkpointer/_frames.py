@@ -38,6 +38,7 @@ _FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
 _MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
 # A descriptor (a checksum, and neither a size nor the id of a dictionary) and the window.
 _HEADER_BYTES = 2
+_CHECKSUM_BYTES = 4
 # A level above 3 takes twice as long for one part in forty.
 _FULL_LEVEL = 3
 # Up to 512 KB with the parent, the lazy search is 15 % smaller and takes the same time; above,
@@ -64,11 +65,7 @@ def encode(plain: bytes, parent: bytes | None, *, compress: bool = True) -> tupl
         return _as_it_is(plain)
     delta = None
     if parent is not None:
-        window_log = _window_log(len(parent) + len(plain))
-        compressor = zstandard.ZstdCompressor(
-            dict_data=_dictionary(parent), compression_params=_delta_parameters(window_log)
-        )
-        delta = compressor.compress(plain)[_HEADER_BYTES:]
+        delta = delta_against(plain, parent)
         if len(delta) * 16 <= len(plain):
             return DELTA, delta
     parameters = _full_parameters(_window_log(len(plain)))
@@ -77,6 +74,15 @@ def encode(plain: bytes, parent: bytes | None, *, compress: bool = True) -> tupl
     if delta is not None and len(delta) < len(best[1]):
         best = (DELTA, delta)
     return (FULL, full) if len(full) <= len(best[1]) else best
+
+
+def delta_against(plain: bytes, parent: bytes) -> bytes:
+    """A packed state against another one, whatever that takes."""
+    window_log = _window_log(len(parent) + len(plain))
+    compressor = zstandard.ZstdCompressor(
+        dict_data=_dictionary(parent), compression_params=_delta_parameters(window_log)
+    )
+    return compressor.compress(plain)[_HEADER_BYTES:]
 
 
 def _as_it_is(plain: bytes) -> tuple[int, bytes]:
@@ -122,7 +128,8 @@ def decode(code: int, payload: bytes, parent: bytes | None, *, size: int) -> byt
 def decode_line(line: Sequence[tuple[int, bytes, int]], parent: bytes | None) -> bytes:
     """The packed state at the end of a line of frames, each after the one before.
 
-    The states between are not made into objects: 31 deltas of a 160 KB state take 0.7 ms, where
+    The states between are not made into objects, and not checked one by one: what of them is in the
+    last state is under the checksum of that one. 31 deltas of a 160 KB state take 0.5 ms, where
     `decode` for each of them takes 1.5.
 
     Args:
@@ -137,7 +144,7 @@ def decode_line(line: Sequence[tuple[int, bytes, int]], parent: bytes | None) ->
     if len(before) > 1 and codes[0] == FULL and {DELTA, BASED}.issuperset(codes[1:]):
         sizes = [0, *(size for _, _, size in before)]
         frames: list[bytes | bytearray | memoryview] = [
-            _whole_frame(payload, parent_size, size)
+            _whole_frame(payload, parent_size, size, check=False)
             for parent_size, (_, payload, size) in zip(sizes, before, strict=False)
         ]
         try:
@@ -150,12 +157,21 @@ def decode_line(line: Sequence[tuple[int, bytes, int]], parent: bytes | None) ->
     return decode(code, payload, parent, size=size)
 
 
-def _whole_frame(payload: bytes, parent_size: int, size: int) -> bytes:
-    """A frame with its header; as that states the size, zstd needs no window beside the result."""
-    if not 0 < size <= MAX_STATE_BYTES:
+def _whole_frame(payload: bytes, parent_size: int, size: int, *, check: bool = True) -> bytes:
+    """A frame with its header; as that states the size, zstd needs no window beside the result.
+
+    Args:
+        payload: What is stored.
+        parent_size: Bytes of what it is a delta against.
+        size: Bytes of the state.
+        check: With its checksum, which is half of what decoding takes.
+    """
+    if not 0 < size <= MAX_STATE_BYTES or len(payload) < _CHECKSUM_BYTES:
         raise CorruptCheckpointError(f"No frame has a state of {size:,} bytes.")
     window = _window_log(parent_size + size) - zstandard.WINDOWLOG_MIN << 3
-    return b"".join((_MAGIC, bytes((0x84, window)), size.to_bytes(4, "little"), payload))
+    descriptor = 0x84 if check else 0x80
+    kept = payload if check else payload[:-_CHECKSUM_BYTES]
+    return b"".join((_MAGIC, bytes((descriptor, window)), size.to_bytes(4, "little"), kept))
 
 
 def _dictionary(parent: bytes) -> zstandard.ZstdCompressionDict:

@@ -1,0 +1,202 @@
+-- A save is one statement where it was four, and its triggers are asked where a tenant is metered or
+-- audited: see sql/400_save_checkpoint.sql and sql/810_meter_checkpoints.sql. No row is touched.
+
+-- haive_writer owns the functions, and an owner must be able to create in the schema while they are
+-- replaced; a line below takes this away again.
+grant usage, create on schema haive_private to haive_writer;
+
+-- One round trip and, where the parent is the head of the branch, one statement. Whoever comes
+-- second gets the winner in the answer, and nothing is written.
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.save_checkpoint(
+  p_tenant text,
+  p_thread_id text,
+  p_namespace text,
+  p_branch text,
+  p_fork text,
+  p_id uuid,
+  p_parent_id uuid,
+  p_payload bytea,
+  p_codec smallint,
+  p_base_id uuid,
+  p_depth int,
+  p_size int,
+  p_metadata jsonb,
+  p_tags text[],
+  p_search jsonb,
+  p_sealed bytea,
+  p_key_id text,
+  p_schema_hash bytea,
+  p_schema bytea,
+  p_failed boolean,
+  p_user_id text,
+  p_count_failed boolean
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_tenant text := v_caller.tenant;
+  v_opened record;
+  v_thread uuid;
+  v_branch_id uuid;
+  v_branch text;
+  v_seq bigint;
+  v_at timestamptz;
+  v_same boolean := false;
+  v_count bigint;
+begin
+  loop
+    -- One statement in place of four. Its triggers run after all of it.
+    with place as (
+      update haive.branches as b
+      set head_id = p_id, updated_at = now()
+      where
+        v_branch_id is null
+        and b.thread_key = (
+          select t.thread_key from haive.threads as t
+          where
+            t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = v_tenant
+            and (v_caller.actor is null or t.user_id = v_caller.actor)
+            and (p_user_id is null or t.user_id = p_user_id)
+        )
+        and b.name = p_branch and b.tenant_id = v_tenant
+        and b.head_id is not distinct from p_parent_id
+        and (p_parent_id is not null or p_codec < 2)
+      returning b.thread_key, b.branch_id, b.name
+    ),
+    -- The second time, what open_branch has made ready.
+    target as (
+      select p.thread_key, p.branch_id, p.name::text as name from place as p
+      union all
+      select v_thread, v_branch_id, v_branch where v_branch_id is not null
+    ),
+    told as (
+      insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
+      select v_tenant, 'checkpoint.saved', f.thread_key, p_id from target as f
+    ),
+    saved as (
+      insert into haive.checkpoints (
+        tenant_id, branch_id, thread_key, id, parent_id, size, codec, depth, failed, key_id,
+        schema_hash, tags, metadata, search, sealed, payload, base_id
+      )
+      select
+        v_tenant, f.branch_id, f.thread_key, p_id, p_parent_id, p_size, p_codec,
+        case when p_codec >= 2 then least(greatest(p_depth, 1), 32767) else 0 end, p_failed,
+        p_key_id, p_schema_hash, p_tags, p_metadata, p_search, p_sealed, p_payload,
+        case when p_codec = 3 then p_base_id end
+      from target as f
+      returning seq, created_at
+    )
+    select f.thread_key, f.branch_id, f.name, s.seq, s.created_at
+    into v_thread, v_branch_id, v_branch, v_seq, v_at
+    from target as f cross join saved as s;
+    exit when found;
+    if p_codec >= 2 and p_parent_id is null then
+      raise exception using
+        errcode = 'PT422',
+        message = 'a delta has a parent',
+        hint = 'Send a state without a parent whole.';
+    end if;
+    v_opened := haive_private.open_branch(
+      v_tenant, v_caller.actor, p_user_id, p_thread_id, p_namespace, p_branch, p_fork, p_id,
+      p_parent_id, p_codec, p_payload
+    );
+    if v_opened.outcome = 'conflict' then
+      return json_build_object(
+        'branch', v_opened.branch, 'conflict', true, 'head_id', v_opened.head_id
+      );
+    end if;
+    v_thread := v_opened.thread_key;
+    v_branch_id := v_opened.branch_id;
+    v_branch := v_opened.branch;
+    v_same := v_opened.outcome = 'same';
+    if v_same then
+      select c.seq, c.created_at into v_seq, v_at from haive.checkpoints as c
+      where c.id = p_id and c.thread_key = v_thread and c.tenant_id = v_tenant;
+      exit;
+    end if;
+  end loop;
+  -- Only now that the branch is locked, as it is by whoever prunes: what that removed is seen. And in
+  -- an if of its own, as the count below: with a subquery an expression is a statement, needed or not.
+  if p_codec = 3 and not v_same then
+    if not exists (
+      select from haive.checkpoints as c
+      where c.id = p_base_id and c.thread_key = v_thread and c.tenant_id = v_tenant
+    ) then
+      raise exception using
+        errcode = 'PT404',
+        message = format('the thread has no checkpoint %s', p_base_id),
+        hint = 'A state is stored against one of the same thread; it may have been pruned.';
+    end if;
+  end if;
+  if p_schema is not null and not v_same then
+    insert into haive.checkpoint_schemas (tenant_id, hash, payload, key_id)
+    values (v_tenant, p_schema_hash, p_schema, p_key_id)
+    on conflict do nothing;
+  end if;
+  if p_count_failed is not null then
+    -- OFFSET: a join is planned, where tables are empty yet, to read all branches there are.
+    select sum(l.checkpoints) into v_count
+    from haive.branches as b
+    cross join lateral (
+      select count(*) as checkpoints
+      from haive.checkpoints as c
+      where
+        c.tenant_id = v_tenant and c.branch_id = b.branch_id
+        and (p_count_failed or not c.failed)
+      offset 0
+    ) as l
+    where b.thread_key = v_thread and b.tenant_id = v_tenant;
+  end if;
+  return json_build_object(
+    'branch', v_branch, 'branch_id', v_branch_id, 'seq', v_seq, 'created_at', v_at,
+    'count', v_count
+  );
+end;
+$$;
+
+alter function haive_private.save_checkpoint(
+  text, text, text, text, text, uuid, uuid, bytea, smallint, uuid, int, int, jsonb, text[], jsonb,
+  bytea, text, bytea, bytea, boolean, text, boolean
+) owner to haive_writer;
+
+comment on function haive_private.save_checkpoint(
+  text, text, text, text, text, uuid, uuid, bytea, smallint, uuid, int, int, jsonb, text[], jsonb,
+  bytea, text, bytea, bytea, boolean, text, boolean
+) is 'What haive.save_checkpoint does, for a caller without rights on the tables.';
+
+drop trigger meter_added on haive.checkpoints;
+create trigger meter_added after insert on haive.checkpoints
+referencing new table as changed
+for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+execute function haive_private.meter_checkpoints('1');
+drop trigger audit_insert on haive.checkpoints;
+create trigger audit_insert after insert on haive.checkpoints
+referencing new table as changed
+for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+execute function haive_private.audit_rows();
+
+create or replace trigger checkpoints_are_sealed
+before insert or update of payload on haive.checkpoints
+for each row
+when (new.key_id is null and current_setting('persistence.watch', true) like '%s%')
+execute function haive_private.refuse_plain();
+
+create or replace trigger checkpoint_writes_are_sealed
+before insert or update of payload on haive.checkpoint_writes
+for each row
+when (new.key_id is null and current_setting('persistence.watch', true) like '%s%')
+execute function haive_private.refuse_plain();
+
+revoke create on schema haive_private from haive_writer;
+
+insert into haive_private.migrations (version, name) values
+  ('20261129120000', 'shorter_saves')
+on conflict do nothing;
