@@ -228,7 +228,7 @@ begin
   else
     v_done := set_config('hnsw.ef_search', least(1000, p_ef)::text, true)
       || set_config('hnsw.iterative_scan', 'relaxed_order', true)
-      || set_config('hnsw.max_scan_tuples', '40000', true);
+      || set_config('hnsw.max_scan_tuples', 40000::text, true);
   end if;
   if p_passes is null and p_fetched = p_limit then
     execute format(

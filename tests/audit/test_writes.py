@@ -150,7 +150,7 @@ _WRITES = {
     "set_member": ["insert members 1", "update members 1", "delete members 1"],
     "save_first": ["insert threads 1", "insert branches 1", "insert checkpoints 1"],
     "save_next": ["insert checkpoints 1"],
-    "save_with_schema": ["insert checkpoint_schemas 1", "insert checkpoints 1"],
+    "save_with_schema": ["insert checkpoints 1", "insert checkpoint_schemas 1"],
     "tag": ["update checkpoints 1"],
     "fail": ["update checkpoints 1"],
     "branch": ["insert branches 1"],

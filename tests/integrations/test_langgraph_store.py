@@ -432,9 +432,10 @@ async def test_by_meaning_it_finds_what_langgraphs_own_store_finds(
     found_by_words: HaiveStore, values: list[Any], query: str, limit: int, offset: int
 ) -> None:
     root = f"root {next(_roots)}"
+    # No text is there twice: LangGraph's own store fails on that.
     puts = [
         PutOp(
-            (root,), str(n), {"text": f"{n} {v['text']}", "notes": [f"{n}{t}" for t in v["notes"]]}
+            (root,), str(n), {"text": f"{n} {v['text']}", "notes": [f"{n}:{t}" for t in v["notes"]]}
         )
         for n, v in enumerate(values)
     ]
