@@ -39,11 +39,11 @@ class Killer:
             raise KilledError
         return await self._transport.call(*arguments, **settings)
 
-    async def columns(self, *arguments):
+    async def rows(self, *arguments):
         self._left -= 1
         if self._left < 0:
             raise KilledError
-        return await self._transport.columns(*arguments)
+        return await self._transport.rows(*arguments)
 
 
 async def in_use(store):

@@ -88,19 +88,19 @@ def round_trips(monkeypatch: pytest.MonkeyPatch) -> Callable[[HaiveSaver], Count
     def watch(saver: HaiveSaver) -> Counter[str]:
         counted: Counter[str] = Counter()
         transport = saver._graphs.engine.store._transport
-        call, columns = transport.call, transport.columns
+        call, rows = transport.call, transport.rows
 
         async def counting(function: str, *args: Any, **kwargs: Any) -> Any:
             counted[function] += 1
             return await call(function, *args, **kwargs)
 
         async def by_column(function: str, arguments: Any) -> Any:
-            answer = await columns(function, arguments)
+            answer = await rows(function, arguments)
             counted[function] += answer is not None
             return answer
 
         monkeypatch.setattr(transport, "call", counting)
-        monkeypatch.setattr(transport, "columns", by_column)
+        monkeypatch.setattr(transport, "rows", by_column)
         return counted
 
     return watch

@@ -17,13 +17,13 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from haive.core.persistence._encoding import describe
+from haive.core.persistence._rows import PARTS, ROLES
 from haive.core.persistence.errors import DatabaseError, KeyMissingError
 from haive.core.persistence.models import (
-    ContentPart,
+    MOST_TOKENS,
     Conversation,
     ConversationMetadata,
     Message,
-    MessageRole,
     Page,
     TokenUsage,
 )
@@ -31,15 +31,14 @@ from haive.core.persistence.models import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from haive.core.persistence.models import ContentPart
+
     #: A record of asyncpg.
     Row = Mapping[str, Any]
 
 M = TypeVar("M", bound=BaseModel)
 
-_ROLES: dict[str, MessageRole] = {role.value: role for role in MessageRole}
-_PARTS: TypeAdapter[list[ContentPart]] = TypeAdapter(list[ContentPart])
 _IDS = TypeAdapter(list[UUID])
-_MOST_TOKENS = 2_147_483_647
 _NO_PRICE = (None, None)
 
 # The slots of an instance are set all at once: a half of the time of object.__setattr__ for each.
@@ -126,7 +125,7 @@ def messages_of(rows: Sequence[Row]) -> list[list[Message]]:
     if any(row["is_sealed"] for row in rows):
         raise KeyMissingError
     try:
-        roles = [_ROLES[role] for role in _joined(rows, "roles")]
+        roles = [ROLES[role] for role in _joined(rows, "roles")]
     except KeyError:
         raise DatabaseError("The answer of the database cannot be read: a role.") from None
     sizes = [len(row["seqs"] or ()) for row in rows]
@@ -179,7 +178,7 @@ def _usages(rows: Sequence[Row]) -> list[TokenUsage]:
     """What the messages that are metered took, in their order."""
     inputs, outputs = _joined(rows, "inputs"), _joined(rows, "outputs")
     totals = [*map(add, inputs, outputs)]
-    if max(totals, default=0) > _MOST_TOKENS:
+    if max(totals, default=0) > MOST_TOKENS:
         raise DatabaseError("The answer of the database cannot be read: total_tokens.")
     priced = zip(_joined(rows, "models"), _joined(rows, "costs"), strict=True)
     prices = dict(zip(_places(rows, "priced"), priced, strict=True))
@@ -242,7 +241,7 @@ def _uuids(ids: bytes) -> list[UUID]:
 
 def _parts(text: str) -> list[ContentPart]:
     try:
-        return _PARTS.validate_json(text)
+        return PARTS.validate_json(text)
     except ValidationError as error:
         raise DatabaseError(
             f"The answer of the database cannot be read: {describe(error)}."

@@ -24,7 +24,7 @@ from haive.core.persistence.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
 
     from pydantic import TypeAdapter
@@ -99,27 +99,15 @@ class PostgresTransport:
         else:
             schema = f"{self.schema}_private" if function in _WRAPPED else self.schema
             statement = self._statement("select", schema, function, arguments)
-        row = await self._called(statement, arguments, safe=safe)
+        row = await self._called(self._fetchrow, statement, arguments, safe=safe)
         return decode(returns, row[0])
 
-    async def columns(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
-        """Call a function that answers by column; see `Transport.columns`."""
-        arguments = {**arguments, "tenant": self.tenant}
-        # Without `from` it is one value, whose arrays asyncpg does not read.
-        statement = self._statement("select * from", f"{self.schema}_private", function, arguments)
-        row: Sequence[Any] = await self._called(statement, arguments, safe=True)
-        return row
-
     async def rows(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any]:
-        """Call a function that answers several rows; see `Transport.rows`."""
+        """Call a function that answers by column; see `Transport.rows`."""
         arguments = {**arguments, "tenant": self.tenant}
+        # Without `from` a row is one value, whose arrays asyncpg does not read.
         statement = self._statement("select * from", f"{self.schema}_private", function, arguments)
-
-        async def once() -> Sequence[Any]:
-            async with self._pool.connection(self.schema) as connection:
-                return await self._fetch(connection, statement, *arguments.values())
-
-        return await retrying(once, self._config.retry_timeout)
+        return await self._called(self._fetch, statement, arguments, safe=True)
 
     def _statement(
         self, select: str, schema: str, function: str, arguments: Mapping[str, object]
@@ -139,10 +127,17 @@ class PostgresTransport:
             statement = self._statements[key] = f"select {self.schema}_private.{function}({places})"
         return statement
 
-    async def _called(self, statement: str, arguments: Mapping[str, object], *, safe: bool) -> Any:
-        async def once() -> asyncpg.Record:
+    async def _called(
+        self,
+        fetch: Callable[..., Awaitable[T]],
+        statement: str,
+        arguments: Mapping[str, object],
+        *,
+        safe: bool,
+    ) -> T:
+        async def once() -> T:
             async with self._pool.connection(self.schema) as connection:
-                return await self._fetchrow(connection, statement, *arguments.values())
+                return await fetch(connection, statement, *arguments.values())
 
         return await retrying(once, self._config.retry_timeout if safe else 0)
 
@@ -322,23 +317,25 @@ class PostgresTransport:
         row = await self._fetchrow(connection, sql, *arguments)
         return row[0]
 
-    async def _fetch(self, connection: Connection, sql: str, *arguments: Any) -> Sequence[Any]:
-        start = perf_counter()
-        rows = await connection.fetch(sql, *arguments)
-        if self._config.echo_sql:
-            _log.info("%s -- %.2f ms", sql, (perf_counter() - start) * 1e3)
-        return rows
+    async def _fetch(
+        self, connection: Connection, sql: str, *arguments: Any
+    ) -> Sequence[asyncpg.Record]:
+        return await self._told(sql, connection.fetch(sql, *arguments))
 
     async def _fetchrow(self, connection: Connection, sql: str, *arguments: Any) -> asyncpg.Record:
-        if not self._config.echo_sql:
-            row = await connection.fetchrow(sql, *arguments)
-        else:
-            start = perf_counter()
-            row = await connection.fetchrow(sql, *arguments)
-            _log.info("%s -- %.2f ms", sql, (perf_counter() - start) * 1e3)
+        row = await self._told(sql, connection.fetchrow(sql, *arguments))
         if row is None:
             raise PersistenceError("The server answered with no row.")
         return row
+
+    async def _told(self, sql: str, answer: Awaitable[T]) -> T:
+        """An answer, and where SQL is echoed how long it took."""
+        if not self._config.echo_sql:
+            return await answer
+        start = perf_counter()
+        found = await answer
+        _log.info("%s -- %.2f ms", sql, (perf_counter() - start) * 1e3)
+        return found
 
 
 def _usages(rows: Sequence[MessageRow]) -> tuple[list[object] | None, ...]:

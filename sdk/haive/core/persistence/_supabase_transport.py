@@ -194,11 +194,8 @@ class SupabaseTransport:
         )
         return decode(returns, answer)
 
-    async def columns(self, function: str, arguments: Mapping[str, object]) -> None:
-        """Nothing: PostgREST answers in JSON; see `Transport.columns`."""
-
     async def rows(self, function: str, arguments: Mapping[str, object]) -> None:
-        """Nothing, likewise; see `Transport.rows`."""
+        """Nothing: PostgREST answers in JSON; see `Transport.rows`."""
 
     async def schema_version(self) -> str | None:
         """The newest migration of the installation."""

@@ -45,19 +45,8 @@ class Transport(Protocol):
             in_tenant: Whether the function works in a tenant, and takes its name.
         """
 
-    async def columns(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
-        """Call the inner half of a function that only reads, which answers by column.
-
-        Args:
-            function: As in `call`.
-            arguments: By name, the tenant left out.
-
-        Returns:
-            The columns in the types of the driver; None where nothing but JSON passes.
-        """
-
     async def rows(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
-        """Call the inner half of a function that only reads, which answers several rows.
+        """Call the inner half of a function that only reads, which answers by column.
 
         Args:
             function: As in `call`.

@@ -42,8 +42,8 @@ Money = Annotated[
     BeforeValidator(_exact),
     PlainSerializer(str, return_type=str, when_used="json"),
 ]
-_MOST_TOKENS = 2_147_483_647
-Tokens = Annotated[int, Field(ge=0, le=_MOST_TOKENS)]
+MOST_TOKENS = 2_147_483_647
+Tokens = Annotated[int, Field(ge=0, le=MOST_TOKENS)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Json = dict[str, Any]
 
@@ -96,8 +96,8 @@ class TokenUsage(_Value):
     def _sum(self) -> Self:
         total = self.input_tokens + self.output_tokens
         given = self.__dict__["total_tokens"]
-        if total > _MOST_TOKENS:
-            raise ValueError(f"total_tokens is over {_MOST_TOKENS}")
+        if total > MOST_TOKENS:
+            raise ValueError(f"total_tokens is over {MOST_TOKENS}")
         if given is None:
             self.__dict__["total_tokens"] = total
         elif given != total:

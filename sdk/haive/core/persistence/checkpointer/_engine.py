@@ -400,9 +400,10 @@ class Engine:
         null = [name for name, value in arguments.items() if value is ANY]
         wanted = {name: value for name, value in arguments.items() if value is not ANY}
         given = _given(wanted, null)
-        columns = await self.store._transport.columns("find_checkpoints", given)
-        if columns is None:
+        rows = await self.store._transport.rows("find_checkpoints", given)
+        if rows is None:
             return await self.call("find_checkpoints", wanted, FOUND, safe=True, null=null)
+        (columns,) = rows
         found = found_by_column(columns, states=bool(given.get("states")))
         await self._know_keys(found)
         return found

@@ -190,13 +190,8 @@ class DatabaseTransport:
         async with self._there() as there:
             return await there.call(function, arguments, returns, safe=safe, in_tenant=in_tenant)
 
-    async def columns(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
-        """Call a function that answers by column; see `Transport.columns`."""
-        async with self._there() as there:
-            return await there.columns(function, arguments)
-
     async def rows(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
-        """Call a function that answers several rows; see `Transport.rows`."""
+        """Call a function that answers by column; see `Transport.rows`."""
         async with self._there() as there:
             return await there.rows(function, arguments)
 

@@ -130,12 +130,8 @@ class RoutedTransport:
             lambda to: to.call(function, arguments, returns, safe=safe, in_tenant=in_tenant)
         )
 
-    async def columns(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
-        """Call a function that answers by column; see `Transport.columns`."""
-        return await self._following(lambda to: to.columns(function, arguments))
-
     async def rows(self, function: str, arguments: Mapping[str, object]) -> Sequence[Any] | None:
-        """Call a function that answers several rows; see `Transport.rows`."""
+        """Call a function that answers by column; see `Transport.rows`."""
         return await self._following(lambda to: to.rows(function, arguments))
 
     async def append(self, rows: Sequence[MessageRow]) -> Sequence[Message | PersistenceError]:
