@@ -11,7 +11,7 @@ import asyncpg
 from haive.core.persistence.bench.fill import TAG, fill
 from haive.core.persistence.bench.report import Bar, Report
 from haive.core.persistence.bench.server import TENANT
-from haive.core.persistence.bench.timing import latency_rows, take_turns_by_call
+from haive.core.persistence.bench.timing import latency_rows, ratio_row, take_turns_by_call
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 _METHOD = (
     "One caller, {messages:,} messages in {conversations:,} conversations of {users:,} users, warm,"
     " {probes:,} random probes of each, in turns from call to call. /sdk is PostgresStore with"
-    " models made of the answer, /raw the public SQL function through asyncpg as JSON text."
+    " models made of the answer, /raw the public SQL function through asyncpg as JSON text, /bare a"
+    " statement by hand as the owner, whom no policy binds, its rows by asyncpg: what the server and"
+    " the driver take in any case."
     " latest: the ten latest conversations of a user; latest+messages: with a tag and min_messages,"
     " and the last 50 messages of each."
 )
@@ -41,6 +43,23 @@ _QUERY = (
     " tenant => $3)"
 )
 _LAST = "select haive.get_messages($1, page_size => 50, last => true, tenant => $2)"
+_GET_BARE = "select * from haive.conversations where tenant_id = $1 and id = $2"
+_QUERY_BARE = """
+select c.*, m.*
+from (
+  select * from haive.conversations
+  where tenant_id = $1 and user_id = $2 and tags @> $3 and message_count >= 5
+  order by last_message_at desc limit 10
+) as c,
+lateral (
+  select * from haive.messages as m
+  where m.tenant_id = $1 and m.conversation_id = c.id
+  order by m.seq desc limit 50
+) as m
+"""
+_LAST_BARE = """
+select * from haive.messages where tenant_id = $1 and conversation_id = $2 order by seq desc limit 50
+"""
 _FILTERS: dict[str, Any] = {"tags": [TAG], "min_messages": 5}
 
 
@@ -70,15 +89,22 @@ async def measure(
         raw = await asyncpg.connect(server.dsn)
         opened.push_async_callback(raw.close)
         await raw.execute("set role haive_client")
-        probes = _probes(store, raw, filled, (rounds + 1) * calls)
+        probes = _probes(store, raw, server.owner, filled, (rounds + 1) * calls)
         samples = await take_turns_by_call(probes, rounds=rounds, calls=calls, progress=progress)
     report.rows = latency_rows(samples, (50, 95, 99), _BARS)
+    medians = {name: [each.milliseconds(50) for each in of] for name, of in samples.items()}
+    report.rows += [
+        ratio_row(f"{name} sdk:bare", medians[f"{name}/sdk"], medians[f"{name}/bare"])
+        for name in ("get_conversation", "latest+messages", "last-50-messages")
+    ]
     if explain:
         report.notes = await _plans(server, filled)
     return report
 
 
-def _probes(store: Store, raw: Connection, filled: Filled, count: int) -> dict[str, Probe]:
+def _probes(
+    store: Store, raw: Connection, owner: Connection, filled: Filled, count: int
+) -> dict[str, Probe]:
     chance = random.Random(11)  # noqa: S311 - made-up questions # nosec B311
     conversations = chance.choices(filled.conversations, k=count)
     long = chance.choices(filled.long_conversations, k=count)
@@ -86,12 +112,15 @@ def _probes(store: Store, raw: Connection, filled: Filled, count: int) -> dict[s
     return {
         "get_conversation/sdk": lambda n: store.get_conversation(conversations[n]),
         "get_conversation/raw": lambda n: raw.fetchval(_GET, conversations[n], TENANT),
+        "get_conversation/bare": lambda n: owner.fetchrow(_GET_BARE, TENANT, conversations[n]),
         "latest+messages/sdk": lambda n: store.query_conversations(
             users[n], filters=_FILTERS, include_messages=True
         ),
         "latest+messages/raw": lambda n: raw.fetchval(_QUERY, _filters(users[n]), 50, TENANT),
+        "latest+messages/bare": lambda n: owner.fetch(_QUERY_BARE, TENANT, users[n], [TAG]),
         "last-50-messages/sdk": lambda n: store.get_messages(long[n], limit=50, last=True),
         "last-50-messages/raw": lambda n: raw.fetchval(_LAST, long[n], TENANT),
+        "last-50-messages/bare": lambda n: owner.fetch(_LAST_BARE, TENANT, long[n]),
         "latest/sdk": lambda n: store.query_conversations(users[n]),
         "latest/raw": lambda n: raw.fetchval(_QUERY, f'{{"user_id":"{users[n]}"}}', 0, TENANT),
     }
