@@ -384,6 +384,8 @@ async def test_what_a_config_lacks_is_told(saver: HaiveSaver) -> None:
         await saver.aput_writes(at("x"), [("a", 1)], str(uuid4()))
     with pytest.raises(InvalidInputError, match="task_id is no UUID"):
         await saver.aput_writes(at("x", uuid4()), [("a", 1)], "task")
+    with pytest.raises(InvalidInputError, match="list of runs"):
+        await saver.adelete_for_runs("run-1")
 
 
 # -- lists ---------------------------------------------------------------------------------------

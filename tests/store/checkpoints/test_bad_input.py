@@ -9,7 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from haive.core.persistence.checkpointer import CheckpointConfig, KeyRing
+from haive.core.persistence.checkpointer import (
+    CheckpointConfig,
+    KeyRing,
+    RecoveryPolicy,
+)
 from haive.core.persistence.errors import (
     ConfigurationError,
     ContentTooLargeError,
@@ -104,12 +108,12 @@ WRONG = {
     "history limit": (
         ("x", 1.5, [], 10**30, True, 0, 1001),
         lambda c, s, v: c.get_history("t", limit=v),
-        "page_size",
+        "^limit",
     ),
     "history before": (
         ("x", 1.5, [], 10**30),
         lambda c, s, v: c.get_history("t", before=v),
-        "before_seq",
+        "^before is",
     ),
     "history branch": (
         (5, b"x", [1], NUL, LONG),
@@ -139,6 +143,11 @@ WRONG = {
         lambda c, s, v: c.find_checkpoint("t", metadata=v),
         "metadata",
     ),
+    "find branch": (
+        ("main",),
+        lambda c, s, v: c.find_checkpoint(branch=v),
+        "name the thread",
+    ),
     "get": (NO_IDS, lambda c, s, v: c.get(v), "checkpoint_id"),
     "get thread_id": (
         (5, b"x", "", NUL, LONG),
@@ -150,11 +159,26 @@ WRONG = {
     "recover policy": ((5, None, "x", []), lambda c, s, v: c.recover("t", v), "latest"),
     "recover thread_id": (NO_NAMES, lambda c, s, v: c.recover(v), "thread_id"),
     "recover tags": (NO_TAGS, lambda c, s, v: c.recover("t", "last_tagged", tags=v), "tag"),
+    "recover tags of others": (
+        tuple(policy for policy in RecoveryPolicy if policy != "last_tagged"),
+        lambda c, s, v: c.recover("t", v, tags=["a"]),
+        "looks at no tags",
+    ),
     "replay from": (NO_IDS, lambda c, s, v: every(c.replay(v, s)), "checkpoint_id"),
     "replay to": (NO_IDS, lambda c, s, v: every(c.replay(s, v)), "checkpoint_id"),
     "mark_failed": (NO_IDS, lambda c, s, v: c.mark_failed(v), "checkpoint_id"),
     "mark_failed failed": ((5, "x"), lambda c, s, v: c.mark_failed(s, failed=v), "failed"),
     "tag": (NO_IDS, lambda c, s, v: c.tag(v, "x"), "checkpoint_id"),
+    "tag with too many": (
+        ([str(n) for n in range(1000)], [f"{n:03}{'x' * 197}" for n in range(1000)]),
+        lambda c, s, v: c.tag(s, *v),
+        "1,001 tags|1,000 tags|200,001 bytes",
+    ),
+    "save tags of many bytes": (
+        ([f"{n:03}{'é' * 197}" for n in range(600)],),
+        lambda c, s, v: c.save("t", {}, tags=v),
+        "238,200 bytes",
+    ),
     "tag tags": ((5, None, "", LONG, NUL), lambda c, s, v: c.tag(s, v), "tag"),
     "untag tags": ((5, None, "", LONG, NUL), lambda c, s, v: c.untag(s, v), "tag"),
     "create_branch": (NO_IDS, lambda c, s, v: c.create_branch(v, "b"), "checkpoint"),
@@ -170,7 +194,12 @@ WRONG = {
     "list_threads limit": (
         ("x", 1.5, 0, 1001),
         lambda c, s, v: c.list_threads(limit=v),
-        "page_size",
+        "^limit",
+    ),
+    "list_threads after": (
+        tuple(v for v in NO_NAMES if v is not None),
+        lambda c, s, v: c.list_threads(after=v),
+        "^after",
     ),
     "list_threads user_id": ((5, NUL), lambda c, s, v: c.list_threads(user_id=v), "user_id"),
     "delete_thread": (NO_NAMES, lambda c, s, v: c.delete_thread(v), "thread_id"),

@@ -168,5 +168,5 @@ async def test_replay_runs_forwards_along_one_branch_only(checkpointer, ids):
 
 @pytest.mark.parametrize("limit", [0, 1001, -1])
 async def test_a_page_of_no_size_is_refused(checkpointer, limit):
-    with pytest.raises(InvalidInputError, match="page_size"):
+    with pytest.raises(InvalidInputError, match="limit"):
         await checkpointer.get_history("t", limit=limit)

@@ -52,3 +52,10 @@ async def test_adaptive_saves_when_a_phase_begins_or_the_interval_is_over(new_ch
 async def test_nothing_is_saved_by_itself_if_auto_checkpoint_is_off(new_checkpointer):
     checkpointer = new_checkpointer(CheckpointStrategy.EVERY_NODE, auto_checkpoint=False)
     assert await _saved(checkpointer, [SAME]) == [False]
+
+
+async def test_a_thread_that_was_deleted_begins_anew(new_checkpointer):
+    checkpointer = new_checkpointer()
+    assert await _saved(checkpointer, [SAME, SAME]) == [True, False]
+    await checkpointer.delete_thread("nodes")
+    assert await _saved(checkpointer, [SAME, SAME]) == [True, False]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from enum import Enum, IntEnum
 
 import pytest
 from pydantic import BaseModel
@@ -15,7 +16,7 @@ from haive.core.persistence.checkpointer import (
 )
 from haive.core.persistence.checkpointer import _nodes as nodes
 from haive.core.persistence.checkpointer._nodes import NodeWatch, shape
-from haive.core.persistence.errors import InvalidInputError, PersistenceError
+from haive.core.persistence.errors import ConfigurationError, InvalidInputError, PersistenceError
 
 WHERE = ("t", "", "main")
 
@@ -124,6 +125,22 @@ def test_the_shape_of_a_state_has_its_words_and_switches_and_no_more() -> None:
     assert shape([1, 2]) == shape("text") == shape(None) == {}
 
 
+class Phase(Enum):
+    DRAFT = "draft"
+    DONE = "done"
+
+
+class Level(IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+def test_adaptive_saves_at_once_when_the_member_of_an_enum_changes() -> None:
+    states = [{"phase": phase, "level": Level.LOW} for phase in (*Phase, Phase.DONE)]
+    states.append({"phase": Phase.DONE, "level": Level.HIGH})
+    assert places(run(CheckpointStrategy.ADAPTIVE, 100, states)) == [1, 2, 4]
+
+
 def test_of_a_long_text_the_shape_has_a_hash_that_tells_when_it_changes() -> None:
     text = "x" * 1_000_000
     (mark,) = shape({"a": text}).values()
@@ -220,3 +237,15 @@ async def test_the_strategy_may_be_given_by_its_name() -> None:
     assert recorder("every_node").strategy is CheckpointStrategy.EVERY_NODE  # type: ignore[arg-type]
     with pytest.raises((ValueError, InvalidInputError)):
         recorder("sometimes")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["often", None, 5, []])
+def test_a_strategy_that_is_none_names_those_there_are(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match="adaptive, every_node, interval"):
+        recorder(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [CheckpointStrategy.MANUAL, {"checkpoint_interval": 2}])
+def test_a_configuration_that_is_none_is_told(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"config is no CheckpointConfig"):
+        Recorder(wrong, CheckpointStrategy.MANUAL)  # type: ignore[arg-type]

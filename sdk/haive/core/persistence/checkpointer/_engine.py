@@ -67,7 +67,7 @@ _LARGE_CHAIN = 4 * 1024 * 1024
 # How often a save that names no parent follows a head that others keep moving.
 _ATTEMPTS = 20
 # The domain haive_private.labels.
-_TAGS = 1000
+_TAGS, _TAG_BYTES = 1000, 200_000
 # What one call may carry of pending writes, in base64.
 _MOST_WRITTEN = 128 * 1024 * 1024
 
@@ -563,7 +563,8 @@ def checked_tags(tags: Iterable[object]) -> list[str]:
     """Tags, each once.
 
     Raises:
-        InvalidInputError: One is no text, empty or longer than 200 characters.
+        InvalidInputError: One is no text, empty or longer than 200 characters, or there are more
+            than are stored.
     """
     if isinstance(tags, str | bytes):
         raise InvalidInputError("tags is a list of text.")
@@ -576,6 +577,9 @@ def checked_tags(tags: Iterable[object]) -> list[str]:
         checked[check_text(str(tag), "A tag", 800)] = None
     if len(checked) > _TAGS:
         raise InvalidInputError(f"There are {len(checked):,} tags; at most {_TAGS:,} are stored.")
+    size = sum(len(tag.encode()) for tag in checked)
+    if size > _TAG_BYTES:
+        raise InvalidInputError(f"The tags have {size:,} bytes; at most {_TAG_BYTES:,} are stored.")
     return list(checked)
 
 

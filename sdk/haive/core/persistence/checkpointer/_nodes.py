@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from enum import Enum
 from hashlib import blake2b
 from typing import Any
 
@@ -53,9 +54,14 @@ class NodeWatch:
             if self._strategy is CheckpointStrategy.ADAPTIVE:
                 self._watches[where].shape = shape(state)
 
+    def forget_thread(self, thread_id: str) -> None:
+        """The thread was deleted: what comes under its name begins anew."""
+        for where in [where for where in self._watches if where[0] == thread_id]:
+            del self._watches[where]
+
 
 def shape(state: object) -> dict[str, Any]:
-    """The keys at the top of a state with their words and switches: what changes with a phase.
+    """The keys at the top of a state with their words, switches and members of enums: phases.
 
     Of long texts there is a hash, so that what is watched takes little memory.
     """
@@ -63,6 +69,8 @@ def shape(state: object) -> dict[str, Any]:
 
 
 def _mark(value: object) -> object:
+    if isinstance(value, Enum) and not isinstance(value, str):
+        return value.name  # also where its value is a number: it counts nothing
     if isinstance(value, str) and len(value) > _LONG_TEXT:
         return blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return value if value is None or isinstance(value, str | bool) else ...

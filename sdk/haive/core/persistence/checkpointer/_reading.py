@@ -260,6 +260,11 @@ class Reader:
         if policy not in list(RecoveryPolicy):
             raise InvalidInputError(f"The policies are {', '.join(RecoveryPolicy)}.")
         policy = RecoveryPolicy(policy)
+        if tags and policy is not RecoveryPolicy.LAST_TAGGED:
+            raise InvalidInputError(
+                f"The policy {policy.value} looks at no tags.",
+                hint="Take RecoveryPolicy.LAST_TAGGED, or leave the tags out.",
+            )
         if policy is RecoveryPolicy.LAST_READABLE:
             return await self._last_readable(where)
         found = await self._engine.find(

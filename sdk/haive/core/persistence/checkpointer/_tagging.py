@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence._encoding import as_uuid, to_json
 from haive.core.persistence.checkpointer._documents import FLAG
-from haive.core.persistence.checkpointer._engine import blinded_by
-from haive.core.persistence.errors import ConflictError
+from haive.core.persistence.checkpointer._engine import blinded_by, checked_tags
+from haive.core.persistence.errors import ConflictError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # How often tags are sealed again when somebody else changes them meanwhile.
 _ATTEMPTS = 10
+# What Postgres says where all tags together are more than the column takes.
+_CHECK_VIOLATION = "23514"
 
 
 class Tagger:
@@ -61,7 +63,16 @@ class Tagger:
         sealer = await self._engine.sealer()
         if sealer.keys is None:
             changes = {"add_tags": list(add), "remove_tags": list(remove)}
-            if not await self.annotate(checkpoint_id, thread_id, namespace, changes):
+            try:
+                done = await self.annotate(checkpoint_id, thread_id, namespace, changes)
+            except InvalidInputError as error:
+                if error.sqlstate != _CHECK_VIOLATION:
+                    raise
+                raise InvalidInputError(
+                    "With these a checkpoint would have more than 1,000 tags, or 200,000 bytes.",
+                    hint="Take some off first: untag does.",
+                ) from None
+            if not done:
                 raise ConflictError(
                     "The checkpoint is sealed.", hint="Pass CheckpointConfig(encryption_key=…)."
                 )
@@ -70,7 +81,7 @@ class Tagger:
             found = await self._reader.one(checkpoint_id, thread_id, namespace)
             row = found.checkpoints[0]
             metadata, tags, terms = self._engine.open_details(sealer, row)
-            wanted = [tag for tag in dict.fromkeys([*tags, *add]) if tag not in remove]
+            wanted = checked_tags(tag for tag in [*tags, *add] if tag not in remove)
             kept = {"metadata": metadata, "tags": wanted, "terms": terms}
             changed: dict[str, Any] = {
                 "sealed": sealer.seal_again(

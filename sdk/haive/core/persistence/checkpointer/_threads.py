@@ -105,16 +105,17 @@ class Threads:
     async def prune(self, thread_id: str | None, *, dry_run: bool) -> Pruned:
         """Apply the retention of the configuration to a thread, or to all."""
         most = self._engine.config.max_checkpoints_per_thread
-        threads = removed = rewritten = 0
+        removed = rewritten = 0
+        threads: set[str] = set()
         failures = Failures()
         async for name, namespace in self._parts(thread_id):
             with failures.of(name):
                 done = await self._rewriter.prune(name, namespace, most=most, dry_run=dry_run)
-                threads += bool(done.removed)
+                threads |= {name} if done.removed else set()
                 removed += done.removed
                 rewritten += done.rewritten
         failures.check(one=thread_id is not None)
-        return Pruned(threads=threads, removed=removed, rewritten=rewritten)
+        return Pruned(threads=len(threads), removed=removed, rewritten=rewritten)
 
     async def rotate(self, thread_id: str | None, *, seal_plain: bool) -> int:
         """Seal a thread, or all, with the writing key; return how many checkpoints were."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence.checkpointer._arguments import (
+    check_before,
+    check_limit,
+    check_name,
     check_namespace,
     check_place,
     mapping,
@@ -23,6 +26,7 @@ from haive.core.persistence.checkpointer.config import (
     CheckpointStrategy,
     RecoveryPolicy,
 )
+from haive.core.persistence.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -46,6 +50,9 @@ class Checkpointer:
         store: An open `PostgresStore` or `SupabaseStore`.
         config: How checkpoints are made and kept.
         strategy: When `on_node` saves.
+
+    Raises:
+        ConfigurationError: One of them is something else.
     """
 
     def __init__(
@@ -54,6 +61,12 @@ class Checkpointer:
         config: CheckpointConfig | None = None,
         strategy: CheckpointStrategy = CheckpointStrategy.ADAPTIVE,
     ) -> None:
+        if config is not None and not isinstance(config, CheckpointConfig):
+            raise ConfigurationError(
+                "config is no CheckpointConfig.", hint="Pass CheckpointConfig(…), or None."
+            )
+        if strategy not in list(CheckpointStrategy):
+            raise ConfigurationError(f"The strategies are {', '.join(CheckpointStrategy)}.")
         self.config = config or CheckpointConfig()
         self.strategy = CheckpointStrategy(strategy)
         self._engine = Engine(store, self.config)
@@ -231,6 +244,8 @@ class Checkpointer:
             before: Only those with a lower ``seq``: that of the last one of the page before.
         """
         check_place(thread_id, namespace, branch)
+        check_limit(limit)
+        check_before(before)
         return await self._reader.history(
             limit,
             before,
@@ -273,6 +288,10 @@ class Checkpointer:
             InvalidInputError: Something is asked for that is not searchable.
         """
         if branch is not None:
+            if thread_id is None:
+                raise InvalidInputError(
+                    "A branch is one of a thread.", hint="Name the thread too: pass thread_id."
+                )
             check_place(thread_id, namespace, branch)
         check_namespace(namespace)
         found = await self._engine.find(
@@ -354,11 +373,12 @@ class Checkpointer:
         Args:
             thread_id: Which thread.
             policy: Which checkpoint of it.
-            tags: Those of LAST_TAGGED; none is any.
+            tags: Those of LAST_TAGGED, and of no other policy; none is any.
             branch: Only of this branch, and of what it goes back to.
             namespace: Which part of the thread.
 
         Raises:
+            InvalidInputError: There is no such policy, or it looks at no tags.
             NotFoundError: The policy finds none.
             CorruptCheckpointError: What is stored is damaged; LAST_READABLE goes further back.
         """
@@ -447,6 +467,9 @@ class Checkpointer:
             limit: How many, 1 to 1,000.
             after: Only those whose name comes later.
         """
+        check_limit(limit)
+        if after is not None:
+            check_name(after, "after")
         return await self._threads.page(user_id=user_id, limit=limit, after=after)
 
     async def get_thread(self, thread_id: str) -> Thread:
@@ -459,7 +482,9 @@ class Checkpointer:
 
     async def delete_thread(self, thread_id: str) -> int:
         """Delete a thread with everything in it, and return how many checkpoints that were."""
-        return await self._threads.delete(thread_id)
+        deleted = await self._threads.delete(thread_id)
+        self._nodes.forget_thread(thread_id)
+        return deleted
 
     async def copy_thread(self, thread_id: str, new_thread_id: str) -> int:
         """Copy a thread, with all of its namespaces, and return how many checkpoints it has.

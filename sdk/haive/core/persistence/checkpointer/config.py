@@ -25,9 +25,9 @@ class CheckpointStrategy(StrEnum):
 
     ADAPTIVE = "adaptive"
     """Saves what changed, as soon as it matters: when a key of the state appears or disappears,
-    when a scalar among its values changes (a status, a phase; not a number, which may be a
-    counter), or when ``checkpoint_interval`` nodes have passed since the last save. An unchanged
-    state is never saved."""
+    when a text, a boolean, None or the member of an enum among its values changes (a status, a
+    phase; not a number, which may be a counter), or when ``checkpoint_interval`` nodes have passed
+    since the last save. An unchanged state is never saved."""
     EVERY_NODE = "every_node"
     """Saves after each node, changed or not."""
     INTERVAL = "interval"

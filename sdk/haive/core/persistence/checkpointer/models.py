@@ -71,6 +71,7 @@ class Pruned:
     """What `Checkpointer.prune` did, or would do."""
 
     threads: int
+    """How many lost something, each once whatever its namespaces."""
     removed: int
     rewritten: int
     """Survivors that were stored anew, because what they were a delta against is gone."""

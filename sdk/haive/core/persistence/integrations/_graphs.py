@@ -336,6 +336,8 @@ class Graphs:
 
     async def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints of some runs from all threads."""
+        if isinstance(run_ids, str):
+            raise InvalidInputError("run_ids is a list of runs, and no text.")
         gone: dict[tuple[str, str], set[UUID]] = {}
         for run_id in run_ids:
             wanted = await self.reader.pattern((), None, {"run_id": str(run_id)})

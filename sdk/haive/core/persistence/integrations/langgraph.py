@@ -188,6 +188,9 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
 
         What came after them stays, and follows what came before. A ``DeltaChannel`` loses what the
         runs wrote to it.
+
+        Raises:
+            InvalidInputError: The runs are one text, and no list.
         """
         await self._bridge.run(self._graphs.delete_for_runs(run_ids))
 
