@@ -340,6 +340,28 @@ async def test_one_that_is_closed_while_it_moves_stays_and_is_closed(
     assert await _contents(postgres, "haive", tenant) == before
 
 
+async def test_one_that_is_opened_where_it_is_while_it_moves_stays_there(
+    database, postgres, register, monkeypatch
+):
+    tenant = await register()
+    own = tenant_schema("haive", tenant)
+    await move(database, "haive", tenant, _SCHEMA)
+
+    async def resume(*_):
+        # Of a resumption the first half: the register still says that it is being moved.
+        await postgres.execute(
+            f"update {own}.tenants set status = 'active' where tenant_id = $1", tenant
+        )
+
+    monkeypatch.setattr("haive.core.persistence.multitenancy._moving._await_older", resume)
+    with pytest.raises(ConflictError):
+        await move(database, "haive", tenant, _ROW)
+    row = await postgres.fetchrow(
+        "select status, isolation from haive.tenants where tenant_id = $1", tenant
+    )
+    assert tuple(row) == ("active", "schema")
+
+
 async def test_what_cannot_be_moved_says_so(database, register):
     with pytest.raises(NotFoundError):
         await move(database, "haive", "nobody", _SCHEMA)

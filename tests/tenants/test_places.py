@@ -29,7 +29,10 @@ from haive.core.persistence.multitenancy import (
     Tenant,
     TenantConfig,
     TenantManager,
+    TenantStatus,
 )
+from haive.core.persistence.multitenancy import _copying as copying
+from haive.core.persistence.multitenancy import _moving as moving
 from haive.core.persistence.multitenancy import manager as managers
 from haive.core.persistence.supabase import SupabaseStore
 
@@ -189,6 +192,34 @@ async def test_a_tenant_is_moved_while_it_is_written_to(
     assert stored == [str(number) for number in range(len(stored))]
     await manager.delete_tenant(name)
     await manager.purge_tenant(name)
+
+
+@pytest.mark.parametrize("to", [IsolationLevel.SCHEMA, IsolationLevel.ROW])
+async def test_what_is_changed_during_a_move_holds_where_the_tenant_goes(
+    schemas: TenantManager,
+    base_store: Store,
+    new_id: NewId,
+    monkeypatch: pytest.MonkeyPatch,
+    to: IsolationLevel,
+) -> None:
+    before = IsolationLevel.ROW if to is IsolationLevel.SCHEMA else IsolationLevel.SCHEMA
+    name = (await schemas.create_tenant(new_id(), isolation_level=before)).tenant_id
+
+    async def move_rows(*arguments: object) -> dict[str, int]:
+        # The change has looked where the tenant is, and waits for the move.
+        update = asyncio.create_task(schemas.suspend_tenant(name))
+        await asyncio.sleep(0.5)
+        assert not update.done()
+        updates.append(update)
+        return await copying.move_rows(*arguments)  # type: ignore[arg-type]
+
+    updates: list[asyncio.Task[Tenant]] = []
+    monkeypatch.setattr(moving, "move_rows", move_rows)
+    await schemas.move_tenant(name, to)
+    assert (await updates[0]).status is TenantStatus.SUSPENDED
+    async with TenantManager(base_store).tenant_context(name) as store:
+        with pytest.raises(TenantSuspendedError):
+            await store.create_conversation("agent")
 
 
 async def test_rest_alone_makes_no_schema(stack: LocalStack, new_id: NewId) -> None:

@@ -170,15 +170,17 @@ async def _move_all(connection: Connection, way: _Way) -> dict[str, int]:
             "set local statement_timeout = 0; set local lock_timeout = '10s';"
             "set local idle_in_transaction_session_timeout = 0"
         )
-        status = await connection.fetchval(
-            f"select status from {way.base}.tenants where tenant_id = $1 for no key update",  # noqa: S608 # nosec B608
-            way.tenant_id,
-        )
-        if status != "moving":
-            raise ConflictError(
-                f"Tenant {way.tenant_id} was closed or opened while it was moved.",
-                hint="Move it again when it is open.",
+        # Also where writers look: who opens it there before the register says so would let them in.
+        for schema in dict.fromkeys((way.base, way.source)):
+            status = await connection.fetchval(
+                f"select status from {schema}.tenants where tenant_id = $1 for no key update",  # noqa: S608 # nosec B608
+                way.tenant_id,
             )
+            if status != "moving":
+                raise ConflictError(
+                    f"Tenant {way.tenant_id} was closed or opened while it was moved.",
+                    hint="Move it again when it is open.",
+                )
         rows = await move_rows(connection, way.source, way.target, way.tenant_id)
         # Who has begun to read here has not found half of it: enter_tenant holds this one shared.
         await connection.execute(

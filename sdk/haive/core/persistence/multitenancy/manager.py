@@ -450,12 +450,17 @@ class TenantManager:
             "tenant_id": tenant.tenant_id,
             "changes": to_json(changes, "changes", 128 * 1024),
         }
-        if tenant.isolation is not IsolationLevel.ROW:
-            # Where its rows are, its limits and its status are looked up; the register has a copy.
-            await self._way_to(tenant).call(
-                "update_tenant", given, _TENANT, safe=False, in_tenant=False
-            )
-        return await self._platform("update_tenant", given, _TENANT, safe=False)
+        while True:
+            if tenant.isolation is not IsolationLevel.ROW:
+                # Where its rows are, its limits and its status are looked up; the register has a
+                # copy.
+                await self._way_to(tenant).call(
+                    "update_tenant", given, _TENANT, safe=False, in_tenant=False
+                )
+            changed = await self._platform("update_tenant", given, _TENANT, safe=False)
+            if (changed.isolation, changed.location) == (tenant.isolation, tenant.location):
+                return changed
+            tenant = changed  # moved meanwhile: where it is now was not told
 
     async def move_tenant(self, tenant_id: str, to: IsolationLevel) -> MoveReport:
         """Move a tenant between shared tables and a schema of its own, while it is in use.
