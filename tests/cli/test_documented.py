@@ -105,6 +105,11 @@ def test_every_command_has_help_and_stands_in_the_docs(name):
 
 
 @pytest.mark.parametrize("name", sorted(_OWN))
+def test_every_command_stands_in_the_table_of_commands(name):
+    assert f"`{name}`" in _DOCS.read_text().partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("name", sorted(_OWN))
 def test_every_option_has_help(name):
     for parameter in _ALL[name].params:
         assert getattr(parameter, "help", None), parameter.name

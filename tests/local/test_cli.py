@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shlex
@@ -10,6 +11,9 @@ from pathlib import Path
 import asyncpg
 import httpx
 import pytest
+from typer.testing import CliRunner
+
+from haive.core.persistence.local.cli import app
 
 _PROGRAM = "from haive.core.persistence.local.cli import app; app()"
 
@@ -130,6 +134,16 @@ def test_env_of_a_stopped_stack_says_how_to_start_it(haive):
     assert failed.returncode == 1
     assert "haive local start" in failed.stderr
     assert failed.stdout == ""
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "aiohttp" else find(name)
+    )
+    failed = CliRunner().invoke(app, ["start", "--name", f"test-{os.getpid()}-missing"])
+    assert failed.exit_code == 1
+    assert "pip install 'haive-persistence[local]'" in failed.stderr.replace("\n", " ")
 
 
 def test_a_bad_name_is_refused(haive):

@@ -103,6 +103,23 @@ def test_the_extra_for_langchain_needs_no_langgraph() -> None:
     assert found.stdout.split() == []
 
 
+@pytest.mark.parametrize(
+    ("extra", "library"), [("langchain", "langchain_core"), ("langgraph",) * 2]
+)
+def test_an_extra_that_is_missing_is_named(extra: str, library: str) -> None:
+    code = (
+        f"import sys; sys.modules[{library!r}] = None\n"
+        f"import haive.core.persistence.integrations.{extra}"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert found.stderr.splitlines()[-1] == (
+        f"ModuleNotFoundError: {library} is not installed. "
+        f"Run: pip install 'haive-persistence[{extra}]'"
+    )
+
+
 def test_a_model_is_imported_where_it_is_used() -> None:
     code = (
         "import sys, haive.core.persistence.embedding as e; e.MiniLMEmbedder; e.HashingEmbedder();"

@@ -44,7 +44,7 @@ Url = Annotated[
 Key = Annotated[
     str | None,
     typer.Option(
-        help="Its key. (env: SUPABASE_SECRET_KEY, SUPABASE_KEY or SUPABASE_ANON_KEY)",
+        help=f"Its key. (env: {', '.join(_KEYS)})",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -8,14 +8,19 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from langgraph.checkpoint.base import BaseCheckpointSaver
-
 from haive.core.persistence.checkpointer._codec import is_stored_by_name
 from haive.core.persistence.checkpointer.config import CheckpointConfig
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
-from haive.core.persistence.integrations._graphs import Graphs, Listing
-from haive.core.persistence.integrations._item_store import HaiveStore
+from haive.core.persistence.integrations._extra import missing
 from haive.core.persistence.integrations._open import opened
+
+try:
+    from langgraph.checkpoint.base import BaseCheckpointSaver
+
+    from haive.core.persistence.integrations._graphs import Graphs, Listing
+    from haive.core.persistence.integrations._item_store import HaiveStore
+except ModuleNotFoundError as error:
+    raise missing(error, "langgraph") from None
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -114,7 +115,7 @@ def _instance(name: str) -> Iterator[Instance]:
 
         yield Instance.named(name)
     except LocalStackError as error:
-        _err.print(f"[red]Error:[/] {error}", highlight=False)
+        _err.print(f"[red]Error:[/] {escape(str(error))}", highlight=False)
         raise typer.Exit(1) from error
 
 

