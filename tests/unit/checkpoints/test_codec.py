@@ -30,7 +30,8 @@ from hypothesis.extra import numpy as st_numpy
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel, field_validator
 
 from haive.core.persistence.checkpointer import _codec
-from haive.core.persistence.checkpointer._codec import Codec, type_name
+from haive.core.persistence.checkpointer._codec import Codec
+from haive.core.persistence.checkpointer._tags import type_name
 from haive.core.persistence.errors import (
     ContentTooLargeError,
     CorruptCheckpointError,

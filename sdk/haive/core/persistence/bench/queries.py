@@ -27,8 +27,7 @@ _METHOD = (
     "One caller, {messages:,} messages in {conversations:,} conversations of {users:,} users, warm,"
     " {probes:,} random probes of each, in turns from call to call. /sdk is PostgresStore with"
     " models made of the answer, /raw the public SQL function through asyncpg as JSON text, /bare a"
-    " statement by hand as the owner, whom no policy binds, its rows by asyncpg: what the server and"
-    " the driver take in any case."
+    " statement as one writes it by hand, of the owner, whom no policy binds, as rows of asyncpg."
     " latest: the ten latest conversations of a user; latest+messages: with a tag and min_messages,"
     " and the last 50 messages of each."
 )
@@ -58,7 +57,9 @@ lateral (
 ) as m
 """
 _LAST_BARE = """
-select * from haive.messages where tenant_id = $1 and conversation_id = $2 order by seq desc limit 50
+select * from haive.messages
+where tenant_id = $1 and conversation_id = $2
+order by seq desc limit 50
 """
 _FILTERS: dict[str, Any] = {"tags": [TAG], "min_messages": 5}
 

@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from haive.core.persistence.checkpointer._codec import is_stored_by_name
+from haive.core.persistence.checkpointer._tags import is_stored_by_name
 from haive.core.persistence.checkpointer.config import CheckpointConfig
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
 from haive.core.persistence.integrations._extra import missing
