@@ -13,10 +13,12 @@ import pytest
 from haive.core.persistence import PersistenceConfig, PostgresStore, Store, SupabaseStore
 from haive.core.persistence.errors import ConfigurationError, ConflictError, PersonalDataError
 from haive.core.persistence.importing.importer import import_file
+from haive.core.persistence.integrations.langchain import HaiveVectorStore
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.models import ConversationMetadata, NewConversation, NewMessage
 from haive.core.persistence.multitenancy import TenantManager
 from haive.core.persistence.privacy import PIIPolicy
+from haive.core.persistence.vector import MemoryConfig, VectorMemory
 
 # Found as what they are, and in no other test.
 CANARIES = [
@@ -36,7 +38,7 @@ async def seen(connection: asyncpg.Connection) -> set[str]:
         """
         select format('%I.%I', n.nspname, c.relname) as name
         from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-        where c.relkind in ('r', 'p', 'm') and n.nspname in ('haive', 'haive_private')
+        where c.relkind in ('r', 'p', 'm') and n.nspname in ('haive', 'haive_private', 'vecs')
         """
     )
     found = set()
@@ -76,6 +78,33 @@ async def write_everywhere(store: Store) -> None:
 
 async def forget(connection: asyncpg.Connection) -> None:
     await connection.execute("delete from haive.conversations where tenant_id like 'privacy-%'")
+    collections = "select table_name from haive_private.memory_collections"
+    for (name,) in await connection.fetch(collections):
+        await connection.execute(f"delete from vecs.{name} where tenant_id like 'privacy-%'")
+
+
+def memory_in(store: Store) -> VectorMemory:
+    config = MemoryConfig(index_name="privacy", embedding_strategy="none")
+    return VectorMemory(config=config, store=store)
+
+
+async def remember_everywhere(store: Store) -> None:
+    """The canaries by every way of remembering."""
+    memory = memory_in(store)
+    about = {"who": [TEXT]}
+    first = await memory.add(TEXT, about)
+    await memory.add_many([f"one {TEXT}", f"two {TEXT}"], about)
+    second = await memory.supersede(first, f"three {TEXT}", about)
+    await memory.update(second, text=f"four {TEXT}")
+    await memory.update(second, metadata={"k": TEXT})
+    # Cut after some words: what is found is found in the whole.
+    said = {"role": "user", "content": f"{TEXT} " * 9}
+    await memory.store_conversation(
+        [said, {"role": "assistant", "content": TEXT}], about, chunk_size=16, chunk_overlap=4,
+        extract_keywords=True, generate_summary=True,
+    )  # fmt: skip
+    documents = HaiveVectorStore.from_store(store, config=memory.config)
+    await documents.aadd_texts([TEXT], [{"k": TEXT, "text": TEXT}])
 
 
 async def test_no_table_has_what_was_masked(open_store, connection) -> None:
@@ -87,6 +116,61 @@ async def test_no_table_has_what_was_masked(open_store, connection) -> None:
         assert EMAIL not in conversation.model_dump_json()
         async for message in store.iter_messages(conversation.id):
             assert EMAIL not in message.model_dump_json()
+
+
+async def test_no_memory_has_what_was_masked(open_store, connection) -> None:
+    await forget(connection)
+    await remember_everywhere(await open_store(mode="mask"))
+    assert await seen(connection) == set()
+    await forget(connection)
+    await remember_everywhere(await open_store())
+    assert await seen(connection) == set(CANARIES)
+    await forget(connection)
+
+
+async def test_a_memory_tells_where_to_look(open_store) -> None:
+    memory = memory_in(await open_store(mode="tag"))
+
+    async def tags(memory_id: str) -> list[str]:
+        found = await memory.get(memory_id)
+        return [tag["field"] for tag in found.metadata.get("pii", [])]
+
+    noted = await memory.add(f"🐈 {EMAIL}", {"k": EMAIL, "pii": "mine"})
+    place = {"entity": "EMAIL", "start": 2, "end": 2 + len(EMAIL)}
+    assert (await memory.get(noted)).metadata["pii"][0] == {**place, "field": "$.text"}
+    assert await tags(noted) == ["$.text", "$.metadata.k"]
+    assert await memory.add(f"🐈 {EMAIL}", {"k": "harmless", "m": EMAIL}) == noted
+    assert await tags(noted) == ["$.text", "$.metadata.m"]
+    await memory.update(noted, metadata={"m": None})
+    assert await tags(noted) == ["$.text"]
+    await memory.update(noted, text="harmless")
+    assert await tags(noted) == []
+    whole = await memory.store_conversation([{"role": "user", "content": EMAIL}], {"k": EMAIL})
+    (turn,) = await memory.provenance(whole)
+    assert await tags(turn.id) == ["$.text", "$.metadata.k"]
+
+
+async def test_a_refused_memory_is_none(open_store, connection) -> None:
+    await forget(connection)
+    memory = memory_in(await open_store(mode="refuse"))
+    noted = await memory.add("harmless")
+    writes = {
+        "$.text": [
+            memory.add(TEXT),
+            memory.update(noted, text=TEXT),
+            memory.store_conversation([{"role": "user", "content": TEXT}]),
+        ],
+        "$.metadata.k": [
+            memory.add("fine", {"k": EMAIL}),
+            memory.update(noted, metadata={"k": EMAIL}),
+        ],
+    }
+    for path, refused in writes.items():
+        for write in refused:
+            with pytest.raises(PersonalDataError) as caught:
+                await write
+            assert caught.value.paths == (path,)
+    assert await seen(connection) == set()
 
 
 async def test_the_search_for_canaries_sees_them_where_there_is_no_policy(

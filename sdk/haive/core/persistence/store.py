@@ -84,7 +84,8 @@ class Store:
     so a call that was interrupted may be repeated: what is there already is not written twice.
 
     Args:
-        pii: What is done with personal data in messages and conversations before they are stored.
+        pii: What is done with personal data in messages, conversations and memories before they
+            are stored.
             Checkpoints, and what `execute` writes, are not looked at.
     """
 

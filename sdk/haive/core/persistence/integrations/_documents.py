@@ -13,6 +13,7 @@ from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.integrations._checking import checked_name, listed
 from haive.core.persistence.vector._adding import Note, noted
 from haive.core.persistence.vector._ids import EPOCH, derived_id
+from haive.core.persistence.vector._personal import looked_through
 from haive.core.persistence.vector._shelf import checked_text
 from haive.core.persistence.vector._talks import GIVEN
 from haive.core.persistence.vector.models import FIELDS, Memory
@@ -20,6 +21,8 @@ from haive.core.persistence.vector.models import FIELDS, Memory
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
+
+    from haive.core.persistence.privacy import Redactor
 
 # What the adapter keeps in the metadata of a document's memory: its id, and what is named as ours.
 _OWN = "langchain"
@@ -36,6 +39,7 @@ def memory_of(
     memory_id: str,
     whose: str | None,
     now: datetime,
+    redactor: Redactor | None = None,
 ) -> Memory:
     """The memory that keeps a document.
 
@@ -49,9 +53,11 @@ def memory_of(
         memory_id: That of the memory.
         whose: The user that the vector store is for.
         now: When it is written.
+        redactor: What is done with personal data in it.
 
     Raises:
         InvalidInputError: Something cannot be stored, or it is another user's.
+        PersonalDataError: It has what the policy of the store refuses.
     """
     if not isinstance(metadata, dict):
         raise InvalidInputError(f"metadata is a {type(metadata).__name__}, not a mapping.")
@@ -61,6 +67,12 @@ def memory_of(
             "A document names another user than its vector store is for.",
             hint="Leave user_id out of the metadata, or use a vector store without one.",
         )
+    text = checked_text(text)
+    if redactor is not None:
+        # Not what is ours: users and times are named by it.
+        about = {name: value for name, value in metadata.items() if name not in GIVEN}
+        text, about = looked_through(text, about, redactor)
+        metadata = {n: v for n, v in metadata.items() if n in GIVEN} | about
     own: dict[str, Any] = {}
     if key != memory_id:
         own["id"] = key
@@ -75,7 +87,7 @@ def memory_of(
         ttl=None,
         id=memory_id,
     )
-    return noted(checked_text(text), note, now)
+    return noted(text, note, now)
 
 
 def document_of(memory: Memory) -> Document:

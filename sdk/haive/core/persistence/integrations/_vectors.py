@@ -128,7 +128,13 @@ class Vectors:
         for text, metadata, key in zip(contents, metadatas or [{}] * len(keys), keys, strict=True):
             place = places.get(key, key)
             memories[place] = memory_of(
-                text, metadata, key=key, memory_id=place, whose=self._whose, now=now
+                text,
+                metadata,
+                key=key,
+                memory_id=place,
+                whose=self._whose,
+                now=now,
+                redactor=shelf.redactor,
             )
         for batch in batches(memories.values(), batch_size or len(memories) or 1):
             await shelf.write(batch)

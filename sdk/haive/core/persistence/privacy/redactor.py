@@ -60,7 +60,8 @@ class Redactor:
     not looked at, nor are images and what stands beside them. Numbers that are no text in JSON are
     not looked at either.
 
-    Checkpoints are not redacted: a state belongs to the program that reads it back.
+    Checkpoints and items of LangGraph's store are not redacted: a state belongs to the program that
+    reads it back.
 
     Args:
         policy: What is done with what.
@@ -130,6 +131,27 @@ class Redactor:
         """A `NewMessage` as it may be stored."""
         content, metadata = self.message(message.content, message.metadata)
         return message.model_copy(update={"content": content, "metadata": metadata})
+
+    def memory(
+        self, text: str | None, metadata: Mapping[str, Any]
+    ) -> tuple[str | None, dict[str, Any]]:
+        """Text and metadata of a memory, with the tags in the metadata.
+
+        Args:
+            text: What is remembered; None where it stays as it is, and so do its tags.
+            metadata: JSON that the caller gave beside.
+
+        Raises:
+            PersonalDataError: They have what the policy refuses.
+        """
+        masking = Masking(self.policy, self._detector)
+        done = None if text is None else masking.text(text, ("text",))
+        document = _walk(masking, self._untagged(dict(metadata)), "metadata")
+        masking.finish()
+        kept = []
+        if text is None and self.tags:
+            kept = [tag for tag in _tags_of(metadata) if _field(tag) == "text"]
+        return done, _with_tags(document, kept + masking.tags)
 
     def conversation(
         self, fields: Mapping[str, Any], stored: Mapping[str, Any] | None = None

@@ -21,6 +21,7 @@ from haive.core.persistence.vector._duplicates import (
 )
 from haive.core.persistence.vector._ending import end_above, ended
 from haive.core.persistence.vector._importance import importance_of
+from haive.core.persistence.vector._personal import looked_through, tagged
 from haive.core.persistence.vector._shelf import Readings, checked_text
 from haive.core.persistence.vector._talks import checked_importance, split
 from haive.core.persistence.vector.models import Memory, MemoryKind
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from haive.core.persistence.privacy import Redactor
     from haive.core.persistence.vector._recalled import Recalled
     from haive.core.persistence.vector._shelf import Shelf
 
@@ -64,7 +66,7 @@ async def add_notes(
         ConflictError: It is superseded already, or the id is taken by another text.
         ModelError: There are no vectors; nothing was stored.
     """
-    made = [noted(checked_text(text), note, shelf.clock()) for text in texts]
+    made = [noted(checked_text(text), note, shelf.clock(), shelf.redactor) for text in texts]
     if not made:
         return []
     if note.supersedes is not None:
@@ -184,7 +186,7 @@ class _Remembering:
         given = memory.importance if self._has_importance() else None
         after = said_again(known, memory, now, importance=given)
         if after is not None and after != known:
-            self._changed[after.id] = after
+            self._changed[after.id] = tagged(after, shelf.redactor)
         return None if after is None else after.id
 
     def _has_importance(self) -> bool:
@@ -215,9 +217,10 @@ async def _supersede(memory: Memory, note: Note, shelf: Shelf) -> str:
     return memory.id
 
 
-def noted(text: str, note: Note, now: datetime) -> Memory:
+def noted(text: str, note: Note, now: datetime, redactor: Redactor | None = None) -> Memory:
     """The memory that a note is."""
     fields, rest = split(note.metadata)
+    text, rest = looked_through(text, rest, redactor)
     given = {name: value for name, value in fields.items() if value is not None}
     given.setdefault("importance", importance_of(text))
     if note.importance is not None:

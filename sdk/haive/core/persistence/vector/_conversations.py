@@ -13,6 +13,7 @@ from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._importance import importance_of
 from haive.core.persistence.vector._keywords import has_keyword, keywords
+from haive.core.persistence.vector._personal import tagged, talk_looked_through
 from haive.core.persistence.vector._placing import placed
 from haive.core.persistence.vector._shelf import both, equals
 from haive.core.persistence.vector._summaries import opening, summarize
@@ -80,6 +81,7 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
     Turns that are there already are left as they are, and so are those that are not given; the
     whole is written anew, of all.
     """
+    talk = talk_looked_through(talk, shelf.redactor)
     stored = await shelf.find(
         both(
             equals(conversation_id=talk.id, user_id=talk.user_id),
@@ -182,7 +184,7 @@ def _pieces(
                 metadata=dict(talk.metadata),
                 **fields,
             )
-            made.append(memory)
+            made.append(tagged(memory, shelf.redactor))
         own = [memory.id for memory in made]
         recited = recalled.recited(turn.text, user_id=talk.user_id, own=own)
         is_new = there.keys().isdisjoint(own)

@@ -22,6 +22,7 @@ from haive.core.persistence.vector._opening import (
 )
 from haive.core.persistence.vector._recalled import Recalled
 from haive.core.persistence.vector._shelf import Shelf
+from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
 from haive.core.persistence.vector.config import MemoryConfig
 from haive.core.persistence.vector.reranking.late_interaction import LateInteraction
 from haive.core.persistence.vector.reranking.sentences import SentenceReranker
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from haive.core.persistence.embedding import Embedder
+    from haive.core.persistence.privacy import Redactor
     from haive.core.persistence.store import Store
     from haive.core.persistence.vector.backends.protocol import MemoryBackend
     from haive.core.persistence.vector.reranking.protocol import Reranker
@@ -130,8 +132,16 @@ class OpenedMemory:
                     embedder=self._embedder,
                     reranker=self._reranker or _reranker_of(self._embedder),
                     clock=self._clock,
+                    redactor=self._redactor(),
                 )
         return self._shelf
+
+    def _redactor(self) -> Redactor | None:
+        """What the store does with personal data, its memories have done too."""
+        store = self._store
+        if store is None and isinstance(self._backend, PgvectorBackend):
+            store = self._backend._store
+        return None if store is None else store._redactor
 
     async def _open_store(self) -> Store:
         if self._store is None:

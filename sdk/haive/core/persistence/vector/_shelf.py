@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from haive.core.persistence.embedding import Embedder
+    from haive.core.persistence.privacy import Redactor
     from haive.core.persistence.vector.backends.protocol import MemoryBackend
     from haive.core.persistence.vector.config import MemoryConfig
     from haive.core.persistence.vector.filters import Filter
@@ -47,6 +48,8 @@ class Shelf:
     embedder: Embedder | None
     reranker: Reranker
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    redactor: Redactor | None = None
+    """What is done with personal data in what a caller gives."""
 
     @property
     def meaning(self) -> Embedder:

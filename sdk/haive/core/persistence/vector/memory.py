@@ -25,6 +25,7 @@ from haive.core.persistence.vector._forgetting import change, forget
 from haive.core.persistence.vector._importance import importance_of
 from haive.core.persistence.vector._lineage import provenance, versions
 from haive.core.persistence.vector._opened import OpenedMemory
+from haive.core.persistence.vector._personal import looked_through, metadata_looked_through
 from haive.core.persistence.vector._reembedding import reembed
 from haive.core.persistence.vector._searching import Asked, expired_at, search
 from haive.core.persistence.vector._shelf import both, checked_text, equals, spoken
@@ -251,7 +252,11 @@ class VectorMemory(OpenedMemory):
         if archived is not None:
             changes["archived"] = archived
         if text is not None:
-            changes["text"] = checked_text(text)
+            changes["text"], changes["metadata"] = looked_through(
+                checked_text(text), changes.get("metadata", memory.metadata), shelf.redactor
+            )
+        elif metadata is not None:
+            changes["metadata"] = metadata_looked_through(changes["metadata"], shelf.redactor)
         changed = replace(memory, **changes)
         if changed.valid_to != memory.valid_to:
             await end_above(shelf, changed)
