@@ -26,7 +26,7 @@ from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME
 from langgraph.store.base import Item
 from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
-from pydantic import BaseModel
+from pydantic import BaseModel, create_model
 
 from haive.core.persistence.checkpointer import CheckpointConfig, Checkpointer
 from haive.core.persistence.errors import (
@@ -34,6 +34,7 @@ from haive.core.persistence.errors import (
     InvalidInputError,
     NotFoundError,
     StateError,
+    StateMismatchError,
 )
 from haive.core.persistence.integrations.langgraph import HaiveSaver
 
@@ -212,6 +213,29 @@ async def test_an_upcaster_brings_old_channels_up_to_date(open_saver) -> None:
     saver = await open_saver(upcaster=lambda state: {"names": [state["name"]]})
     found = await saver.aget_tuple(config)
     assert found.checkpoint["channel_values"] == {"names": ["ada"]}
+
+
+async def test_an_upcaster_has_objects_as_data_but_those_of_langgraph(open_saver) -> None:
+    """What it leaves as it was are objects again, in channels of today."""
+    old = create_model("Kept", __module__=__name__, name=(str, ...))
+    new = create_model("Kept", __module__=__name__, title=(str, ...))
+    saver = await open_saver(types=(old, Note))
+    values = {"kept": old(name="ada"), "note": Note("x"), "asked": [HumanMessage("Hi", id="1")]}
+    config = await put(saver, at("old"), **values, due=[Send("n", Note("y"))])
+
+    def upcaster(state):
+        assert state["note"] == {"text": "x"}
+        assert state["asked"] == values["asked"]
+        state["kept"]["title"] = state["kept"].pop("name")
+        return {**state, "added": 1}
+
+    found = await (await open_saver(types=(new, Note), upcaster=upcaster)).aget_tuple(config)
+    assert found.checkpoint["channel_values"] == {
+        **values, "kept": new(title="ada"), "due": [Send("n", Note("y"))], "added": 1,
+    }  # fmt: skip
+    with pytest.raises(StateMismatchError) as mismatch:
+        await (await open_saver(types=(new, Note))).aget_tuple(config)
+    assert mismatch.value.paths == ("$.kept.title",)
 
 
 # -- pending writes ------------------------------------------------------------------------------
@@ -475,6 +499,18 @@ async def test_what_stays_when_a_run_is_deleted_is_stored_anew(open_saver) -> No
     assert (await saver.aget_tuple(onward)).parent_config == configs[3]
     await saver.adelete_for_runs(["run-0"])
     assert (await saver.aget_tuple(onward)).parent_config is None
+
+
+async def test_pruning_does_not_need_the_classes_of_a_state(open_saver) -> None:
+    old = create_model("Gone", __module__=__name__, name=(str, ...))
+    new = create_model("Gone", __module__=__name__, title=(str, ...))
+    saver, config = await open_saver(types=(old,)), at("classes")
+    for step in range(3):
+        replayed = {"counters_since_delta_snapshot": {"log": step}}
+        config = await put(saver, config, {"step": step, **replayed}, gone=old(name=str(step)))
+    await (await open_saver(types=(new,))).aprune(["classes"])
+    (left,) = [found async for found in saver.alist(at("classes"))]
+    assert left.checkpoint["channel_values"] == {"gone": old(name="2")}
 
 
 async def test_pruning_leaves_the_last_one_of_each_namespace(open_saver, open_store, key) -> None:

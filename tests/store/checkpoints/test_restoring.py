@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 
@@ -32,6 +33,12 @@ class Plan(BaseModel):
     status: str
     steps: list[Step] = []
     phase: Phase = Phase.DRAFT
+
+
+@dataclass
+class Spot:
+    x: int
+    next: Spot | None = None
 
 
 PLAN = Plan(status="new", steps=[Step(name="a", cost=1), Step(name="b")], phase=Phase.DONE)
@@ -216,6 +223,88 @@ async def test_what_an_upcaster_raises_is_the_callers_own(checkpointer, new_chec
 
     with pytest.raises(RuntimeError, match="mine"):
         await new_checkpointer(upcaster=upcaster).restore(saved)
+
+
+def release(**fields: object) -> type[BaseModel]:
+    """A class of a program as one of its releases has it."""
+    return create_model("Released", __module__=__name__, **fields)
+
+
+OLD = release(name=(str, ...), age=(str, "x"))
+NEW = release(title=(str, ...), age=(int, 0))
+
+
+def renamed(data):
+    """Brings the items of old states up to date: the first in its place, others by new ones."""
+    for place, item in enumerate(data.get("items", ())):
+        if "name" in item and place == 0:
+            item["title"] = item.pop("name")
+            item["age"] = 1
+        elif "name" in item:
+            data["items"][place] = {"title": item["name"]}
+    return {**data, "seen": True}
+
+
+async def test_what_has_drifted_inside_a_state_names_the_paths(new_checkpointer):
+    saved = await new_checkpointer(types=(OLD,)).save("t", {"a": [1, OLD(name="x")], "b": 1})
+    reader = new_checkpointer(types=(NEW,))
+    for call in (
+        reader.restore(saved),
+        reader.restore(saved, validate_schema=True),
+        reader.recover("t"),
+        reader.get_history("t", include_state=True),
+    ):
+        with pytest.raises(StateMismatchError) as mismatch:
+            await call
+        assert set(mismatch.value.paths) == {"$.a[1].title", "$.a[1].age"}
+    assert await new_checkpointer().restore(saved) == {"a": [1, {"name": "x", "age": "x"}], "b": 1}
+
+
+async def test_an_upcaster_has_objects_as_data_and_what_it_leaves_are_objects_again(
+    new_checkpointer,
+):
+    seen = []
+
+    def upcaster(data):
+        seen.append(type(data["step"]))
+        assert data["pair"][0] == {"name": "in a pair", "cost": 0}
+        return renamed(data)
+
+    old = {
+        "items": [OLD(name="a"), OLD(name="b")],
+        "step": Step(name="s", cost=2),
+        "pair": (Step(name="in a pair"), 5),
+        "spot": Spot(1, Spot(2)),
+        "phase": Phase.DONE,
+    }
+    saved = await new_checkpointer(types=(OLD, Step, Spot, Phase)).save("t", old)
+    up = new_checkpointer(types=(NEW, Step, Spot, Phase), upcaster=upcaster)
+    assert await up.restore(saved) == {
+        **old, "items": [NEW(title="a", age=1), {"title": "b"}], "seen": True,
+    }  # fmt: skip
+    assert issubclass(seen[0], dict)
+
+
+async def test_with_an_upcaster_a_dataclass_of_the_allow_list_comes_back_as_one(new_checkpointer):
+    saved = await new_checkpointer().save("t", Spot(1, Spot(2)))
+    up = new_checkpointer(types=(Spot,), upcaster=lambda data: {**data, "x": 5})
+    assert await up.restore(saved) == Spot(5, Spot(2))
+    with pytest.raises(StateMismatchError) as mismatch:
+        await new_checkpointer(types=(Spot,), upcaster=lambda data: {"y": 5}).restore(saved)
+    assert mismatch.value.paths == ("$",)
+
+
+async def test_what_is_compared_is_what_would_be_restored(new_checkpointer):
+    writer = new_checkpointer(types=(OLD,))
+    old = await writer.save("t", {"items": [OLD(name="a")]})
+    new = await new_checkpointer(types=(NEW,)).save("t", {"items": [NEW(title="a")], "seen": True})
+    up = new_checkpointer(types=(NEW,), upcaster=renamed)
+    assert [change.path for change in (await up.compare(old, new)).changes] == ["$.items[0].age"]
+    # Without one, what is stored is compared, whatever the classes are today.
+    differing = {"$.items[0].name", "$.items[0].title", "$.items[0].age", "$.seen"}
+    for reader in (new_checkpointer(types=(NEW,)), new_checkpointer()):
+        changes = (await reader.compare(old, new)).changes
+        assert {change.path for change in changes} == differing
 
 
 # -- what is never done ----------------------------------------------------------------------------

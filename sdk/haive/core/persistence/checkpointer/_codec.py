@@ -20,6 +20,7 @@ What comes back is what went in, except that
 from __future__ import annotations
 
 import sys
+from functools import partial
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +34,7 @@ from haive.core.persistence.checkpointer._building import (
     UnknownZoneError,
 )
 from haive.core.persistence.checkpointer._forming import OPTIONS, form_of
+from haive.core.persistence.checkpointer._held import Held, completed
 from haive.core.persistence.checkpointer._tags import kind_of, type_name
 from haive.core.persistence.checkpointer._walking import packed_slowly
 from haive.core.persistence.errors import (
@@ -43,6 +45,7 @@ from haive.core.persistence.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
 #: The largest state, packed and not compressed.
 MAX_STATE_BYTES = 64 * 1024 * 1024
@@ -99,15 +102,19 @@ class Codec:
             )
         return packed
 
-    def unpack(self, data: bytes) -> object:
+    def unpack(self, data: bytes, *, holding: AbstractSet[type] = frozenset()) -> object:
         """The state that was packed; memory and time are within a constant of what msgpack takes.
+
+        Args:
+            data: What `pack` made.
+            holding: Allowed classes whose objects come as `Held`, to be made later.
 
         Raises:
             CorruptCheckpointError: The bytes are not what `pack` makes, or do not fit an allowed
                 class any more.
         """
         value, tagged = _read(data)
-        return self._rebuilt(value) if tagged else value
+        return self._rebuilt(value, holding) if tagged else value
 
     def first_class(self, data: bytes) -> type | None:
         """The allowed class that the first item of a packed list is of; None if it is of none."""
@@ -118,7 +125,7 @@ class Codec:
         tag = first[0] if isinstance(first, list) and first else None
         return self._allowed(tag.name) if isinstance(tag, _Tag) else None
 
-    def _rebuilt(self, value: object) -> object:
+    def _rebuilt(self, value: object, holding: AbstractSet[type]) -> object:
         """The value with its tagged lists as what they stand for, without recursion."""
         root = [value]
         containers: list[Any] = [root]
@@ -136,10 +143,10 @@ class Codec:
                 elif kind is _Tag and (place != 0 or not listed or container is root):
                     raise CorruptCheckpointError("A tag stands alone.")
         for container, place, node in reversed(tagged):
-            container[place] = self._built(*node)
+            container[place] = self._built(holding, *node)
         return root[0]
 
-    def _built(self, tag: _Tag, *items: Any) -> object:
+    def _built(self, holding: AbstractSet[type], tag: _Tag, *items: Any) -> object:
         if tag.code in BUILDERS:
             try:
                 return BUILDERS[tag.code](tag.name, *items)
@@ -151,8 +158,11 @@ class Codec:
         cls = self._allowed(tag.name)
         if cls is None or kind_of(cls) != tag.code:
             return {**items[0], **items[2]} if tag.code == tags.MODEL else items[0]
+        if cls in holding:
+            return _held(cls, tag.code, items)
         try:
-            return build(cls, *items)
+            # What is held cannot be in an object that is not.
+            return build(cls, *(completed(item) for item in items) if holding else items)
         except Exception:  # noqa: BLE001 - validators and constructors are anybody's code
             raise CorruptCheckpointError(
                 f"A {tag.name} was stored that is none as the class is now."
@@ -167,6 +177,24 @@ class Codec:
             if messages is not None and simple in _MESSAGES:
                 cls = getattr(messages, simple, None)
         return cls
+
+
+def _held(cls: Any, code: int, items: tuple[Any, ...]) -> object:
+    """An object of an allowed class that is not made yet; of an enum, what there is of it."""
+    if code == tags.ENUM:
+        try:
+            return cls(items[0])
+        except Exception:  # noqa: BLE001 - it may not be a member any more
+            return items[0]
+    build, _ = CLASSES[code]
+    if code != tags.MODEL:
+        return Held(items[0], partial(build, cls))
+    fields, unset, extra = items
+
+    def make(given: dict[str, Any]) -> object:
+        return build(cls, given, [name for name in unset if name in given], {})
+
+    return Held({**fields, **extra}, make)
 
 
 class _Tag(NamedTuple):

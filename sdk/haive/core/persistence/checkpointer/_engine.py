@@ -114,6 +114,8 @@ class Engine:
         self.store = store
         self.config = config
         self.codec = Codec(config.types)
+        # The classes whose objects an upcaster gets as plain data.
+        self.held = frozenset(config.types)
         self.cache = StateCache(config.cache_bytes)
         self._sealer: Sealer | None = None
         # Whether a save answers how many checkpoints the thread has, and failed ones among them.

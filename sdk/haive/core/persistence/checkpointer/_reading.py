@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -14,6 +15,7 @@ from haive.core.persistence.checkpointer._codec import Codec
 from haive.core.persistence.checkpointer._diff import Difference
 from haive.core.persistence.checkpointer._documents import SCHEMA
 from haive.core.persistence.checkpointer._engine import blinded, checked_tags, scalars
+from haive.core.persistence.checkpointer._held import Held, completed
 from haive.core.persistence.checkpointer._matching import matching_terms
 from haive.core.persistence.checkpointer._view import view
 from haive.core.persistence.checkpointer.config import RecoveryPolicy
@@ -23,6 +25,7 @@ from haive.core.persistence.errors import (
     CorruptCheckpointError,
     InvalidInputError,
     NotFoundError,
+    StateMismatchError,
 )
 
 if TYPE_CHECKING:
@@ -115,20 +118,34 @@ class Reader:
         saved = self._engine.codec.first_class(plain)
         root = model or (saved if saved and issubclass(saved, BaseModel) else None)
         if upcaster is None and model in {None, saved}:
-            try:
-                return self.unpacked(plain)
-            except CorruptCheckpointError:
-                # Damaged, or saved when the model was another: then the paths are told.
-                if root is None:
-                    raise
-        data = _state_of(self._plain.unpack(plain))
-        if upcaster is not None:
-            data = upcaster(data)
-        return data if root is None else _schemas.rebuilt(root, data)
+            # Where it fails: damaged, or saved when a class was another. Then the paths are told.
+            with suppress(CorruptCheckpointError):
+                return _state_of(self._engine.codec.unpack(plain))
+        if root is None:
+            return self.envelope(plain)[0]
+        if upcaster is None:
+            return _schemas.rebuilt(root, _state_of(self._plain.unpack(plain)))
+        data = upcaster(_state_of(self._engine.codec.unpack(plain, holding=self._engine.held)))
+        # Of the root itself it is told what does not fit, so it is made last.
+        data = dict(data) if isinstance(data, Held) else data
+        return _schemas.rebuilt(root, completed(data, leave=True))
 
-    def unpacked(self, plain: bytes) -> Any:
-        """The state in a packed one, with objects of the allowed classes."""
-        return _state_of(self._engine.codec.unpack(plain))
+    def envelope(self, plain: bytes) -> list[Any]:
+        """The state in a packed one, brought up to date, and what an adapter keeps beside it.
+
+        Raises:
+            CorruptCheckpointError: It is damaged.
+            StateMismatchError: Something in it does not fit its class; ``paths`` says where.
+        """
+        upcaster = self._engine.config.upcaster
+        if upcaster is None:
+            with suppress(CorruptCheckpointError):  # as above
+                return _pair(self._engine.codec.unpack(plain))
+        held, beside = _pair(self._engine.codec.unpack(plain, holding=self._engine.held))
+        state = held if upcaster is None else upcaster(held)
+        if isinstance(held, Held) and type(state) is dict:
+            state = Held(state, held.make)
+        return [completed(state), completed(beside, leave=True)]
 
     async def _schema(self, schema_hash: str) -> dict[str, Any]:
         key = bytes.fromhex(schema_hash)
@@ -204,7 +221,11 @@ class Reader:
             found = await self.one(checkpoint_id, thread_id, namespace, details=False, states=True)
             row = found.checkpoints[0]
             plain = (await self._engine.states(found))[row.id].plain
-            sides.append((row, view(self.unpacked(plain))))
+            try:
+                state = await self.state(row, plain)
+            except StateMismatchError:
+                state = _state_of(self._plain.unpack(plain))
+            sides.append((row, view(state)))
         (a, before), (b, after) = sides
         return Difference.between(
             a=a.id,
@@ -356,8 +377,12 @@ def _checkpoint(
     return checkpoint
 
 
-def _state_of(envelope: object) -> Any:
-    """The state in what is packed: a pair of it and what an adapter keeps beside it."""
+def _pair(envelope: object) -> list[Any]:
+    """What is packed: the state, and what an adapter keeps beside it."""
     if not isinstance(envelope, list) or len(envelope) != 2:
         raise CorruptCheckpointError("What is stored is no state.")
-    return envelope[0]
+    return envelope
+
+
+def _state_of(envelope: object) -> Any:
+    return _pair(envelope)[0]

@@ -16,6 +16,7 @@ from haive.core.persistence.checkpointer._chains import (
     open_frame,
     seal_state,
 )
+from haive.core.persistence.checkpointer._codec import Codec
 from haive.core.persistence.checkpointer._documents import (
     BRANCHES,
     COUNT,
@@ -181,10 +182,12 @@ class Rewriter:
             keys |= replayed_keys(metadata)
         if not keys:
             return set()
+        # Of whatever classes: only which channels there are is looked at.
+        plain = Codec()
         absent: dict[UUID, frozenset[str]] = {}
         async for found in self._pages(thread_id, namespace, details=False, states=True):
             for checkpoint_id, known in (await engine.states(found)).items():
-                absent[checkpoint_id] = absent_keys(engine.codec.unpack(known.plain), keys)
+                absent[checkpoint_id] = absent_keys(plain.unpack(known.plain), keys)
         parents = {row.id: row.parent_id for row in rows}
         return replayed_from(parents, absent, parents.keys() - gone)
 

@@ -149,7 +149,7 @@ def check(tree: object, schema: dict[str, Any]) -> None:
         checks = extend(Draft202012Validator, {"pattern": _prefixed, "patternProperties": _any})  # type: ignore[no-untyped-call]
         validator = checks(schema, registry=Registry())
         problems = {
-            _path(error.absolute_path): error.validator for error in validator.iter_errors(tree)
+            path_of(error.absolute_path): error.validator for error in validator.iter_errors(tree)
         }
     except Exception:  # noqa: BLE001 - jsonschema raises anything where a schema is none
         raise CorruptCheckpointError("The schema of the checkpoint is none.") from None
@@ -181,7 +181,7 @@ def rebuilt(model: type[BaseModel], data: object) -> BaseModel:
     except ValidationError as error:
         raise mismatch(
             {
-                _path(problem["loc"]): problem["type"]
+                path_of(problem["loc"]): problem["type"]
                 for problem in error.errors(
                     include_url=False, include_input=False, include_context=False
                 )
@@ -195,11 +195,12 @@ def mismatch(problems: dict[str, str]) -> StateMismatchError:
     return StateMismatchError(
         f"The state does not fit its model: {shown}.",
         paths=tuple(problems),
-        hint="Pass CheckpointConfig(upcaster=…) to bring old states up to date.",
+        hint="CheckpointConfig(upcaster=…) brings old states up to date.",
     )
 
 
-def _path(steps: Iterable[str | int]) -> str:
+def path_of(steps: Iterable[str | int]) -> str:
+    """The path of some steps from the state."""
     path = "$"
     for step in steps:
         path = child(path, step)

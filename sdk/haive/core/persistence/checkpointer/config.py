@@ -50,7 +50,8 @@ class RecoveryPolicy(StrEnum):
     BEFORE_FAILURE = "before_failure"
     """The last one before the first failure: what came after it is not trusted."""
     LAST_READABLE = "last_readable"
-    """The last one that can be read: damaged ones, and those of a lost key, are passed over."""
+    """The last one that can be read: damaged ones, those of a lost key, and those that
+    do not fit their class any more, are passed over."""
 
 
 class CheckpointConfig(BaseModel):
@@ -98,7 +99,9 @@ class CheckpointConfig(BaseModel):
     """Classes (pydantic models, dataclasses, enums, named tuples) that a restored state may have
     objects of. Those of other classes are restored as plain data; nothing is ever imported."""
     upcaster: Upcaster | None = None
-    """Brings a state that was saved by older code up to date: plain data in, plain data out."""
+    """Brings a state that was saved by older code up to date: plain data in, plain data out.
+    Objects of ``types`` come to it as dicts of their fields, which are objects again afterwards
+    unless it puts something else in their places."""
     cache_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
     """Most bytes of states that are kept at hand, to make the next delta against."""
 

@@ -69,6 +69,7 @@ class Graphs:
         types = tuple(dict.fromkeys((*config.types, *TYPES)))
         self._checkpointer = Checkpointer(store, config.model_copy(update={"types": types}))
         self.engine = self._checkpointer._engine
+        self.engine.held -= frozenset(TYPES)
         self.reader = self._checkpointer._reader
 
     def allowing(self, types: Iterable[type]) -> Graphs:
@@ -239,11 +240,7 @@ class Graphs:
         """The state, and what is kept beside it."""
         if known is None:
             raise CorruptCheckpointError("The state of a checkpoint is missing.")
-        envelope = self.engine.codec.unpack(known.plain)
-        if not isinstance(envelope, list) or len(envelope) != 2:
-            raise CorruptCheckpointError("What is stored is no state.")
-        upcaster = self.engine.config.upcaster
-        return envelope if upcaster is None else [upcaster(envelope[0]), envelope[1]]
+        return self.reader.envelope(known.plain)
 
     async def history(
         self, config: RunnableConfig, channels: Sequence[str]

@@ -1,0 +1,97 @@
+"""Objects as plain data for as long as an upcaster has them, and as objects again."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from haive.core.persistence.checkpointer._schemas import mismatch, path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Steps = list[str | int]
+
+
+class Held(dict[str, Any]):
+    """The fields of an object of an allowed class, which is not made yet.
+
+    A dict as any other: who changes it changes the object, and who copies it has plain data.
+
+    Args:
+        fields: By their names.
+        make: Makes the object of fields.
+    """
+
+    __slots__ = ("make",)
+
+    def __init__(self, fields: Mapping[str, Any], make: Callable[[dict[str, Any]], object]) -> None:
+        super().__init__(fields)
+        self.make = make
+
+
+def completed(tree: object, *, leave: bool = False) -> Any:
+    """A tree with the objects that are held in it, in their places.
+
+    Args:
+        tree: Any; dicts and lists are changed in place.
+        leave: What does not fit its class any more stays plain data.
+
+    Raises:
+        StateMismatchError: It does not fit; ``paths`` says where.
+    """
+    return _completed(tree, [], leave=leave)
+
+
+def _completed(value: object, steps: Steps, *, leave: bool) -> Any:
+    kind = type(value)
+    if kind is Held or kind is dict:
+        return _mapping(value, steps, leave=leave)  # type: ignore[arg-type]
+    if kind is list or kind is tuple or kind is deque:
+        return _sequence(value, steps, leave=leave)
+    return value
+
+
+def _mapping(value: dict[Any, Any], steps: Steps, *, leave: bool) -> object:
+    for key, item in value.items():
+        steps.append(key if isinstance(key, str) else str(key))
+        made = _completed(item, steps, leave=leave)
+        steps.pop()
+        if made is not item:
+            value[key] = made
+    return _made(value, steps, leave=leave) if isinstance(value, Held) else value
+
+
+def _sequence(value: Any, steps: Steps, *, leave: bool) -> object:
+    changed = {}
+    for place, item in enumerate(value):
+        steps.append(place)
+        made = _completed(item, steps, leave=leave)
+        steps.pop()
+        if made is not item:
+            changed[place] = made
+    if changed and type(value) is tuple:
+        return tuple(changed.get(place, item) for place, item in enumerate(value))
+    for place, made in changed.items():
+        value[place] = made
+    return value
+
+
+def _made(held: Held, steps: Steps, *, leave: bool) -> object:
+    fields = dict(held)
+    try:
+        return held.make(fields)
+    except ValidationError as error:
+        problems = {
+            path_of([*steps, *problem["loc"]]): problem["type"]
+            for problem in error.errors(
+                include_url=False, include_input=False, include_context=False
+            )
+        }
+    except Exception:  # noqa: BLE001 - constructors are anybody's code
+        problems = {path_of(steps): "class"}
+    if leave:
+        return fields
+    raise mismatch(problems)
