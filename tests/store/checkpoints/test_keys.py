@@ -70,6 +70,26 @@ async def test_a_ring_reads_old_and_new_and_writes_with_the_first(new_checkpoint
         await new_checkpointer().restore(last)
 
 
+@pytest.mark.parametrize("wrong", [None, KeyRing.generate()], ids=["none", "another"])
+async def test_what_another_key_cannot_find_is_no_answer(new_checkpointer, wrong):
+    """Nothing found would be taken for nothing there."""
+    checkpointer = new_checkpointer()
+    await fill(checkpointer)
+    blind = new_checkpointer(encryption_key=wrong)
+    for search in (
+        {"tags": ["t1"]},
+        {"with_state_matching": {"n": 1}},
+        {"metadata": {"m": 1}, "branch": "b"},
+    ):
+        assert await checkpointer.find_checkpoint("t", **search)
+        with pytest.raises(CheckpointKeyError):
+            await blind.find_checkpoint("t", **search)
+    with pytest.raises(CheckpointKeyError):
+        await blind.recover("t", "last_tagged", tags=["t1"])
+    assert await blind.find_checkpoint("nowhere", tags=["t1"]) is None
+    assert await checkpointer.find_checkpoint("t", tags=["t5"]) is None
+
+
 async def test_after_rotation_the_old_key_opens_nothing_and_the_new_one_all(
     new_checkpointer, key_ids
 ):

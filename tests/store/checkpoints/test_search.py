@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from haive.core.persistence.checkpointer import KeyRing
-from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.errors import CheckpointKeyError, InvalidInputError
 
 
 class Phase(Enum):
@@ -233,4 +233,5 @@ async def test_sealed_checkpoints_are_found_by_each_key_of_the_ring(new_checkpoi
             {"with_state_matching": {"n": n}, "metadata": {"m": n}},
         ):
             assert (await ring.find_checkpoint("t", **question)).id == saved
-    assert await new_checkpointer().find_checkpoint("t", with_state_matching={"n": 2}) is None
+    with pytest.raises(CheckpointKeyError):
+        await new_checkpointer().find_checkpoint("t", with_state_matching={"n": 2})

@@ -268,6 +268,15 @@ class Reader:
         columns = blinded(sealer, {"terms": terms, "metadata": searched, "tags": wanted})
         return {"search": to_json(columns, "search")}
 
+    async def check_key(self, where: Mapping[str, Any]) -> None:
+        """Open the last checkpoint of a place: by another key nothing is found, whatever is there.
+
+        Raises:
+            CheckpointKeyError: No key of the ring opens it.
+            CorruptCheckpointError: It is not sealed, though a key is set.
+        """
+        await self.checkpoints(await self._engine.find(**where, page_size=1))
+
     async def recover(
         self,
         policy: RecoveryPolicy,
@@ -295,6 +304,8 @@ class Reader:
             states=True,
         )
         if not found.checkpoints:
+            if tags:
+                await self.check_key(where)
             raise NotFoundError(
                 f"The thread has no checkpoint for the policy {policy.value}.",
                 hint="Save one, or take another policy.",

@@ -286,6 +286,8 @@ class Checkpointer:
 
         Raises:
             InvalidInputError: Something is asked for that is not searchable.
+            CheckpointKeyError: Nothing was found, and no key opens the last checkpoint of the
+                thread: what is sealed is not found by another key.
         """
         if branch is not None:
             if thread_id is None:
@@ -294,17 +296,23 @@ class Checkpointer:
                 )
             check_place(thread_id, namespace, branch)
         check_namespace(namespace)
+        where = {
+            "thread_id": thread_id,
+            "namespace": namespace,
+            "branch": branch and str(branch),
+        }
+        pattern = await self._reader.pattern(tags, with_state_matching, metadata)
         found = await self._engine.find(
-            thread_id=thread_id,
-            namespace=namespace,
-            branch=branch and str(branch),
+            **where,
             failed=None if include_failed else False,
             created_before=moment(before_timestamp, "before_timestamp"),
             created_after=moment(after_timestamp, "after_timestamp"),
             page_size=1,
-            **await self._reader.pattern(tags, with_state_matching, metadata),
+            **pattern,
         )
         checkpoints = await self._reader.checkpoints(found)
+        if not checkpoints and any(pattern.values()) and thread_id is not None:
+            await self._reader.check_key(where)
         return checkpoints[0] if checkpoints else None
 
     async def get(
