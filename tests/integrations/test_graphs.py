@@ -327,6 +327,38 @@ async def test_a_saver_of_its_own_loop_serves_other_loops_too(stack, tenant: str
         await saver.aget_tuple(at("own-loop"))
 
 
+async def test_a_fork_is_told_to_open_its_own(stack, tenant: str) -> None:
+    script = """
+import os, sys, warnings
+from haive.core.persistence.errors import PersistenceError
+from haive.core.persistence.integrations.langgraph import HaiveSaver
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's own, of a fork beside threads
+config = {"configurable": {"thread_id": "fork"}}
+with HaiveSaver.from_conn_string(sys.argv[1], tenant=sys.argv[2]) as saver:
+    child = os.fork()
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+    try:
+        print("child" if child == 0 else "parent", list(saver.list(config)), flush=True)
+    except PersistenceError as error:
+        print("child" if child == 0 else "parent", error, flush=True)
+        os._exit(0)
+"""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", script, stack.database_url, tenant],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "child The store was opened in another process. Open one in each, after the fork.",
+        "parent []",
+    ]
+
+
 async def test_from_conn_string_says_what_is_wrong(stack) -> None:
     def enter(url: str, **settings: Any) -> None:
         with HaiveSaver.from_conn_string(url, **settings):

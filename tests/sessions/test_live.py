@@ -9,6 +9,7 @@ import pytest
 from haive.core.persistence.errors import (
     AccessDeniedError,
     NotFoundError,
+    PersistenceError,
     UnsupportedOperationError,
 )
 from haive.core.persistence.session import SessionManager
@@ -70,6 +71,12 @@ async def test_iterating_tells_of_each_change(as_user, shared):
             async for here in one:
                 if "bob" in here:
                     break
+
+
+async def test_presence_that_was_not_entered_says_so(as_user, shared):
+    ada = await as_user("ada")
+    with pytest.raises(PersistenceError, match=r"`async with manager\.join"):
+        await anext(aiter(ada.join(shared.id, "ada")))
 
 
 async def test_readers_are_seen_and_strangers_hear_nothing(as_user, shared, eventually):

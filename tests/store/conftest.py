@@ -57,3 +57,15 @@ async def open_store(stack: LocalStack, tenant: str, transport: str) -> AsyncIte
 @pytest.fixture
 async def store(open_store: OpenStore) -> Store:
     return await open_store()
+
+
+@pytest.fixture
+def unopened(stack: LocalStack, transport: str) -> Callable[[], Store]:
+    """A store of the test's transport that is not open, for a loop of the test's own."""
+
+    def made() -> Store:
+        if transport == "postgres":
+            return PostgresStore(PersistenceConfig(connection_string=stack.database_url))
+        return SupabaseStore(stack.url, stack.secret_key)
+
+    return made

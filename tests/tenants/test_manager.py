@@ -148,6 +148,17 @@ async def test_a_context_is_of_one_tenant_alone(manager: TenantManager, new_id: 
         assert await Checkpointer(theirs).get_history("thread") == []
 
 
+async def test_a_block_closes_the_manager_and_leaves_the_store_open(
+    base_store: Store, new_id: NewId
+) -> None:
+    async with TenantManager(base_store) as manager:
+        tenant = await manager.create_tenant(new_id())
+        async with manager.tenant_context(tenant.tenant_id) as store:
+            assert repr(store) == f"<TenantStore tenant={tenant.tenant_id!r}, open>"
+    assert repr(store) == f"<TenantStore tenant={tenant.tenant_id!r}, ended>"
+    await base_store.query_conversations(limit=1)
+
+
 async def test_one_pool_serves_many_tenants_at_once(manager: TenantManager, new_id: NewId) -> None:
     names = [(await manager.create_tenant(new_id())).tenant_id for _ in range(12)]
 

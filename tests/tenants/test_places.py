@@ -239,11 +239,8 @@ async def test_a_tenant_has_a_database_of_its_own(
     new_id: NewId,
 ) -> None:
     dsn, name = await new_database(), new_id()
-    manager = TenantManager(
-        base_store,
-        TenantConfig(isolation_level=IsolationLevel.DATABASE, databases={"eu-1": dsn}),
-    )
-    try:
+    config = TenantConfig(isolation_level=IsolationLevel.DATABASE, databases={"eu-1": dsn})
+    async with TenantManager(base_store, config) as manager:
         with pytest.raises(ConfigurationError):
             await manager.create_tenant(name)
         made = await manager.create_tenant(
@@ -275,8 +272,6 @@ async def test_a_tenant_has_a_database_of_its_own(
         assert dsn not in str(register)
         await manager.delete_tenant(name)
         assert await manager.purge_tenant(name) == 1
-    finally:
-        await manager.aclose()
 
 
 async def test_a_tenant_is_encrypted_rotated_and_made_unreadable(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
+from haive.core.persistence._home_loop import check_loop
 from haive.core.persistence._postgres_errors import FOREIGN as _FOREIGN
 from haive.core.persistence._postgres_errors import cause_of, translated, translated_error
 from haive.core.persistence._postgres_hints import PostgresHints
@@ -59,6 +60,7 @@ class ConnectionPool:
         self._idle: list[Connection] = []
         self._waiting = 0
         self._closing = False
+        self._loop = asyncio.get_running_loop()
         #: Where hints of new events come from; it connects when somebody listens.
         self.hints = PostgresHints(config.dsn)
 
@@ -129,6 +131,7 @@ class ConnectionPool:
 
     async def take(self, schema: str | None) -> Connection:
         """A connection, to be given back or given up."""
+        self.check_loop()
         while (place := self._best(schema)) is not None:
             connection = self._idle.pop(place)
             if not is_gone(connection):
@@ -148,6 +151,10 @@ class ConnectionPool:
         finally:
             self._waiting -= 1
         return self._marked(connection, schema)
+
+    def check_loop(self) -> None:
+        """Refuse another event loop than that of the connections."""
+        check_loop(self._loop)
 
     def _best(self, schema: str | None) -> int | None:
         """Which idle connection to take: one that knows the schema, else one that knows few.

@@ -309,6 +309,10 @@ class PostgresTransport:
         """The same connections, for another tenant or installation of the same database."""
         return type(self)(self._pool, schema or self.schema, tenant or self.tenant)
 
+    def check_loop(self) -> None:
+        """Refuse another event loop than that of the connections."""
+        self._pool.check_loop()
+
     async def aclose(self) -> None:
         """Close the pool, waiting for what is under way."""
         await self._pool.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -16,6 +17,7 @@ from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from haive.core.persistence._decoding import decode
 from haive.core.persistence._encoding import Document
+from haive.core.persistence._home_loop import check_loop
 from haive.core.persistence._retry import retrying
 from haive.core.persistence.errors import (
     AccessDeniedError,
@@ -77,10 +79,28 @@ class ProjectApi:
         self._realtime = realtime
         self._hints: SupabaseHints | None = None
         self._rooms: WeakSet[Room] = WeakSet()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.is_closed = False
+
+    def open(self) -> None:
+        """Work again after it was closed; a new one needs no opening."""
+        self.is_closed = False
+
+    def check_loop(self) -> None:
+        """Refuse another event loop than that of the connections, if there are any."""
+        if self._loop is not None:
+            check_loop(self._loop)
 
     async def _connected(self) -> AsyncClient:
+        if self.is_closed:
+            raise PersistenceError(
+                "The store is closed.",
+                hint="Work inside `async with SupabaseStore(...)`, or await initialize() again.",
+            )
+        self.check_loop()
         if self._client is None:
             if self._http is None:
+                self._loop = asyncio.get_running_loop()
                 self._http = httpx.AsyncClient(
                     timeout=_TIMEOUT, http2=True, event_hooks={"response": [_name_gateway_errors]}
                 )
@@ -158,7 +178,8 @@ class ProjectApi:
         """Close the client's connections."""
         if self._hints is not None:
             await self._hints.aclose()
-        self._client = None
+        self.is_closed = True
+        self._client = self._loop = None
         http, self._http = self._http, None
         if http is not None:
             await http.aclose()

@@ -249,6 +249,10 @@ class Subscription:
     ) -> None:
         if not channels:
             raise InvalidInputError("No channel is named.")
+        if not all(isinstance(channel, str) for channel in channels):
+            raise InvalidInputError(
+                "A channel is text.", hint='Of one conversation it is f"conversation:{id}".'
+            )
         self._wake = asyncio.Event()
         self._readers = [
             _Reader(transport, channel, after, self._wake) for channel, after in channels.items()
@@ -257,7 +261,7 @@ class Subscription:
         self._task: asyncio.Task[None] | None = None
         self._caller: asyncio.Task[Any] | None = None
         self._interrupted = False
-        self._open = False
+        self._entered = self._open = False
 
     @property
     def cursor(self) -> str | None:
@@ -275,7 +279,7 @@ class Subscription:
         return all(reader.is_heard for reader in self._readers)
 
     async def __aenter__(self) -> Self:
-        self._open = True
+        self._entered = self._open = True
         try:
             for reader in self._readers:
                 await reader.look()
@@ -332,6 +336,11 @@ class Subscription:
         return await self._take()
 
     async def _take(self) -> Event:
+        if not self._entered:
+            raise PersistenceError(
+                "The subscription was not entered.",
+                hint="Iterate inside `async with store.subscribe(...) as events:`.",
+            )
         failing_since: float | None = None
         delay = _FIRST_DELAY
         while self._open:

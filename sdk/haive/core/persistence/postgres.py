@@ -96,13 +96,23 @@ class PostgresStore(Store):
                 await self.aclose()
                 raise
 
+    @property
+    def _state(self) -> str:
+        is_open = "not open" if self._open is None else "open"
+        return f"schema={self.config.schema_name!r} tenant={self.config.tenant!r}, {is_open}"
+
     async def __aenter__(self) -> Self:
         if self._open is None:
             await self.initialize(create_schema=False, run_migrations=False)
         return self
 
     async def aclose(self) -> None:
-        """Wait for writes on their way and close the pool."""
+        """Wait for writes on their way and close the pool.
+
+        Closing what is closed does nothing. `initialize` opens it again.
+        """
+        if self._open is not None:
+            self._open.check_loop()  # before anything is given up
         await super().aclose()
         self._commits = None
         if self._open is not None:

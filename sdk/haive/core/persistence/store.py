@@ -107,6 +107,14 @@ class Store:
     def _transport(self) -> Transport:
         raise PersistenceError("The store is not open.")
 
+    @property
+    def _state(self) -> str:
+        """What it works with, in a few words for `repr`: no address, which may have a password."""
+        return "not open"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._state}>"
+
     async def __aenter__(self) -> Self:
         return self
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from haive.core.persistence import schema as _schema
@@ -132,6 +132,7 @@ class SupabaseStore(Store):
                 "The REST API makes no tables.",
                 hint="Run `supabase db push`, or `haive migrate` with the DATABASE_URL.",
             )
+        self._api.open()
         version = await self._rest.schema_version()
         if check_version:
             _schema.check_version(self._rest.schema, version)
@@ -139,6 +140,15 @@ class SupabaseStore(Store):
             self._begun = self.events()
             await self._begun.__aenter__()
             self._cursors = self._begun.cursors
+
+    @property
+    def _state(self) -> str:
+        is_open = "closed" if self._api.is_closed else "open"
+        return f"schema={self._rest.schema!r} tenant={self._rest.tenant!r}, {is_open}"
+
+    async def __aenter__(self) -> Self:
+        self._api.open()
+        return self
 
     def set_access_token(self, token: str | None) -> None:
         """Act as the user of a refreshed token from now on, subscriptions included.
@@ -149,7 +159,11 @@ class SupabaseStore(Store):
         self._api.set_access_token(token)
 
     async def aclose(self) -> None:
-        """Wait for writes on their way, end what was joined, and close the client."""
+        """Wait for writes on their way, end what was joined, and close the client.
+
+        Closing what is closed does nothing. `initialize` opens it again.
+        """
+        self._api.check_loop()  # before anything is given up
         if self._begun is not None:
             await self._begun.aclose()
             self._begun = None

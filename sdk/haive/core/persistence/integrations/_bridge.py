@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import contextmanager
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +26,7 @@ class Bridge:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._process = os.getpid()
 
     @classmethod
     def here(cls) -> Bridge:
@@ -98,6 +100,12 @@ class Bridge:
         return self._submitted(work)
 
     def _submitted(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if os.getpid() != self._process:
+            work.close()
+            # A fork has no thread that runs the loop: it would wait for ever.
+            raise PersistenceError(
+                "The store was opened in another process.", hint="Open one in each, after the fork."
+            )
         try:
             return asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:
@@ -113,13 +121,19 @@ def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
     loop = asyncio.new_event_loop()
     thread = Thread(target=loop.run_forever, name="haive-saver", daemon=True)
     thread.start()
+    process = os.getpid()
     try:
         yield loop
     finally:
-        asyncio.run_coroutine_threadsafe(_wind_up(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        if os.getpid() == process:  # a fork has no such thread to end
+            _end(loop, thread)
+
+
+def _end(loop: asyncio.AbstractEventLoop, thread: Thread) -> None:
+    asyncio.run_coroutine_threadsafe(_wind_up(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 async def _wind_up() -> None:

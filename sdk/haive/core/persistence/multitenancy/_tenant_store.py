@@ -75,6 +75,10 @@ class TenantStore(Store):
             )
         return self._scope
 
+    @property
+    def _state(self) -> str:
+        return f"tenant={self.tenant_id!r}, {'ended' if self._scope is None else 'open'}"
+
     async def aclose(self) -> None:
         """End the use of this store; the connections are the base store's."""
         self._scope = None

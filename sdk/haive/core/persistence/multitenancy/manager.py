@@ -7,7 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -70,6 +70,7 @@ from haive.core.persistence.supabase import SupabaseStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from enum import StrEnum
+    from types import TracebackType
 
     from haive.core.persistence._transport import Transport
     from haive.core.persistence.encryption import Destroyed
@@ -98,7 +99,8 @@ class TenantManager:
     """Makes tenants, lets callers into them, and administers them.
 
     It works on the connections of one store, which serve all tenants that share its database. What
-    administers needs a trusted store: a direct connection or a secret key.
+    administers needs a trusted store: a direct connection or a secret key. ``async with``
+    closes it at the end, and leaves the store open.
 
     Args:
         base_store: An open `PostgresStore`, or a `SupabaseStore`.
@@ -222,6 +224,17 @@ class TenantManager:
             has_key=self._keys is not None,
             echo_sql=isinstance(self._store, PostgresStore) and self._store.config.echo_sql,
         )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
 
     async def aclose(self) -> None:
         """Wait for what is on its way in contexts, and close the databases of tenants.

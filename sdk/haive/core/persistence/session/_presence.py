@@ -58,6 +58,7 @@ class SessionPresence:
         self._follower: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._error: PersistenceError | None = None
+        self._entered = False
 
     @property
     def here(self) -> Presences:
@@ -76,6 +77,7 @@ class SessionPresence:
             await self._room.change(self._state)
 
     async def __aenter__(self) -> Self:
+        self._entered = True
         room = self._manager.store._transport.room(self._user_id, self._changed.set)
         if room is None:
             raise UnsupportedOperationError(
@@ -118,6 +120,11 @@ class SessionPresence:
         return self
 
     async def __anext__(self) -> Presences:
+        if not self._entered:
+            raise PersistenceError(
+                "The session was not joined.",
+                hint="Iterate inside `async with manager.join(...) as presence:`.",
+            )
         if self._room is None and self._error is None:
             raise StopAsyncIteration
         await self._changed.wait()
