@@ -427,7 +427,8 @@ class Checkpointer:
 
         Raises:
             NotFoundError: There is no such checkpoint.
-            ConflictError: The thread has a branch of that name.
+            ConflictError: The thread has a branch of that name, or the checkpoint is sealed and
+                there is no key to seal the metadata with.
         """
         return await self._branches.create(
             from_checkpoint, branch_name, metadata, thread_id, namespace
