@@ -148,6 +148,18 @@ async def test_tree_draws_the_branches(run, workflow):
     ]
 
 
+async def test_tree_as_json_has_the_branches_and_the_checkpoints(run, workflow):
+    told = _json(await run("tree", "wf", "--json"))
+    main, other = told["branches"]
+    ids = [str(one) for one in workflow.ids]
+    assert (main["name"], main["root_id"], main["head_id"]) == ("main", None, ids[5])
+    assert (other["name"], other["root_id"], other["head_id"]) == ("try", ids[2], ids[6])
+    assert other["metadata"] == {"purpose": "a test"}
+    assert [one["id"] for one in told["checkpoints"]] == ids[::-1]
+    assert told["more"] is False
+    assert _json(await run("tree", "wf", "--json", "--limit", "3"))["more"] is True
+
+
 async def test_tree_folds_what_nothing_happened_in_unless_asked(run, store):
     checkpointer = Checkpointer(store)
     for step in range(12):
@@ -301,7 +313,16 @@ async def test_prune_by_age_keeps_the_newest(run, workflow):
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("--keep", "0"), ("--keep", "2", "--keep-minimum", "3"), ("--keep", "2", "--every", "x")],
+    [
+        (),
+        ("--keep", "0"),
+        ("--days", "0"),
+        ("--days", "-1"),
+        ("--days", "nan"),
+        ("--days", "1e9"),
+        ("--keep", "2", "--keep-minimum", "3"),
+        ("--keep", "2", "--every", "x"),
+    ],
 )
 async def test_prune_says_what_is_wrong_with_its_options(run, arguments):
     assert (await run("prune", *arguments)).exit_code == 2
@@ -457,6 +478,9 @@ async def test_copy_and_delete_work_on_whole_threads(run, workflow):
     assert (there.exit_code, there.stderr.startswith("Error: ")) == (1, True)
     twice = await run("show", workflow.ids[0])
     assert (twice.exit_code, "thread" in twice.stderr) == (1, True)
+    for command in (("show",), ("restore",), ("diff", workflow.ids[1]), ("fail",), ("tag",)):
+        done = await run(*command, workflow.ids[0], *(["x"] if command == ("tag",) else []))
+        assert (done.exit_code, "Say with --thread of which one." in done.stderr) == (1, True)
     assert (await run("show", workflow.ids[0], "--thread", "other")).exit_code == 0
     asked = await run("delete", "other", stdin="n\n")
     assert asked.exit_code == 1

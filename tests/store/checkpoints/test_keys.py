@@ -13,6 +13,7 @@ from haive.core.persistence.checkpointer import KeyRing, _rewriting
 from haive.core.persistence.checkpointer._engine import Place
 from haive.core.persistence.errors import (
     CheckpointKeyError,
+    ConflictError,
     ContentTooLargeError,
     CorruptCheckpointError,
     DecryptionError,
@@ -88,6 +89,24 @@ async def test_what_another_key_cannot_find_is_no_answer(new_checkpointer, wrong
         await blind.recover("t", "last_tagged", tags=["t1"])
     assert await blind.find_checkpoint("nowhere", tags=["t1"]) is None
     assert await checkpointer.find_checkpoint("t", tags=["t5"]) is None
+
+
+async def test_no_metadata_in_the_clear_are_kept_of_a_branch_from_what_is_sealed(
+    new_checkpointer, owner, tenant
+):
+    checkpointer = new_checkpointer()
+    root = await checkpointer.save("t", {"n": 1})
+    plain = new_checkpointer(encryption_key=None)
+    with pytest.raises(ConflictError, match=r"is sealed.*encryption_key"):
+        await plain.create_branch(root, "told", {"why": "a secret"})
+    await plain.create_branch(root, "silent")
+    assert [branch.name for branch in await checkpointer.list_branches("t")] == ["main", "silent"]
+    await owner.execute(
+        """update haive.branches set metadata = '{"a": 1}' where tenant_id = $1 and name = $2""",
+        *(tenant, "silent"),
+    )
+    with pytest.raises(CorruptCheckpointError, match="The metadata of a branch is not sealed"):
+        await checkpointer.list_branches("t")
 
 
 async def test_after_rotation_the_old_key_opens_nothing_and_the_new_one_all(

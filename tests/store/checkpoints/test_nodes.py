@@ -59,3 +59,9 @@ async def test_a_thread_that_was_deleted_begins_anew(new_checkpointer):
     assert await _saved(checkpointer, [SAME, SAME]) == [True, False]
     await checkpointer.delete_thread("nodes")
     assert await _saved(checkpointer, [SAME, SAME]) == [True, False]
+
+
+async def test_a_thread_that_begins_with_a_node_may_be_a_users(new_checkpointer):
+    checkpointer = new_checkpointer()
+    assert await checkpointer.on_node("nodes", "node", SAME, user_id="ada")
+    assert (await checkpointer.get_thread("nodes")).user_id == "ada"

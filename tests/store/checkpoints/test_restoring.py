@@ -335,6 +335,6 @@ async def test_only_classes_of_data_can_be_allowed(new_checkpointer):
 async def test_an_unknown_checkpoint_is_not_found(checkpointer, new_checkpointer):
     saved = await checkpointer.save("t", {"n": 1})
     for where in ({"thread_id": "u"}, {"thread_id": "t", "namespace": "sub"}):
-        with pytest.raises(NotFoundError):
+        with pytest.raises(NotFoundError, match="of another namespace"):
             await new_checkpointer().restore(saved, **where)
     assert await new_checkpointer().restore(str(saved), thread_id="t") == {"n": 1}

@@ -202,6 +202,7 @@ async def test_the_node_is_told_in_the_metadata_and_the_callers_mapping_stays_as
     )
     ((thread, state, where),) = checkpointer.saves
     assert (thread, state) == ("t", {"n": 1})
+    assert where.pop("user_id") is None
     assert where == {"branch": "b", "namespace": "sub", "metadata": {"why": "x", "node": "plan"}}
     assert given == {"why": "x", "node": "other"}
 

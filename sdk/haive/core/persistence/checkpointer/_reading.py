@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from haive.core.persistence.checkpointer._engine import Engine
 
 _PAGE = 100
+_NOT_FOUND = "It was pruned, belongs to another tenant, or is not the caller's to see."
+_NOT_THERE = (
+    "It was pruned, is of another thread or of another namespace than {!r}, or is not the caller's"
+    " to see."
+)
 # Of a replay: checkpoints of the line that are looked through, and states that are read at once.
 _LINE, _STATES = 1000, 50
 
@@ -58,7 +63,7 @@ class Reader:
         if not found.checkpoints:
             raise NotFoundError(
                 f"There is no checkpoint {key}.",
-                hint="It was pruned, belongs to another tenant, or is not the caller's to see.",
+                hint=_NOT_FOUND if thread_id is None else _NOT_THERE.format(namespace),
             )
         if len(found.checkpoints) > 1:
             raise InvalidInputError(
@@ -308,7 +313,7 @@ class Reader:
                 await self.check_key(where)
             raise NotFoundError(
                 f"The thread has no checkpoint for the policy {policy.value}.",
-                hint="Save one, or take another policy.",
+                hint="Save one, or take another policy or branch.",
             )
         return (await self.checkpoints(found))[0]
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from haive.core.persistence._keys import TenantKeys
     from haive.core.persistence._sealing import Sealer as ContentSealer
 
+# What is told of a part that is not one of the checkpoint itself.
+_KINDS = {"branch": "The metadata of a branch", "schema": "A schema", "write": "A pending write"}
+
 Part = str | bytes | int | None
 
 
@@ -82,7 +85,7 @@ class Sealer:
             )
         if key_id is None:
             raise CorruptCheckpointError(
-                "A checkpoint is not sealed, though a key is set.",
+                f"{_KINDS.get(kind, 'A checkpoint')} is not sealed, though a key is set.",
                 hint="If you saved it before you had one: `haive checkpoints rotate --seal-plain`.",
             )
         keys = self.keys

@@ -149,11 +149,25 @@ class Checkpointer:
         metadata: Mapping[str, Any] | None = None,
         branch: UUID | str | None = None,
         namespace: str = "",
+        user_id: str | None = None,
     ) -> UUID | None:
         """Tell that a node of the workflow has run; the strategy says whether that is saved.
 
+        Args:
+            thread_id: The workflow; it begins with its first checkpoint.
+            node: What has run; it is in the metadata of the checkpoint.
+            state: What it left; see `save`.
+            metadata: More about it.
+            branch: Name or id of a branch; if not given, ``main``.
+            namespace: A part of the thread with a history of its own.
+            user_id: Whose the thread is, if this begins it: that user may read it.
+
         Returns:
             The id of the new checkpoint; None where nothing was saved.
+
+        Raises:
+            NotFoundError: The thread has no such branch.
+            StateError: The state holds something that cannot be stored; ``path`` says where.
         """
         if not self.config.auto_checkpoint or self.strategy is CheckpointStrategy.MANUAL:
             return None
@@ -169,6 +183,7 @@ class Checkpointer:
             (),
             branch=branch,
             namespace=namespace,
+            user_id=user_id,
             skip_same=self._skips_same,
         )
         self._nodes.saved(watched, state)
@@ -427,7 +442,8 @@ class Checkpointer:
 
         Raises:
             NotFoundError: There is no such checkpoint.
-            ConflictError: The thread has a branch of that name.
+            ConflictError: The thread has a branch of that name, or the checkpoint is sealed and
+                there is no key to seal the metadata with.
         """
         return await self._branches.create(
             from_checkpoint, branch_name, metadata, thread_id, namespace

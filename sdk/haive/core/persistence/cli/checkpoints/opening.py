@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _KEY_HINT = "Set CHECKPOINT_KEY, or pass --key-file; several keys are separated by commas."
+_THREAD_HINT = "Say with --thread of which one."
 # Of a short id: any six digits are one of sixteen million.
 _SHORTEST = 4
 
@@ -108,6 +109,11 @@ def with_session(command: Command[P]) -> Callable[..., None]:
             asyncio.run(within())
         except CheckpointKeyError as error:
             raise CheckpointKeyError(error.message, hint=_KEY_HINT) from error
+        except InvalidInputError as error:
+            # Of a checkpoint that copies of its thread have, too.
+            if "thread_id" not in (error.hint or ""):
+                raise
+            raise InvalidInputError(error.message, hint=_THREAD_HINT) from error
 
     own = inspect.signature(command, eval_str=True)
     _, *parameters = own.parameters.values()
@@ -198,7 +204,7 @@ async def find_id(
             hint=f"It is a UUID, or at least {_SHORTEST} digits of its beginning or end.",
         )
     if thread is None:
-        raise InvalidInputError(f"{text!r} is a short id.", hint="Say with --thread of which one.")
+        raise InvalidInputError(f"{text!r} is a short id.", hint=_THREAD_HINT)
     await find_thread(checkpointer, thread, namespace)
     found: list[UUID] = []
     before = None

@@ -96,6 +96,7 @@ async def tree(
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="Of the newest so many.")] = 1_000,
     namespace: Namespace = "",
+    as_json: AsJson = False,
 ) -> None:
     """Draw the branches of a thread, the newest checkpoint on top."""
     from haive.core.persistence.cli.checkpoints import rendering  # noqa: PLC0415 - slow
@@ -103,7 +104,10 @@ async def tree(
     checkpointer = session.checkpointer()
     found, more = await _history(checkpointer, thread, namespace, failed=True, limit=limit)
     branches = await checkpointer.list_branches(thread, namespace=namespace)
-    rendering.draw_tree(found, branches, full=full, more=more)
+    if as_json:
+        typer.echo(safe_json(rendering.tree_as_dict(found, branches, more=more)))
+    else:
+        rendering.draw_tree(found, branches, full=full, more=more)
 
 
 @with_session

@@ -44,6 +44,17 @@ def checkpoint_as_dict(checkpoint: Checkpoint) -> dict[str, Any]:
     })  # fmt: skip
 
 
+def tree_as_dict(
+    checkpoints: Sequence[Checkpoint], branches: Sequence[Branch], *, more: bool
+) -> dict[str, Any]:
+    """The branches of a thread and its newest checkpoints for programs."""
+    return {
+        "branches": [_jsonable(asdict(one)) for one in branches],
+        "checkpoints": [checkpoint_as_dict(one) for one in checkpoints],
+        "more": more,
+    }
+
+
 def _jsonable(facts: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value.isoformat() if hasattr(value, "isoformat") else value

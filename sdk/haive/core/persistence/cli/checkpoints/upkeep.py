@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from haive.core.persistence.checkpointer._failures import Failures
 
 _PAGE = 1_000
+_MOST_DAYS = 365_000
 
 OneThread = Annotated[
     str | None, typer.Argument(metavar="THREAD", help="Only this thread.", show_default=False)
@@ -84,7 +85,7 @@ async def prune(
         int | None, typer.Option(min=1, help="Keep the newest so many of each thread.")
     ] = None,
     days: Annotated[
-        float | None, typer.Option(min=0.0, help="Remove what is older than so many days.")
+        float | None, typer.Option(help="Remove what is older than so many days.")
     ] = None,
     keep_minimum: Annotated[
         int, typer.Option(min=0, help="The newest so many stay, however old.")
@@ -107,6 +108,8 @@ async def prune(
     """
     if keep is None and days is None:
         raise typer.BadParameter("Say what shall go: --keep, --days, or both.")
+    if days is not None and not 0 < days <= _MOST_DAYS:
+        raise typer.BadParameter(f"--days is a number above 0, up to {_MOST_DAYS:,}.")
     if keep is not None and keep_minimum > keep:
         raise typer.BadParameter("--keep-minimum is more than --keep.")
     pause = None if every is None else _pause(every)

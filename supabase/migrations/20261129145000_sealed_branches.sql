@@ -1,0 +1,110 @@
+-- haive_writer owns the definer functions, and an owner must be able to create in the schema while
+-- a function is handed to it; the last lines take this away again.
+grant usage, create on schema haive_private to haive_writer;
+
+-- Metadata of a branch that begins at a sealed checkpoint was taken in the clear. No data change.
+create or replace function haive_private.create_branch(
+  p_tenant text,
+  p_from_checkpoint uuid,
+  p_name text,
+  p_thread_id text,
+  p_namespace text,
+  p_branch_id uuid,
+  p_metadata jsonb,
+  p_sealed bytea,
+  p_key_id text
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_roots haive.checkpoints[];
+  v_root haive.checkpoints;
+  v_branch haive.branches;
+begin
+  v_roots := array(
+    select c
+    from haive.checkpoints as c
+    join haive.threads as t on t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
+    where
+      c.id = p_from_checkpoint and c.tenant_id = v_caller.tenant
+      and (p_thread_id is null or (t.thread_id = p_thread_id and t.namespace = p_namespace))
+      and (v_caller.actor is null or t.user_id = v_caller.actor)
+  );
+  if cardinality(v_roots) = 0 then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no checkpoint %s', p_from_checkpoint),
+      hint = 'It was pruned, belongs to another tenant, or is not the caller''s to see.';
+  elsif cardinality(v_roots) > 1 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'several threads have a checkpoint of this id, for one is a copy',
+      hint = 'Pass thread_id too.';
+  end if;
+  v_root := v_roots[1];
+  -- Whoever prunes holds the branches of the thread: then the root may be gone.
+  perform from haive.branches as b
+  where b.tenant_id = v_caller.tenant and b.branch_id = v_root.branch_id
+  for key share;
+  select * into v_root from haive.checkpoints as c
+  where c.tenant_id = v_caller.tenant and c.branch_id = v_root.branch_id and c.seq = v_root.seq;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no checkpoint %s', p_from_checkpoint),
+      hint = 'It was pruned just now.';
+  end if;
+  -- As tags of a sealed checkpoint are not taken in the clear: nobody with the key would read them.
+  if v_root.key_id is not null and p_metadata is not null then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the checkpoint is sealed, and the metadata of the branch is not',
+      hint = 'Pass CheckpointConfig(encryption_key=…), or no metadata.';
+  end if;
+  insert into haive.branches (
+    tenant_id, branch_id, thread_key, name, root_branch_id, root_seq, head_id,
+    metadata, sealed, key_id
+  )
+  values (
+    v_caller.tenant, p_branch_id, v_root.thread_key, p_name, v_root.branch_id, v_root.seq,
+    v_root.id, p_metadata, p_sealed, p_key_id
+  )
+  on conflict do nothing
+  returning * into v_branch;
+  if found then
+    insert into haive.events (tenant_id, kind, thread_key, checkpoint_id)
+    values (v_caller.tenant, 'branch.created', v_root.thread_key, v_root.id);
+  else
+    -- A retry finds its own.
+    select * into v_branch from haive.branches as b
+    where
+      b.tenant_id = v_caller.tenant and b.branch_id = p_branch_id
+      and b.thread_key = v_root.thread_key and b.name = p_name;
+    if not found then
+      raise exception using
+        errcode = 'PT409',
+        message = format('the thread has a branch %s already', left(p_name, 200)),
+        hint = 'Choose another name.';
+    end if;
+  end if;
+  return (
+    select json_build_object(
+      'branch_id', v_branch.branch_id, 'name', v_branch.name, 'thread_id', t.thread_id,
+      'namespace', t.namespace, 'created_at', v_branch.created_at
+    )
+    from haive.threads as t
+    where t.tenant_id = v_caller.tenant and t.thread_key = v_branch.thread_key
+  );
+end;
+$$;
+
+revoke create on schema haive_private from haive_writer;
+
+insert into haive_private.migrations (version, name) values
+  ('20261129145000', 'sealed_branches')
+on conflict do nothing;
