@@ -94,8 +94,16 @@ begin
         select count(distinct c.user_id)
         from haive.conversations as c
         where
-          c.tenant_id = p_tenant and c.last_message_at >= v_since and c.created_at < v_until
-          and c.message_count > 0
+          c.tenant_id = p_tenant and c.last_message_at >= v_since and c.message_count > 0
+          -- The last message is known, and of others it takes a look.
+          and (
+            p_until is null or exists (
+              select from haive.messages as m
+              where
+                m.tenant_id = p_tenant and m.conversation_id = c.id
+                and m.created_at >= v_since and m.created_at < v_until
+            )
+          )
       )
     end
   );

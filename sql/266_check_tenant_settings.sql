@@ -26,6 +26,16 @@ begin
       message = 'settings.timezone is no name of a time zone',
       hint = 'A name of the IANA database, such as America/New_York.';
   end if;
+  -- Postgres looks for an abbreviation first, and those know no summer: CET is none of Brussels' then.
+  if exists (
+    select from pg_timezone_abbrevs as a
+    where a.abbrev = upper(p_settings ->> 'timezone') and a.abbrev not in ('UTC', 'GMT')
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.timezone is an abbreviation, which knows no summer time',
+      hint = 'A name of the IANA database, such as America/New_York.';
+  end if;
   begin
     perform now() at time zone (p_settings ->> 'timezone');
   exception

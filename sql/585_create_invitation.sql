@@ -66,6 +66,10 @@ begin
       message = 'expires_at is not within the next year',
       hint = 'Leave it out for a week.';
   end if;
+  if p_label is not null then
+    -- It may be the id of the user it is for.
+    perform haive_private.refuse_erased(v_caller.tenant, array[p_label]);
+  end if;
   -- Twice 122 random bits: nobody guesses it, so a hash without a salt keeps it.
   v_token := encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex');
   insert into haive.invitations (tenant_id, label, role, token_hash, created_by, expires_at)

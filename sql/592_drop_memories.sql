@@ -65,8 +65,9 @@ alter function haive_private.unquote_memories(text, text, text[]) owner to haive
 comment on function haive_private.unquote_memories(text, text, text[]) is
 'Deletes what was made of memories that are gone, and takes their texts away where they are quoted.';
 
--- Of all collections, a batch: of a user who is erased, or older than a tenant keeps. What is left of
--- their words in rows of writers is gathered in the end, and so removed.
+-- Of all collections, a batch: of a user who is erased, with what was made of the conversations that they
+-- still have, whoever's it is called; or older than a tenant keeps. What is left of their words in rows of
+-- writers is gathered in the end, and so removed.
 create or replace function haive_private.drop_memories(
   p_tenant text, p_user_id text, p_before text, p_batch int
 )
@@ -96,11 +97,22 @@ begin
       $q$, v.table_name,
       case
         when p_user_id is null then '(t.metadata ->> ''created_at'') collate "C" < $3'
-        else 't.user_id = $2'
+        else format(
+          $q$
+            t.id in (
+              select m.id from vecs.%1$I as m where m.tenant_id = $1 and m.user_id = $2
+              union all
+              select m.id
+              from haive.conversations as c
+              join vecs.%1$I as m on m.metadata @> jsonb_build_object('conversation_id', c.id)
+              where c.tenant_id = $1 and c.user_id = $2 and m.tenant_id = $1
+            )
+          $q$, v.table_name
+        )
       end
     ) into v_ids using p_tenant, p_user_id, p_before, p_batch - v_count;
     v_count := v_count + cardinality(v_ids);
-    if p_user_id is null and cardinality(v_ids) > 0 then
+    if cardinality(v_ids) > 0 then
       v_count := v_count + haive_private.unquote_memories(p_tenant, v.table_name, v_ids);
     end if;
     if cardinality(v_ids) > 0 then
@@ -118,7 +130,8 @@ $$;
 alter function haive_private.drop_memories(text, text, text, int) owner to haive_writer;
 
 comment on function haive_private.drop_memories(text, text, text, int) is
-'Deletes memories of a user, or from before a time, in every collection; returns how many.';
+'Deletes memories of a user and of their conversations, or from before a time, with what was made of them, '
+'in every collection; returns how many.';
 
 create or replace function haive_private.memories_of_user(
   p_tenant text, p_user_id text, p_page_size int, p_page_after text
@@ -145,8 +158,18 @@ begin
           json_build_object('collection', $1, 'id', p.id, 'metadata', p.metadata) order by p.id
         )
         from (
-          select t.id, t.metadata from vecs.%I as t
-          where t.tenant_id = $2 and t.user_id = $3 and ($4 is null or t.id > $4)
+          select t.id, t.metadata from vecs.%1$I as t
+          where
+            t.tenant_id = $2 and ($4 is null or t.id > $4)
+            and t.id in (
+              select m.id from vecs.%1$I as m where m.tenant_id = $2 and m.user_id = $3
+              union all
+              select m.id
+              from haive.conversations as c
+              join vecs.%1$I as m on m.metadata @> jsonb_build_object('conversation_id', c.id)
+              where
+                c.tenant_id = $2 and c.user_id = $3 and m.tenant_id = $2 and m.user_id is null
+            )
           order by t.id
           limit $5
         ) as p
@@ -174,7 +197,8 @@ $$;
 alter function haive_private.memories_of_user(text, text, int, text) owner to haive_writer;
 
 comment on function haive_private.memories_of_user(text, text, int, text) is
-'A page of the memories of a user, in every collection.';
+'A page of the memories of a user, and of those of nobody that were made of their conversations, in '
+'every collection.';
 
 create or replace function haive_private.stored_memory_bytes(p_tenant text)
 returns bigint

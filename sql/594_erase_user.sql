@@ -15,7 +15,7 @@ declare
   v_ids uuid[];
   v_counts jsonb := '{}';
   v_rows bigint;
-  v_memories bigint; -- null: not their turn yet
+  v_memories bigint;
   v_more boolean := true;
 begin
   if (length(p_user_id) between 1 and 200) is not true then
@@ -62,84 +62,86 @@ begin
     );
   end if;
 
-  -- A conversation goes whole, so that the last one may exceed the batch.
-  v_ids := array(
-    select s.id
-    from (
-      select c.id, sum(c.message_count + 1) over (order by c.id) - c.message_count - 1 as rows
-      from haive.conversations as c
-      where c.tenant_id = v_caller.tenant and c.user_id = p_user_id
-    ) as s
-    where s.rows < p_batch
-    order by s.id
-  );
-  if cardinality(v_ids) > 0 then
-    v_counts := haive_private.drop_conversations(v_caller.tenant, v_ids);
+  -- First, for what was made of their conversations is found by those.
+  v_memories := haive_private.drop_memories(v_caller.tenant, p_user_id, null, p_batch);
+  if v_memories > 0 then
+    v_counts := jsonb_build_object('memories', v_memories);
   else
+    -- A conversation goes whole, so that the last one may exceed the batch.
     v_ids := array(
-      select c.id from haive.conversations as c
-      where c.tenant_id = v_caller.tenant and c.participants::text[] @> array[p_user_id]
-      order by c.id
-      limit p_batch
-      for update
-    );
-    update haive.conversations as c
-    set participants = array_remove(c.participants::text[], p_user_id), updated_at = now()
-    where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
-    get diagnostics v_rows = row_count;
-    update haive.sessions as s
-    set
-      room = s.room + 1,
-      writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
-      moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
-    where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
-    insert into haive.events (tenant_id, kind, conversation_id)
-    select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
-    v_counts := jsonb_build_object('participations', v_rows);
-  end if;
-  if cardinality(v_ids) = 0 then
-    -- What they wrote in sessions of others stays, without their name.
-    v_ids := array(
-      select m.id from haive.messages as m
-      where m.author = p_user_id and m.tenant_id = v_caller.tenant
-      limit p_batch
-    );
-    update haive.messages as m
-    set author = null
-    where m.id = any(v_ids) and m.tenant_id = v_caller.tenant;
-    get diagnostics v_rows = row_count;
-    v_counts := jsonb_build_object('authorships', v_rows);
-  end if;
-  if cardinality(v_ids) = 0 then
-    v_ids := array(
-      select t.thread_key from haive.threads as t
-      where t.tenant_id = v_caller.tenant and t.user_id = p_user_id
-      order by t.thread_key
-      limit greatest(p_batch / 100, 1)
+      select s.id
+      from (
+        select c.id, sum(c.message_count + 1) over (order by c.id) - c.message_count - 1 as rows
+        from haive.conversations as c
+        where c.tenant_id = v_caller.tenant and c.user_id = p_user_id
+      ) as s
+      where s.rows < p_batch
+      order by s.id
     );
     if cardinality(v_ids) > 0 then
-      v_counts := haive_private.drop_threads(v_caller.tenant, v_ids);
+      v_counts := haive_private.drop_conversations(v_caller.tenant, v_ids);
+    else
+      v_ids := array(
+        select c.id from haive.conversations as c
+        where c.tenant_id = v_caller.tenant and c.participants::text[] @> array[p_user_id]
+        order by c.id
+        limit p_batch
+        for update
+      );
+      update haive.conversations as c
+      set participants = array_remove(c.participants::text[], p_user_id), updated_at = now()
+      where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
+      get diagnostics v_rows = row_count;
+      update haive.sessions as s
+      set
+        room = s.room + 1,
+        writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
+        moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
+      where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
+      insert into haive.events (tenant_id, kind, conversation_id)
+      select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
+      v_counts := jsonb_build_object('participations', v_rows);
     end if;
-  end if;
-  if cardinality(v_ids) = 0 then
-    v_memories := haive_private.drop_memories(v_caller.tenant, p_user_id, null, p_batch);
-    v_counts := jsonb_build_object('memories', v_memories);
-  end if;
-  if v_memories = 0 then
-    delete from haive.members as m
-    where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
-    get diagnostics v_rows = row_count;
-    v_counts := v_counts || jsonb_build_object('members', v_rows);
-    delete from haive.invitations as i
-    where i.tenant_id = v_caller.tenant and (i.accepted_by = p_user_id or i.label = p_user_id);
-    get diagnostics v_rows = row_count;
-    v_counts := v_counts || jsonb_build_object('invitations', v_rows);
-    update haive.invitations as i
-    set
-      created_by = null,
-      revoked_at = case when i.accepted_at is null then coalesce(i.revoked_at, now()) end
-    where i.tenant_id = v_caller.tenant and i.created_by = p_user_id;
-    v_more := false;
+    if cardinality(v_ids) = 0 then
+      -- What they wrote in sessions of others stays, without their name.
+      v_ids := array(
+        select m.id from haive.messages as m
+        where m.author = p_user_id and m.tenant_id = v_caller.tenant
+        limit p_batch
+      );
+      update haive.messages as m
+      set author = null
+      where m.id = any(v_ids) and m.tenant_id = v_caller.tenant;
+      get diagnostics v_rows = row_count;
+      v_counts := jsonb_build_object('authorships', v_rows);
+    end if;
+    if cardinality(v_ids) = 0 then
+      v_ids := array(
+        select t.thread_key from haive.threads as t
+        where t.tenant_id = v_caller.tenant and t.user_id = p_user_id
+        order by t.thread_key
+        limit greatest(p_batch / 100, 1)
+      );
+      if cardinality(v_ids) > 0 then
+        v_counts := haive_private.drop_threads(v_caller.tenant, v_ids);
+      end if;
+    end if;
+    if cardinality(v_ids) = 0 then
+      delete from haive.members as m
+      where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
+      get diagnostics v_rows = row_count;
+      v_counts := v_counts || jsonb_build_object('members', v_rows);
+      delete from haive.invitations as i
+      where i.tenant_id = v_caller.tenant and (i.accepted_by = p_user_id or i.label = p_user_id);
+      get diagnostics v_rows = row_count;
+      v_counts := v_counts || jsonb_build_object('invitations', v_rows);
+      update haive.invitations as i
+      set
+        created_by = null,
+        revoked_at = case when i.accepted_at is null then coalesce(i.revoked_at, now()) end
+      where i.tenant_id = v_caller.tenant and i.created_by = p_user_id;
+      v_more := false;
+    end if;
   end if;
 
   update haive.erasures as e

@@ -4108,8 +4108,16 @@ begin
         select count(distinct c.user_id)
         from haive.conversations as c
         where
-          c.tenant_id = p_tenant and c.last_message_at >= v_since and c.created_at < v_until
-          and c.message_count > 0
+          c.tenant_id = p_tenant and c.last_message_at >= v_since and c.message_count > 0
+          -- The last message is known, and of others it takes a look.
+          and (
+            p_until is null or exists (
+              select from haive.messages as m
+              where
+                m.tenant_id = p_tenant and m.conversation_id = c.id
+                and m.created_at >= v_since and m.created_at < v_until
+            )
+          )
       )
     end
   );
@@ -5428,6 +5436,16 @@ begin
       message = 'settings.timezone is no name of a time zone',
       hint = 'A name of the IANA database, such as America/New_York.';
   end if;
+  -- Postgres looks for an abbreviation first, and those know no summer: CET is none of Brussels' then.
+  if exists (
+    select from pg_timezone_abbrevs as a
+    where a.abbrev = upper(p_settings ->> 'timezone') and a.abbrev not in ('UTC', 'GMT')
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'settings.timezone is an abbreviation, which knows no summer time',
+      hint = 'A name of the IANA database, such as America/New_York.';
+  end if;
   begin
     perform now() at time zone (p_settings ->> 'timezone');
   exception
@@ -6562,6 +6580,10 @@ begin
       message = 'expires_at is not within the next year',
       hint = 'Leave it out for a week.';
   end if;
+  if p_label is not null then
+    -- It may be the id of the user it is for.
+    perform haive_private.refuse_erased(v_caller.tenant, array[p_label]);
+  end if;
   -- Twice 122 random bits: nobody guesses it, so a hash without a salt keeps it.
   v_token := encode(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), 'hex');
   insert into haive.invitations (tenant_id, label, role, token_hash, created_by, expires_at)
@@ -7047,7 +7069,7 @@ ALTER FUNCTION haive_private.drop_conversations(p_tenant text, p_ids uuid[]) OWN
 REVOKE ALL ON FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) FROM PUBLIC;
 
 -- COMMENT FUNCTION drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer)
-COMMENT ON FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) IS 'Deletes memories of a user, or from before a time, in every collection; returns how many.';
+COMMENT ON FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) IS 'Deletes memories of a user and of their conversations, or from before a time, with what was made of them, in every collection; returns how many.';
 
 -- FUNCTION drop_memories(text, text, text, integer)
 CREATE FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) RETURNS bigint
@@ -7074,11 +7096,22 @@ begin
       $q$, v.table_name,
       case
         when p_user_id is null then '(t.metadata ->> ''created_at'') collate "C" < $3'
-        else 't.user_id = $2'
+        else format(
+          $q$
+            t.id in (
+              select m.id from vecs.%1$I as m where m.tenant_id = $1 and m.user_id = $2
+              union all
+              select m.id
+              from haive.conversations as c
+              join vecs.%1$I as m on m.metadata @> jsonb_build_object('conversation_id', c.id)
+              where c.tenant_id = $1 and c.user_id = $2 and m.tenant_id = $1
+            )
+          $q$, v.table_name
+        )
       end
     ) into v_ids using p_tenant, p_user_id, p_before, p_batch - v_count;
     v_count := v_count + cardinality(v_ids);
-    if p_user_id is null and cardinality(v_ids) > 0 then
+    if cardinality(v_ids) > 0 then
       v_count := v_count + haive_private.unquote_memories(p_tenant, v.table_name, v_ids);
     end if;
     if cardinality(v_ids) > 0 then
@@ -7566,7 +7599,7 @@ declare
   v_ids uuid[];
   v_counts jsonb := '{}';
   v_rows bigint;
-  v_memories bigint; -- null: not their turn yet
+  v_memories bigint;
   v_more boolean := true;
 begin
   if (length(p_user_id) between 1 and 200) is not true then
@@ -7613,84 +7646,86 @@ begin
     );
   end if;
 
-  -- A conversation goes whole, so that the last one may exceed the batch.
-  v_ids := array(
-    select s.id
-    from (
-      select c.id, sum(c.message_count + 1) over (order by c.id) - c.message_count - 1 as rows
-      from haive.conversations as c
-      where c.tenant_id = v_caller.tenant and c.user_id = p_user_id
-    ) as s
-    where s.rows < p_batch
-    order by s.id
-  );
-  if cardinality(v_ids) > 0 then
-    v_counts := haive_private.drop_conversations(v_caller.tenant, v_ids);
+  -- First, for what was made of their conversations is found by those.
+  v_memories := haive_private.drop_memories(v_caller.tenant, p_user_id, null, p_batch);
+  if v_memories > 0 then
+    v_counts := jsonb_build_object('memories', v_memories);
   else
+    -- A conversation goes whole, so that the last one may exceed the batch.
     v_ids := array(
-      select c.id from haive.conversations as c
-      where c.tenant_id = v_caller.tenant and c.participants::text[] @> array[p_user_id]
-      order by c.id
-      limit p_batch
-      for update
-    );
-    update haive.conversations as c
-    set participants = array_remove(c.participants::text[], p_user_id), updated_at = now()
-    where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
-    get diagnostics v_rows = row_count;
-    update haive.sessions as s
-    set
-      room = s.room + 1,
-      writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
-      moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
-    where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
-    insert into haive.events (tenant_id, kind, conversation_id)
-    select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
-    v_counts := jsonb_build_object('participations', v_rows);
-  end if;
-  if cardinality(v_ids) = 0 then
-    -- What they wrote in sessions of others stays, without their name.
-    v_ids := array(
-      select m.id from haive.messages as m
-      where m.author = p_user_id and m.tenant_id = v_caller.tenant
-      limit p_batch
-    );
-    update haive.messages as m
-    set author = null
-    where m.id = any(v_ids) and m.tenant_id = v_caller.tenant;
-    get diagnostics v_rows = row_count;
-    v_counts := jsonb_build_object('authorships', v_rows);
-  end if;
-  if cardinality(v_ids) = 0 then
-    v_ids := array(
-      select t.thread_key from haive.threads as t
-      where t.tenant_id = v_caller.tenant and t.user_id = p_user_id
-      order by t.thread_key
-      limit greatest(p_batch / 100, 1)
+      select s.id
+      from (
+        select c.id, sum(c.message_count + 1) over (order by c.id) - c.message_count - 1 as rows
+        from haive.conversations as c
+        where c.tenant_id = v_caller.tenant and c.user_id = p_user_id
+      ) as s
+      where s.rows < p_batch
+      order by s.id
     );
     if cardinality(v_ids) > 0 then
-      v_counts := haive_private.drop_threads(v_caller.tenant, v_ids);
+      v_counts := haive_private.drop_conversations(v_caller.tenant, v_ids);
+    else
+      v_ids := array(
+        select c.id from haive.conversations as c
+        where c.tenant_id = v_caller.tenant and c.participants::text[] @> array[p_user_id]
+        order by c.id
+        limit p_batch
+        for update
+      );
+      update haive.conversations as c
+      set participants = array_remove(c.participants::text[], p_user_id), updated_at = now()
+      where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
+      get diagnostics v_rows = row_count;
+      update haive.sessions as s
+      set
+        room = s.room + 1,
+        writers = nullif(array_remove(s.writers::text[], p_user_id), '{}'),
+        moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
+      where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
+      insert into haive.events (tenant_id, kind, conversation_id)
+      select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
+      v_counts := jsonb_build_object('participations', v_rows);
     end if;
-  end if;
-  if cardinality(v_ids) = 0 then
-    v_memories := haive_private.drop_memories(v_caller.tenant, p_user_id, null, p_batch);
-    v_counts := jsonb_build_object('memories', v_memories);
-  end if;
-  if v_memories = 0 then
-    delete from haive.members as m
-    where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
-    get diagnostics v_rows = row_count;
-    v_counts := v_counts || jsonb_build_object('members', v_rows);
-    delete from haive.invitations as i
-    where i.tenant_id = v_caller.tenant and (i.accepted_by = p_user_id or i.label = p_user_id);
-    get diagnostics v_rows = row_count;
-    v_counts := v_counts || jsonb_build_object('invitations', v_rows);
-    update haive.invitations as i
-    set
-      created_by = null,
-      revoked_at = case when i.accepted_at is null then coalesce(i.revoked_at, now()) end
-    where i.tenant_id = v_caller.tenant and i.created_by = p_user_id;
-    v_more := false;
+    if cardinality(v_ids) = 0 then
+      -- What they wrote in sessions of others stays, without their name.
+      v_ids := array(
+        select m.id from haive.messages as m
+        where m.author = p_user_id and m.tenant_id = v_caller.tenant
+        limit p_batch
+      );
+      update haive.messages as m
+      set author = null
+      where m.id = any(v_ids) and m.tenant_id = v_caller.tenant;
+      get diagnostics v_rows = row_count;
+      v_counts := jsonb_build_object('authorships', v_rows);
+    end if;
+    if cardinality(v_ids) = 0 then
+      v_ids := array(
+        select t.thread_key from haive.threads as t
+        where t.tenant_id = v_caller.tenant and t.user_id = p_user_id
+        order by t.thread_key
+        limit greatest(p_batch / 100, 1)
+      );
+      if cardinality(v_ids) > 0 then
+        v_counts := haive_private.drop_threads(v_caller.tenant, v_ids);
+      end if;
+    end if;
+    if cardinality(v_ids) = 0 then
+      delete from haive.members as m
+      where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
+      get diagnostics v_rows = row_count;
+      v_counts := v_counts || jsonb_build_object('members', v_rows);
+      delete from haive.invitations as i
+      where i.tenant_id = v_caller.tenant and (i.accepted_by = p_user_id or i.label = p_user_id);
+      get diagnostics v_rows = row_count;
+      v_counts := v_counts || jsonb_build_object('invitations', v_rows);
+      update haive.invitations as i
+      set
+        created_by = null,
+        revoked_at = case when i.accepted_at is null then coalesce(i.revoked_at, now()) end
+      where i.tenant_id = v_caller.tenant and i.created_by = p_user_id;
+      v_more := false;
+    end if;
   end if;
 
   update haive.erasures as e
@@ -10250,7 +10285,7 @@ ALTER FUNCTION haive_private.measure_memory_recall(p_tenant text, p_collection t
 REVOKE ALL ON FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) FROM PUBLIC;
 
 -- COMMENT FUNCTION memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text)
-COMMENT ON FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) IS 'A page of the memories of a user, in every collection.';
+COMMENT ON FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) IS 'A page of the memories of a user, and of those of nobody that were made of their conversations, in every collection.';
 
 -- FUNCTION memories_of_user(text, text, integer, text)
 CREATE FUNCTION haive_private.memories_of_user(p_tenant text, p_user_id text, p_page_size integer, p_page_after text) RETURNS json
@@ -10273,8 +10308,18 @@ begin
           json_build_object('collection', $1, 'id', p.id, 'metadata', p.metadata) order by p.id
         )
         from (
-          select t.id, t.metadata from vecs.%I as t
-          where t.tenant_id = $2 and t.user_id = $3 and ($4 is null or t.id > $4)
+          select t.id, t.metadata from vecs.%1$I as t
+          where
+            t.tenant_id = $2 and ($4 is null or t.id > $4)
+            and t.id in (
+              select m.id from vecs.%1$I as m where m.tenant_id = $2 and m.user_id = $3
+              union all
+              select m.id
+              from haive.conversations as c
+              join vecs.%1$I as m on m.metadata @> jsonb_build_object('conversation_id', c.id)
+              where
+                c.tenant_id = $2 and c.user_id = $3 and m.tenant_id = $2 and m.user_id is null
+            )
           order by t.id
           limit $5
         ) as p

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import asyncpg
 import pytest
@@ -93,6 +94,8 @@ async def test_an_id_is_a_slug(manager: TenantManager, name: str) -> None:
     [
         {"timezone": "Mars/Olympus"},
         {"timezone": 3},
+        {"timezone": "CET"},  # to Postgres without the summer that Brussels has
+        {"timezone": "pst"},
         {"data_retention_days": 0},
         {"data_retention_days": 1.5},
         {"data_retention_days": "90"},
@@ -108,6 +111,41 @@ async def test_settings_mean_something(
         await manager.create_tenant(name, settings=settings)
     with pytest.raises(NotFoundError):
         await manager.get_tenant(name)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "GMT", "Etc/GMT+3", "EST5EDT", "Europe/Brussels"])
+async def test_a_name_of_a_time_zone_is_one(
+    manager: TenantManager, new_id: NewId, zone: str
+) -> None:
+    made = await manager.create_tenant(new_id(), settings={"timezone": zone})
+    assert made.settings == {"timezone": zone}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"name": ""},
+        {"name": "x" * 201},
+        {"name": 5},
+        {"settings": [("a", 1)]},
+        {"quota": {"max_conversations": 1}},
+    ],
+)
+async def test_what_no_tenant_can_have_is_refused(
+    manager: TenantManager, tenant_id: str, new_id: NewId, wrong: dict[str, Any]
+) -> None:
+    (named,) = wrong
+    with pytest.raises(InvalidInputError, match=named):
+        await manager.update_tenant(tenant_id, **wrong)
+    if "quota" in wrong:
+        wrong = {"custom_quota": wrong["quota"]}
+    with pytest.raises(InvalidInputError, match=named):
+        await manager.create_tenant(new_id(), **wrong)
+
+
+async def test_a_location_is_of_a_database(manager: TenantManager, new_id: NewId) -> None:
+    with pytest.raises(InvalidInputError, match="location"):
+        await manager.create_tenant(new_id(), location="frankfurt")
 
 
 async def test_all_tenants_are_listed_in_order(manager: TenantManager, new_id: NewId) -> None:

@@ -106,7 +106,7 @@ async def test_of_owners_who_remove_each_other_at_once_one_stays(members, tenant
         assert roles.count("owner") >= 1
 
 
-@pytest.mark.parametrize("wrong", ["", "x" * 201, "nul\0"])
+@pytest.mark.parametrize("wrong", ["", "x" * 201, "nul\0", 5, None])
 async def test_what_is_no_user_is_refused_before_it_is_sent(members, wrong):
     with pytest.raises(InvalidInputError):
         await members.add(wrong)
@@ -262,6 +262,9 @@ async def test_an_invitation_of_another_tenant_is_not_there(members, manager, ne
     [
         {"role": "king"},
         {"label": "x" * 201},
+        {"label": ""},
+        {"label": 5},
+        {"expires_in": 3600},
         {"expires_in": timedelta(seconds=-1)},
         {"expires_in": timedelta(days=400)},
     ],

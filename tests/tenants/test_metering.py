@@ -279,7 +279,8 @@ async def test_analytics_of_the_documentation(manager: TenantManager, new_id: Ne
 
 @pytest.mark.parametrize(
     "time_range",
-    ["last_0_days", "yesterday", "last_99999_days", (datetime(2026, 1, 1), datetime(2026, 1, 2)),  # noqa: DTZ001
+    [None, 30, "last_0_days", "yesterday", "last_99999_days",
+     (datetime(2026, 1, 1), datetime(2026, 1, 2)),  # noqa: DTZ001
      (datetime(2026, 1, 2, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))],
 )  # fmt: skip
 async def test_a_time_range_without_meaning_is_refused(manager: TenantManager, time_range) -> None:
@@ -287,6 +288,35 @@ async def test_a_time_range_without_meaning_is_refused(manager: TenantManager, t
         await manager.get_analytics(time_range=time_range)
 
 
+async def test_users_are_active_in_the_time_that_their_messages_are_of(
+    manager: TenantManager, new_id: NewId
+) -> None:
+    known = (await manager.create_tenant(new_id())).tenant_id
+    now = datetime.now(UTC)
+    async with manager.tenant_context(known) as store:
+        conversation = await store.create_conversation("agent", user_id="ada")
+        for days in (9, 1):
+            await store.add_messages(
+                [
+                    NewMessage(
+                        conversation_id=conversation.id,
+                        role="user",
+                        content="hello",
+                        created_at=now - timedelta(days=days),
+                    )
+                ]
+            )
+
+    async def active(since: int, until: int) -> int | None:
+        time_range = (now - timedelta(days=since), now - timedelta(days=until))
+        found = await manager.get_analytics([known], ["active_users"], time_range)
+        return found[known].active_users
+
+    assert [await active(10, 8), await active(8, 2), await active(2, 0)] == [1, 0, 1]
+
+
 async def test_unknown_metrics_are_refused(manager: TenantManager) -> None:
+    with pytest.raises(InvalidInputError, match="metrics"):
+        await manager.get_analytics(metrics=None)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="happiness"):
         await manager.get_analytics(metrics=["happiness"])

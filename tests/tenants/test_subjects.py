@@ -25,6 +25,7 @@ from haive.core.persistence.errors import (
     SubjectErasedError,
 )
 from haive.core.persistence.multitenancy import Members, Subjects
+from haive.core.persistence.vector import MemoryConfig, VectorMemory
 
 KEY = "00" * 32
 
@@ -213,6 +214,45 @@ async def test_an_erased_user_is_in_no_row(store, owner, tenant_id):
     assert len(await store.get_messages(shared)) == 1
 
 
+async def test_what_was_made_of_a_users_conversations_goes_with_them(
+    store, owner, tenant_id, tmp_path
+):
+    ada = await store.create_conversation("agent", "ada")
+    bob = await store.create_conversation("agent", "bob")
+    memory = VectorMemory(
+        config=MemoryConfig(index_name="subjects", embedding_strategy="none"), store=store
+    )
+    kept = set()
+    for conversation, text in ((ada, "The cat is grey."), (bob, "The dog is old.")):
+        await store.add_message(conversation.id, "user", text)
+        messages = await store.get_messages(conversation.id)
+        # Messages say of which conversation they are, and not whose that is.
+        made = [await memory.store_conversation(messages)]
+        talk = {"conversation_id": str(conversation.id), "user_id": "carol"}
+        made.append(await memory.store_conversation([text], talk))
+        if conversation is bob:
+            kept |= {each for whole in made for each in (whole, *await _sources(memory, whole))}
+
+    exported = await Subjects(store).export("ada", tmp_path / "ada.zip")
+    assert exported.counts["memories"] == 2  # nobody's; what is called carol's is carol's
+    assert {row["metadata"]["conversation_id"] for row in _lines(exported.path, "memories")} == {
+        str(ada.id)
+    }
+    done = await Subjects(store).erase("ada")
+    assert done.counts["memories"] == 4
+    assert "cat" not in " ".join(hit.text for hit in await memory.search("cat dog", top_k=20))
+    left = await owner.fetch(
+        "select t.id from haive_private.memory_collections as c, lateral"
+        " (select id from vecs.subjects where tenant_id = $1) as t where c.name = 'subjects'",
+        tenant_id,
+    )
+    assert {row["id"] for row in left} == kept
+
+
+async def _sources(memory, whole):
+    return [each.id for each in await memory.provenance(whole)]
+
+
 async def test_whoever_keeps_copies_hears_what_to_drop(store, owner, tenant_id):
     made, shared = await _fill(store, "ada")
     await Subjects(store).erase("ada")
@@ -273,6 +313,7 @@ async def test_nothing_more_is_stored_about_an_erased_user(store, tenant_id, as_
         checkpointer.save("ada thread", {"n": 9}, user_id="ada"),
         checkpointer.save("another", {"n": 9}, user_id="ada"),
         Members(store).add("ada", "reader"),
+        Members(store).invite(label="ada"),
         Members(as_user("ada", tenant=tenant_id)).accept(invitation.token),
     ):
         with pytest.raises(SubjectErasedError) as raised:

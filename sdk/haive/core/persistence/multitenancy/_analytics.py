@@ -138,7 +138,7 @@ def arguments(
     Raises:
         InvalidInputError: A metric or a range is unknown.
     """
-    if isinstance(include_tenants, str) or isinstance(metrics, str):
+    if isinstance(include_tenants, str) or not isinstance(metrics, list | tuple):
         raise InvalidInputError("include_tenants and metrics are lists of names.")
     if unknown := sorted(set(metrics) - set(METRICS)):
         raise InvalidInputError(
@@ -153,7 +153,7 @@ def arguments(
     }
 
 
-def _time(time_range: TimeRange) -> dict[str, Any]:
+def _time(time_range: object) -> dict[str, Any]:
     if isinstance(time_range, str):
         if time_range == "all":
             return {}
@@ -167,7 +167,11 @@ def _time(time_range: TimeRange) -> dict[str, Any]:
                 return {"days": count}
             if unit == "hour":
                 return {"since": datetime.now(UTC) - timedelta(hours=count)}
-    elif len(time_range) == 2 and all(isinstance(end, datetime) for end in time_range):  # type: ignore[redundant-expr] # callers need not be typed
+    elif (
+        isinstance(time_range, list | tuple)
+        and len(time_range) == 2
+        and all(isinstance(end, datetime) for end in time_range)
+    ):
         since, until = time_range
         if since.tzinfo is None or until.tzinfo is None:
             raise InvalidInputError("The ends of a time_range name their time zones.")

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from haive.core.persistence._encoding import as_uuid, check_text
 from haive.core.persistence.errors import InvalidInputError
-from haive.core.persistence.multitenancy._arguments import check_user
+from haive.core.persistence.multitenancy._arguments import check_name, check_span, check_user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,10 +137,13 @@ class Members:
 
         Raises:
             AccessDeniedError: The caller may not invite, or not to this role.
+            SubjectErasedError: The label is the id of a user who was erased from the tenant.
             InvalidInputError: An argument means nothing.
         """
         if label is not None:
-            check_text(label, "label", 800)
+            check_name(label, "label")
+        if expires_in is not None:
+            check_span(expires_in, "expires_in")
         return await self._store._transport.call(
             "create_invitation",
             {

@@ -40,6 +40,7 @@ from haive.core.persistence.multitenancy._analytics import (
     TimeRange,
     arguments,
 )
+from haive.core.persistence.multitenancy._arguments import check_name
 from haive.core.persistence.multitenancy._databases import Databases
 from haive.core.persistence.multitenancy._exposure import await_exposure, expose, hide
 from haive.core.persistence.multitenancy._moving import move, stop_moving
@@ -165,10 +166,12 @@ class TenantManager:
         await self._check_row_security()
         isolation = _one_of(IsolationLevel, isolation_level or self.config.isolation_level)
         audit = _one_of(AuditMode, audit or self.config.audit)
-        if settings is not None and not isinstance(settings, Mapping):
-            raise InvalidInputError("settings is no mapping.")
-        if custom_quota is not None and not isinstance(custom_quota, ResourceQuota):
-            raise InvalidInputError("custom_quota is no ResourceQuota.")
+        _check_given(name, settings, custom_quota, "custom_quota")
+        if location is not None and isolation is not IsolationLevel.DATABASE:
+            raise InvalidInputError(
+                "location is the name of a tenant's own database.",
+                hint="Pass isolation_level=IsolationLevel.DATABASE, or leave it out.",
+            )
         wanted = dict(settings or {})
         encrypted = self.config.enable_encryption_at_rest
         self._check_compliance(wanted, encrypted=encrypted)
@@ -313,6 +316,7 @@ class TenantManager:
             NotFoundError: There is none.
             InvalidInputError: A value means nothing.
         """
+        _check_given(name, settings, quota, "quota")
         tenant = await self.get_tenant(tenant_id)
         changes: dict[str, Any] = {}
         if name is not None:
@@ -654,6 +658,20 @@ class TenantManager:
                 "or set enable_row_level_security=False.",
             )
         self._checked = True
+
+
+def _check_given(name: str | None, settings: object, quota: object, quota_is: str) -> None:
+    """Refuse what no tenant can have.
+
+    Raises:
+        InvalidInputError: An argument means nothing.
+    """
+    if name is not None:
+        check_name(name, "name")
+    if settings is not None and not isinstance(settings, Mapping):
+        raise InvalidInputError("settings is no mapping.")
+    if quota is not None and not isinstance(quota, ResourceQuota):
+        raise InvalidInputError(f"{quota_is} is no ResourceQuota.")
 
 
 def _one_of(kind: type[E], value: str) -> E:
