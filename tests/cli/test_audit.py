@@ -88,6 +88,16 @@ async def test_tail_shows_a_line_for_each_row_and_json_all_fields(run):
     assert len((await run("tail", "--limit", 2)).stdout.splitlines()) == 2
 
 
+async def test_tail_of_an_empty_record_says_so(run, stack, tenant):
+    connection = await asyncpg.connect(stack.database_url)
+    await connection.execute(
+        "insert into haive.tenants (tenant_id, name) values ($1, $1)", f"{tenant}-empty"
+    )
+    await connection.close()
+    tail = await run("tail", HAIVE_TENANT=f"{tenant}-empty")
+    assert (tail.exit_code, tail.stdout) == (0, "Nothing is on record.\n"), tail.stderr
+
+
 async def test_tail_follow_shows_what_comes_until_it_is_interrupted(way, store):
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
     path = os.pathsep.join(filter(None, sys.path))

@@ -22,6 +22,7 @@ from haive.core.persistence.errors import (
     NotFoundError,
     PersistenceError,
     PoolTimeoutError,
+    SchemaMissingError,
     StatementTimeoutError,
     TooManyConnectionsError,
     UnavailableError,
@@ -164,14 +165,23 @@ async def test_a_wrong_password_is_a_denial_that_does_not_tell_it(database):
     store = PostgresStore(PersistenceConfig(connection_string=wrong))
     error = await caught(AccessDeniedError, store.initialize(), retryable=False)
     assert error.sqlstate == "28P01"
+    assert "the password of the connection string" in str(error)
     assert tells(error, password_of(database)) == []
     assert CANARY not in repr(store.config)
+
+
+async def test_a_database_that_is_not_there_is_no_missing_schema(database):
+    elsewhere = str(httpx.URL(database).copy_with(path="/nowhere"))
+    store = PostgresStore(PersistenceConfig(connection_string=elsewhere))
+    error = await caught(SchemaMissingError, store.initialize(), retryable=False)
+    assert str(error).startswith("The server has no database of the name")
 
 
 async def test_a_server_that_is_not_there_is_a_lost_connection(database):
     nowhere = str(httpx.URL(database).copy_with(port=1))
     store = PostgresStore(PersistenceConfig(connection_string=nowhere, retry_timeout=0))
     error = await caught(ConnectionLostError, store.initialize(), retryable=True)
+    assert error.hint == "Does it run, and where the connection string says?"
     assert tells(error, password_of(database)) == []
 
 

@@ -47,7 +47,10 @@ def translated_error(error: BaseException) -> PersistenceError:
         return PoolTimeoutError()
     if isinstance(error, OSError):
         reason = type(error).__name__
-        return ConnectionLostError(f"The database server cannot be reached ({reason}).")
+        return ConnectionLostError(
+            f"The database server cannot be reached ({reason}).",
+            hint="Does it run, and where the connection string says?",
+        )
     # Also an InternalClientError: the server has said that it ends the session, and asyncpg has
     # not seen the end yet.
     return ConnectionLostError()

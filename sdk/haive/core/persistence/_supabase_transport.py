@@ -168,7 +168,8 @@ class ProjectApi:
             raise StatementTimeoutError("The API did not answer in time.") from error
         except httpx.TransportError as error:
             raise ConnectionLostError(
-                f"The API cannot be reached ({type(error).__name__})."
+                f"The API cannot be reached ({type(error).__name__}).",
+                hint="Does it run, and where the url says?",
             ) from error
         except ValueError:
             raise DatabaseError("The answer of the API cannot be read.") from None

@@ -502,6 +502,14 @@ def error_class(code: str | None) -> type[PersistenceError]:
     return _CLASSES.get(code) or _CLASSES.get(code[:2], DatabaseError)
 
 
+# What a class says of itself is not what happened here.
+_SAID = {
+    "28000": "The server refuses the user of the connection string.",
+    "28P01": "The server refuses the user or the password of the connection string.",
+    "3D000": "The server has no database of the name in the connection string.",
+}
+
+
 def database_error(
     code: str | None,
     *,
@@ -523,5 +531,5 @@ def database_error(
     if constraint and constraint.endswith("_is_bounded"):
         cls = ContentTooLargeError
     detail = f" ({constraint})" if constraint else ""
-    doc = (cls.__doc__ or "").partition("\n")[0]
+    doc = _SAID.get(code or "") or (cls.__doc__ or "").partition("\n")[0]
     return cls(f"{doc}{detail} [{code}]" if code else doc, sqlstate=code)

@@ -256,7 +256,7 @@ class Store:
                 ``participants`` (all of them), ``context`` (contains this JSON), ``title`` and
                 ``text`` (contain this, in any case), ``min_messages``, ``max_messages``, and
                 ``created_``, ``updated_`` and ``active_`` with ``after`` (that time or later) and
-                ``before``. ``text`` reads the messages of every candidate.
+                ``before``; naive times are UTC. ``text`` reads the messages of every candidate.
             order_by: ``last_message_at``, ``created_at``, ``updated_at`` or ``message_count``.
             ascending: Oldest or smallest first.
             include_messages: With the last ``message_limit`` messages of each, in order.

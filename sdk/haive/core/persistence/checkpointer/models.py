@@ -45,6 +45,7 @@ class Branch:
     id: UUID
     name: str
     head_id: UUID | None
+    """Its last checkpoint, before its first the one that it begins at; None where all are gone."""
     root_id: UUID | None
     """The checkpoint that it begins at; None for what begins a thread."""
     metadata: dict[str, Any]

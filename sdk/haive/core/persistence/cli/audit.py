@@ -69,6 +69,8 @@ def tail(
             entries = await log.tail(limit)
             for entry in entries:
                 show(entry)
+            if not entries and not follow and not as_json:
+                out.print("Nothing is on record.")
             if follow:
                 async for entry in log.follow(entries[-1].seq if entries else 0):
                     show(entry)
