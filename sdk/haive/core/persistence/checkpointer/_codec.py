@@ -50,7 +50,7 @@ import ormsgpack
 from ormsgpack import Ext
 from pydantic import BaseModel
 
-from haive.core.persistence.checkpointer._held import Held, completed
+from haive.core.persistence.checkpointer._held import Held, HeldItems, completed
 from haive.core.persistence.errors import (
     ContentTooLargeError,
     CorruptCheckpointError,
@@ -216,9 +216,12 @@ class Codec:
     def _built(self, holding: AbstractSet[type], tag: _Tag, *items: Any) -> object:
         if tag.code in _BUILDERS:
             try:
-                return _BUILDERS[tag.code](tag.name, *items)
+                built = _BUILDERS[tag.code](tag.name, *items)
             except (ValueError, TypeError, ArithmeticError):
                 raise CorruptCheckpointError("A tag has other data than it should.") from None
+            if holding and tag.code in _HASHED and type(built) is list:
+                return HeldItems(built, _HASHED[tag.code])
+            return built
         build, shape = _CLASSES[tag.code]
         if len(items) != len(shape) or not all(map(isinstance, items, shape)):
             raise CorruptCheckpointError("A tag has other data than it should.")
@@ -763,6 +766,10 @@ _BUILDERS: dict[int, Callable[..., object]] = {
     _ARRAY: _array,
     _SCALAR: _scalar,
 }
+
+
+#: What lists of members and pairs become again once these can be hashed.
+_HASHED: dict[int, Callable[[list[Any]], object]] = {_SET: set, _FROZENSET: frozenset, _MAP: dict}
 
 
 def _dataclass(cls: Any, fields: dict[str, Any]) -> object:
