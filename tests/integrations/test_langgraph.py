@@ -412,6 +412,16 @@ async def test_what_a_config_lacks_is_told(saver: HaiveSaver) -> None:
         await saver.adelete_for_runs("run-1")
 
 
+async def test_a_thread_is_the_users_that_the_config_names(saver: HaiveSaver, open_store) -> None:
+    checkpointer = Checkpointer(await open_store())
+    key = UUID("0197f3a2-0000-7000-8000-000000000000")
+    for user, expected in (("ada", "ada"), (7, "7"), (key, str(key)), (True, None), ({}, None)):
+        config = at(f"of {user}")
+        config["configurable"]["user_id"] = user
+        await put(saver, config, n=1)
+        assert (await checkpointer.get_thread(f"of {user}")).user_id == expected
+
+
 # -- lists ---------------------------------------------------------------------------------------
 
 
