@@ -238,6 +238,27 @@ async def test_an_upcaster_has_objects_as_data_but_those_of_langgraph(open_saver
     assert mismatch.value.paths == ("$.kept.title",)
 
 
+async def test_an_upcaster_brings_old_writes_up_to_date(open_saver) -> None:
+    """A run that waits for somebody is gone on with by newer code."""
+    old = create_model("Wrote", __module__=__name__, name=(str, ...))
+    new = create_model("Wrote", __module__=__name__, title=(str, ...))
+    saver = await open_saver(types=(old, Note))
+    config = await put(saver, at("waiting"), n=1)
+    await saver.aput_writes(config, [("made", [old(name="a")]), ("note", Note("x"))], str(uuid4()))
+
+    def upcaster(state):
+        for item in state.get("made", ()):
+            item["title"] = item.pop("name")
+        return state
+
+    found = await (await open_saver(types=(new, Note), upcaster=upcaster)).aget_tuple(config)
+    values = {channel: value for _, channel, value in found.pending_writes}
+    assert values == {"made": [new(title="a")], "note": Note("x")}
+    with pytest.raises(StateMismatchError) as mismatch:
+        await (await open_saver(types=(new, Note))).aget_tuple(config)
+    assert mismatch.value.paths == ("$.made[0].title",)
+
+
 # -- pending writes ------------------------------------------------------------------------------
 
 
