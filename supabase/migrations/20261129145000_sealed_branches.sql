@@ -59,13 +59,6 @@ begin
       message = format('no checkpoint %s', p_from_checkpoint),
       hint = 'It was pruned just now.';
   end if;
-  -- As tags of a sealed checkpoint are not taken in the clear: nobody with the key would read them.
-  if v_root.key_id is not null and p_metadata is not null then
-    raise exception using
-      errcode = 'PT409',
-      message = 'the checkpoint is sealed, and the metadata of the branch is not',
-      hint = 'Pass CheckpointConfig(encryption_key=…), or no metadata.';
-  end if;
   insert into haive.branches (
     tenant_id, branch_id, thread_key, name, root_branch_id, root_seq, head_id,
     metadata, sealed, key_id
@@ -91,6 +84,14 @@ begin
         message = format('the thread has a branch %s already', left(p_name, 200)),
         hint = 'Choose another name.';
     end if;
+  end if;
+  -- As tags of a sealed checkpoint are not taken in the clear: nobody with the key would read them.
+  -- Last, for of a sealed tenant a trigger has said more.
+  if v_root.key_id is not null and p_metadata is not null then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the checkpoint is sealed, and the metadata of the branch is not',
+      hint = 'Pass CheckpointConfig(encryption_key=…), or no metadata.';
   end if;
   return (
     select json_build_object(

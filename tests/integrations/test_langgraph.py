@@ -238,6 +238,27 @@ async def test_an_upcaster_has_objects_as_data_but_those_of_langgraph(open_saver
     assert mismatch.value.paths == ("$.kept.title",)
 
 
+async def test_an_upcaster_brings_old_writes_up_to_date(open_saver) -> None:
+    """A run that waits for somebody is gone on with by newer code."""
+    old = create_model("Wrote", __module__=__name__, name=(str, ...))
+    new = create_model("Wrote", __module__=__name__, title=(str, ...))
+    saver = await open_saver(types=(old, Note))
+    config = await put(saver, at("waiting"), n=1)
+    await saver.aput_writes(config, [("made", [old(name="a")]), ("note", Note("x"))], str(uuid4()))
+
+    def upcaster(state):
+        for item in state.get("made", ()):
+            item["title"] = item.pop("name")
+        return state
+
+    found = await (await open_saver(types=(new, Note), upcaster=upcaster)).aget_tuple(config)
+    values = {channel: value for _, channel, value in found.pending_writes}
+    assert values == {"made": [new(title="a")], "note": Note("x")}
+    with pytest.raises(StateMismatchError) as mismatch:
+        await (await open_saver(types=(new, Note))).aget_tuple(config)
+    assert mismatch.value.paths == ("$.made[0].title",)
+
+
 # -- pending writes ------------------------------------------------------------------------------
 
 
@@ -410,6 +431,16 @@ async def test_what_a_config_lacks_is_told(saver: HaiveSaver) -> None:
         await saver.aput_writes(at("x", uuid4()), [("a", 1)], "task")
     with pytest.raises(InvalidInputError, match="list of runs"):
         await saver.adelete_for_runs("run-1")
+
+
+async def test_a_thread_is_the_users_that_the_config_names(saver: HaiveSaver, open_store) -> None:
+    checkpointer = Checkpointer(await open_store())
+    key = UUID("0197f3a2-0000-7000-8000-000000000000")
+    for user, expected in (("ada", "ada"), (7, "7"), (key, str(key)), (True, None), ({}, None)):
+        config = at(f"of {user}")
+        config["configurable"]["user_id"] = user
+        await put(saver, config, n=1)
+        assert (await checkpointer.get_thread(f"of {user}")).user_id == expected
 
 
 # -- lists ---------------------------------------------------------------------------------------

@@ -41,6 +41,11 @@ class Spot:
     next: Spot | None = None
 
 
+@dataclass(frozen=True)
+class Mark:
+    n: int
+
+
 PLAN = Plan(status="new", steps=[Step(name="a", cost=1), Step(name="b")], phase=Phase.DONE)
 DATA = {
     "status": "new",
@@ -276,9 +281,11 @@ async def test_an_upcaster_has_objects_as_data_and_what_it_leaves_are_objects_ag
         "pair": (Step(name="in a pair"), 5),
         "spot": Spot(1, Spot(2)),
         "phase": Phase.DONE,
+        "marks": {Mark(1), Mark(2)},
+        "by mark": {Mark(3): frozenset({Mark(4)})},
     }
-    saved = await new_checkpointer(types=(OLD, Step, Spot, Phase)).save("t", old)
-    up = new_checkpointer(types=(NEW, Step, Spot, Phase), upcaster=upcaster)
+    saved = await new_checkpointer(types=(OLD, Step, Spot, Phase, Mark)).save("t", old)
+    up = new_checkpointer(types=(NEW, Step, Spot, Phase, Mark), upcaster=upcaster)
     assert await up.restore(saved) == {
         **old, "items": [NEW(title="a", age=1), {"title": "b"}], "seen": True,
     }  # fmt: skip

@@ -175,6 +175,14 @@ BUILDERS: dict[int, Callable[..., object]] = {
 }
 
 
+#: What lists of members and pairs become again once these can be hashed.
+HASHED: dict[int, Callable[[list[Any]], object]] = {
+    tags.SET: set,
+    tags.FROZENSET: frozenset,
+    tags.MAP: dict,
+}
+
+
 def _dataclass(cls: Any, fields: dict[str, Any]) -> object:
     if type_name(cls) in RECORDS:
         return cls(**fields)

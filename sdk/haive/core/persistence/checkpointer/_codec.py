@@ -30,11 +30,12 @@ from haive.core.persistence.checkpointer import _tags as tags
 from haive.core.persistence.checkpointer._building import (
     BUILDERS,
     CLASSES,
+    HASHED,
     LEAVES,
     UnknownZoneError,
 )
 from haive.core.persistence.checkpointer._forming import OPTIONS, form_of
-from haive.core.persistence.checkpointer._held import Held, completed
+from haive.core.persistence.checkpointer._held import Held, HeldItems, completed
 from haive.core.persistence.checkpointer._tags import kind_of, type_name
 from haive.core.persistence.checkpointer._walking import packed_slowly
 from haive.core.persistence.errors import (
@@ -149,9 +150,12 @@ class Codec:
     def _built(self, holding: AbstractSet[type], tag: _Tag, *items: Any) -> object:
         if tag.code in BUILDERS:
             try:
-                return BUILDERS[tag.code](tag.name, *items)
+                built = BUILDERS[tag.code](tag.name, *items)
             except (ValueError, TypeError, ArithmeticError):
                 raise CorruptCheckpointError("A tag has other data than it should.") from None
+            if holding and tag.code in HASHED and type(built) is list:
+                return HeldItems(built, HASHED[tag.code])
+            return built
         build, shape = CLASSES[tag.code]
         if len(items) != len(shape) or not all(map(isinstance, items, shape)):
             raise CorruptCheckpointError("A tag has other data than it should.")

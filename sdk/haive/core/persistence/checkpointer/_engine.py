@@ -497,9 +497,13 @@ class Engine:
 
     def open_write(self, sealer: Sealer, row: Row, write: Write) -> object:
         """The value of a pending write."""
+        return self.codec.unpack(self.packed_write(sealer, row, write))
+
+    def packed_write(self, sealer: Sealer, row: Row, write: Write) -> bytes:
+        """The value of a pending write, packed."""
         bound = place_of(row.thread_id, row.namespace, write)
         packed = sealer.open(write.key_id, write.payload, "write", *bound)
-        return self.codec.unpack(_frames.decode(write.codec, packed, None, size=write.size))
+        return _frames.decode(write.codec, packed, None, size=write.size)
 
 
 def _given(arguments: Mapping[str, Any], null: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from haive.core.persistence.checkpointer._schemas import mismatch, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     Steps = list[str | int]
 
@@ -32,6 +32,21 @@ class Held(dict[str, Any]):
         self.make = make
 
 
+class HeldItems(list[Any]):
+    """What has objects that are held as members of a set or keys of a dict, which cannot be hashed.
+
+    Args:
+        items: The members, or pairs.
+        make: Makes the set or dict of them.
+    """
+
+    __slots__ = ("make",)
+
+    def __init__(self, items: Iterable[Any], make: Callable[[list[Any]], object]) -> None:
+        super().__init__(items)
+        self.make = make
+
+
 def completed(tree: object, *, leave: bool = False) -> Any:
     """A tree with the objects that are held in it, in their places.
 
@@ -49,7 +64,7 @@ def _completed(value: object, steps: Steps, *, leave: bool) -> Any:
     kind = type(value)
     if kind is Held or kind is dict:
         return _mapping(value, steps, leave=leave)  # type: ignore[arg-type]
-    if kind is list or kind is tuple or kind is deque:
+    if kind is list or kind is tuple or kind is deque or kind is HeldItems:
         return _sequence(value, steps, leave=leave)
     return value
 
@@ -76,6 +91,11 @@ def _sequence(value: Any, steps: Steps, *, leave: bool) -> object:
         return tuple(changed.get(place, item) for place, item in enumerate(value))
     for place, made in changed.items():
         value[place] = made
+    if isinstance(value, HeldItems):
+        try:
+            return value.make(value)
+        except TypeError:  # of a class that is not allowed, there are dicts
+            return list(value)
     return value
 
 

@@ -152,6 +152,24 @@ class Reader:
             state = Held(state, held.make)
         return [completed(state), completed(beside, leave=True)]
 
+    def written(self, channel: str, plain: bytes) -> Any:
+        """The value in a packed pending write.
+
+        Where a class of it has changed since, it is brought up to date as a state that has nothing
+        but this channel.
+
+        Raises:
+            CorruptCheckpointError: It is damaged.
+            StateMismatchError: Something in it does not fit its class; ``paths`` says where.
+        """
+        with suppress(CorruptCheckpointError):
+            return self._engine.codec.unpack(plain)
+        state = {channel: self._engine.codec.unpack(plain, holding=self._engine.held)}
+        upcaster = self._engine.config.upcaster
+        if upcaster is not None:
+            state = {**state, **upcaster(dict(state))}
+        return completed(state)[channel]
+
     async def _schema(self, schema_hash: str) -> dict[str, Any]:
         key = bytes.fromhex(schema_hash)
         stored = await self._engine.call("get_checkpoint_schema", {"hash": key}, SCHEMA, safe=True)

@@ -232,7 +232,8 @@ class Graphs:
         written: dict[_Key, list[tuple[Write, Any]]] = {}
         for write in in_order(found.writes or []):
             place = write.thread_key, write.checkpoint_id
-            value = self.engine.open_write(sealer, rows[place], write)
+            plain = self.engine.packed_write(sealer, rows[place], write)
+            value = self.reader.written(write.channel, plain)
             written.setdefault(place, []).append((write, value))
         return written
 

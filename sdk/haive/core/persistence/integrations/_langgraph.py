@@ -11,6 +11,7 @@ import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 from langchain_core.documents import Document
 from langgraph.checkpoint.base import (
@@ -39,7 +40,6 @@ from haive.core.persistence.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from uuid import UUID
 
     from langchain_core.runnables import RunnableConfig
 
@@ -79,6 +79,9 @@ class Address:
                 "The config names no thread.", hint='Pass {"configurable": {"thread_id": …}}.'
             )
         user = configurable.get("user_id")
+        # As thread ids, which programs give as numbers and UUIDs too.
+        if isinstance(user, int | UUID) and not isinstance(user, bool):
+            user = str(user)
         return cls(
             thread_id=str(thread_id),
             namespace=configurable.get("checkpoint_ns") or "",
