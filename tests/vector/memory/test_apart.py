@@ -6,13 +6,23 @@ from datetime import timedelta
 
 import asyncpg
 import pytest
+import qdrant_client
 from making_notes import make_tenant
+from qdrant_client import AsyncQdrantClient
 
 from haive.core.persistence import PersistenceConfig, PostgresStore
-from haive.core.persistence.errors import ConflictError, NotFoundError
+from haive.core.persistence.errors import (
+    ConfigurationError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    UnsupportedOperationError,
+)
 from haive.core.persistence.local import LocalStack
+from haive.core.persistence.multitenancy import TenantConfig, TenantManager
 from haive.core.persistence.vector import MemoryConfig, VectorMemory
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
+from haive.core.persistence.vector.backends.qdrant import QdrantBackend
 from haive.core.persistence.vector.records import Record
 
 
@@ -52,6 +62,53 @@ async def test_two_tenants_may_store_the_same_conversation(stack: LocalStack) ->
         ):
             await one.store_conversation(["Hello tea"], {"conversation_id": "main"})
             assert [hit.text for hit in await one.search("tea")] == ["Hello tea"]
+
+
+async def test_tenants_keep_their_memories_apart_in_another_vector_database(
+    stack: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = AsyncQdrantClient(":memory:")
+    # One database in this process for both, as a server would be.
+    monkeypatch.setattr(qdrant_client, "AsyncQdrantClient", lambda *_, **__: client)
+    monkeypatch.setenv("QDRANT_URL", ":memory:")
+    settings = MemoryConfig(index_name="apart", embedding_strategy="none")
+    owner = await asyncpg.connect(stack.database_url)
+    names = [await make_tenant(owner) for _ in range(2)]
+    await owner.close()
+    config = PersistenceConfig(connection_string=stack.database_url, pool_size=2)
+    async with PostgresStore(config) as base:
+        manager = TenantManager(base)
+        async with (
+            manager.tenant_context(names[0]) as first,
+            manager.tenant_context(names[1]) as second,
+        ):
+            one, two = (VectorMemory("qdrant", settings, store=store) for store in (first, second))
+            await one.add("Hello tea")
+            assert [hit.text for hit in await one.search("tea")] == ["Hello tea"]
+            assert await two.search("tea") == []
+            elsewhere = QdrantBackend(tenant=names[1], client=client)
+            with pytest.raises(ConfigurationError, match="store is another's"):
+                await VectorMemory(config=settings, store=first, backend=elsewhere).stats()
+            with pytest.raises(ConfigurationError, match="tenant= is another"):
+                await VectorMemory("qdrant", settings, store=first, tenant=names[1]).stats()
+    await client.close()
+
+
+async def test_what_is_sealed_is_remembered_nowhere_in_the_clear(
+    stack: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QDRANT_URL", ":memory:")
+    monkeypatch.setenv("TENANT_MASTER_KEY", "00" * 32)
+    settings = MemoryConfig(index_name="sealed", embedding_strategy="none")
+    config = PersistenceConfig(connection_string=stack.database_url, pool_size=2)
+    async with PostgresStore(config) as base:
+        manager = TenantManager(base, TenantConfig(enable_encryption_at_rest=True))
+        await manager.create_tenant("sealed-memories")
+        async with manager.tenant_context("sealed-memories") as store:
+            with pytest.raises(UnsupportedOperationError, match="sealed"):
+                await VectorMemory("qdrant", settings, store=store).add("Hello tea")
+            with pytest.raises(InvalidInputError, match="sealed"):
+                await VectorMemory("pgvector", settings, store=store).add("Hello tea")
 
 
 async def test_what_one_user_recalled_is_news_of_another(memory: VectorMemory) -> None:

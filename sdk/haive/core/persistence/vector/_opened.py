@@ -12,7 +12,7 @@ from haive.core.persistence.embedding import (
     MiniLMEmbedder,
     OpenAIEmbedder,
 )
-from haive.core.persistence.errors import ConfigurationError
+from haive.core.persistence.errors import ConfigurationError, UnsupportedOperationError
 from haive.core.persistence.vector._opening import (
     backend_of,
     checked_name,
@@ -109,15 +109,21 @@ class OpenedMemory:
             return self._shelf
         async with self._opening:
             if self._shelf is None:
+                own = await self._tenant_of_store()
                 if self._backend is None:
                     self._backend = await backend_of(
                         self._name,
                         self.config,
-                        tenant="default" if self._tenant is None else self._tenant,
+                        tenant=own or self._tenant or "default",
                         open_store=self._open_store,
                     )
                     self._own_backend = True
                 tenant = await self._backend.tenant()
+                if own not in {None, tenant}:
+                    raise ConfigurationError(
+                        f"The memories are the tenant {tenant}'s, and the store is another's.",
+                        hint="Give a backend that has the tenant of the store.",
+                    )
                 if self._tenant not in {None, tenant}:
                     raise ConfigurationError(
                         f"The memories are the tenant {tenant}'s, and tenant= is another.",
@@ -135,6 +141,22 @@ class OpenedMemory:
                     redactor=self._redactor(),
                 )
         return self._shelf
+
+    async def _tenant_of_store(self) -> str | None:
+        """The tenant of the store that was given; None where memories are in it anyway.
+
+        Raises:
+            UnsupportedOperationError: The tenant's content is sealed, and here it would not be.
+        """
+        in_store = self._backend is None and self._name == PgvectorBackend.name
+        if self._store is None or in_store:
+            return None
+        if self._store._sealer is not None and self._name != PgvectorBackend.name:
+            raise UnsupportedOperationError(
+                f"The tenant's content is sealed, and memories in {self._name} are not.",
+                hint="Memories are searched by their words, which have to be seen.",
+            )
+        return await PgvectorBackend(self._store).tenant()
 
     def _redactor(self) -> Redactor | None:
         """What the store does with personal data, its memories have done too."""

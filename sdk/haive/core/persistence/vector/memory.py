@@ -63,8 +63,8 @@ class VectorMemory(OpenedMemory):
         store: Where conversations are, and with ``pgvector`` the memories too; from the
             environment if not given, ``DATABASE_URL`` or ``SUPABASE_URL`` and a key.
         backend: What keeps the memories, in place of ``vector_store``.
-        tenant: Whose memories, where the vector database is not the store's; ``default`` if not
-            given. A store, and a backend that is given, has its own, and another one is refused.
+        tenant: Whose memories, where neither a store nor a backend is given; ``default`` if not
+            given. A store has its own, and a backend too, and another one is refused.
         reranker: What ``rerank=True`` asks. If not given, the tokens of each memory are compared
             where MiniLM makes the vectors, and its sentences where not.
         clock: What time it is.
