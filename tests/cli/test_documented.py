@@ -91,6 +91,7 @@ def test_the_commands_are_these():
         "haive tenants export-user",
         "haive tenants erase-user",
         "haive tenants retention",
+        "haive tenants reconcile",
         "haive tenants scrub",
         "haive watch",
     } == _OWN

@@ -7,6 +7,7 @@ import itertools
 import json
 import zipfile
 
+import asyncpg
 import pytest
 
 from haive.core.persistence import SupabaseStore
@@ -168,6 +169,29 @@ def test_retention_works_on_one_tenant_or_on_all_that_ask_for_it(direct, new, te
     assert new in names
     assert tenant not in names
     assert "keeps everything" in direct("retention", tenant).stdout
+
+
+def test_use_is_counted_anew_in_one_tenant_or_in_all_that_are_metered(direct, new, tenant, stack):
+    _json(direct("create", new, "--json"))
+
+    async def tamper():
+        owner = await asyncpg.connect(stack.database_url)
+        await owner.execute(
+            "insert into haive_private.meters (tenant_id, slot, day, conversations, bytes)"
+            " values ($1, 3, current_date, 2, 500)"
+            " on conflict (tenant_id, slot) do update set conversations = 2, bytes = 500",
+            new,
+        )
+        await owner.close()
+
+    asyncio.run(tamper())
+    found = direct("reconcile", new)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.strip() == f"{new}: 0 conversations (-2), 0 bytes (-500)."
+    every = {one["tenant_id"]: one for one in _json(direct("reconcile", "--json"))}
+    assert (every[new]["conversations_drift"], every[new]["storage_drift"]) == (0, 0)
+    assert tenant not in every  # whose use is not kept
+    assert direct("reconcile", tenant).returncode == 1
 
 
 def test_scrub_says_what_is_left(bare_haive, stack):

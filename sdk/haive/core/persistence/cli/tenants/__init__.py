@@ -27,6 +27,7 @@ for command in (
     subjects.export_user,
     subjects.erase_user,
     upkeep.retention,
+    upkeep.reconcile,
     upkeep.scrub,
 ):
     name = command.__name__.removesuffix("_command").replace("_", "-")

@@ -1,4 +1,4 @@
-"""`haive tenants` retention and scrub."""
+"""`haive tenants` retention, reconcile and scrub."""
 
 from __future__ import annotations
 
@@ -15,37 +15,76 @@ from haive.core.persistence.cli.tenants.opening import AsJson, Yes, with_manager
 from haive.core.persistence.errors import ConflictError, PersistenceError, TenantError
 
 if TYPE_CHECKING:
-    from haive.core.persistence.multitenancy import TenantManager
+    from collections.abc import Awaitable, Callable
+
+    from haive.core.persistence.multitenancy import Tenant, TenantManager
+
+
+OneTenant = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="TENANT", help="Only this tenant; else all of them.", show_default=False
+    ),
+]
+Every = Annotated[
+    str | None, typer.Option(help="Do it again after so long, until stopped: 90m, 1h, 1d.")
+]
 
 
 @with_manager
 async def retention(
     manager: TenantManager,
-    tenant: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="TENANT",
-            help="Only this tenant; else all of them.",
-            show_default=False,
-        ),
-    ] = None,
+    tenant: OneTenant = None,
     *,
-    every: Annotated[
-        str | None, typer.Option(help="Do it again after so long, until stopped: 90m, 1h, 1d.")
-    ] = None,
+    every: Every = None,
     as_json: AsJson = False,
 ) -> None:
     """Delete what tenants do not keep any longer."""
+
+    async def delete(one: Tenant) -> dict[str, Any] | None:
+        done = await manager.apply_retention(one.tenant_id)
+        if tenant is None and done.before is None and not done.counts:
+            return None
+        return {"tenant_id": one.tenant_id, "before": done.before, "counts": dict(done.counts)}
+
+    await _again(manager, tenant, every, delete, print_json if as_json else _tell)
+
+
+@with_manager
+async def reconcile(
+    manager: TenantManager,
+    tenant: OneTenant = None,
+    *,
+    every: Every = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count anew what tenants use, and mend what is kept of it. Their writers wait meanwhile."""
+
+    async def count_anew(one: Tenant) -> dict[str, Any] | None:
+        if tenant is None and not one.metered:
+            return None
+        return (await manager.reconcile_usage(one.tenant_id)).model_dump()
+
+    await _again(manager, tenant, every, count_anew, print_json if as_json else _tell_drift)
+
+
+async def _again(
+    manager: TenantManager,
+    tenant: str | None,
+    every: str | None,
+    job: Callable[[Tenant], Awaitable[dict[str, Any] | None]],
+    tell: Callable[[list[dict[str, Any]]], None],
+) -> None:
+    """Do a job in one tenant or in all that are open, and, if asked, again and again."""
     pause = None if every is None else parse_span(every)
     if every is not None and not pause:
         raise typer.BadParameter(f"--every: {every!r} is no span (90m, 1h, 1d).")
     while True:
         try:
-            report, failed = await _apply(manager, tenant)
-            if as_json:
-                print_json(report)
-            else:
-                _tell(report, with_time=pause is not None)
+            report, failed = await _in_each(manager, tenant, job)
+            if pause is not None and tell is not print_json:
+                out.print(_now(), end="", highlight=False)
+            tell(report)
         except PersistenceError as error:
             if pause is None or not (error.retryable or isinstance(error, ConflictError)):
                 raise
@@ -57,43 +96,47 @@ async def retention(
         await asyncio.sleep(pause.total_seconds())
 
 
-async def _apply(
-    manager: TenantManager, tenant: str | None
+async def _in_each(
+    manager: TenantManager,
+    tenant: str | None,
+    job: Callable[[Tenant], Awaitable[dict[str, Any] | None]],
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """What was deleted of which tenants, and which of them failed."""
+    """What a job reports of which tenants, and in which of them it failed."""
     from haive.core.persistence.multitenancy import TenantStatus  # noqa: PLC0415 - slow
 
     if tenant is not None:
-        names = [tenant]
-    else:
-        # Those that keep everything do not keep their events.
-        tenants = manager.list_tenants(status=TenantStatus.ACTIVE)
-        names = [one.tenant_id async for one in tenants]
+        done = await job(await manager.get_tenant(tenant))
+        return ([] if done is None else [done]), []
     report: list[dict[str, Any]] = []
     failed: list[str] = []
-    for name in names:
+    for one in [each async for each in manager.list_tenants(status=TenantStatus.ACTIVE)]:
         try:
-            done = await manager.apply_retention(name)
+            done = await job(one)
         except TenantError:
-            if tenant is not None:
-                raise
             continue  # closed since the list was made
         except PersistenceError as error:
-            if tenant is not None:
-                raise
             # What is wrong with one keeps nobody else's data.
-            failed.append(name)
-            err.print(f"[red]{plain(name)}: {plain(str(error))}[/]", highlight=False)
+            failed.append(one.tenant_id)
+            err.print(f"[red]{plain(one.tenant_id)}: {plain(str(error))}[/]", highlight=False)
             continue
-        if tenant is None and done.before is None and not done.counts:
-            continue
-        report.append({"tenant_id": name, "before": done.before, "counts": dict(done.counts)})
+        if done is not None:
+            report.append(done)
     return report, failed
 
 
-def _tell(report: list[dict[str, Any]], *, with_time: bool) -> None:
-    if with_time:
-        out.print(_now(), end="", highlight=False)
+def _tell_drift(report: list[dict[str, Any]]) -> None:
+    for one in report:
+        out.print(
+            f"{plain(one['tenant_id'])}: {count(one['conversations'], 'conversation')}"
+            f" ({one['conversations_drift']:+,}), {count(one['storage'], 'byte')}"
+            f" ({one['storage_drift']:+,}).",
+            highlight=False,
+        )
+    if not report:
+        out.print("No tenant is metered.")
+
+
+def _tell(report: list[dict[str, Any]]) -> None:
     for one in report:
         if one["before"] is None and not one["counts"]:
             out.print(f"{plain(one['tenant_id'])} keeps everything.", highlight=False)
