@@ -78,9 +78,9 @@ async def write_everywhere(store: Store) -> None:
 
 async def forget(connection: asyncpg.Connection) -> None:
     await connection.execute("delete from haive.conversations where tenant_id like 'privacy-%'")
-    collections = "select table_name from haive_private.memory_collections"
-    for (name,) in await connection.fetch(collections):
-        await connection.execute(f"delete from vecs.{name} where tenant_id like 'privacy-%'")
+    tables = "select format('vecs.%I', table_name) from haive_private.memory_collections"
+    for (name,) in await connection.fetch(tables):
+        await connection.execute(f"delete from {name} where tenant_id like 'privacy-%'")
 
 
 def memory_in(store: Store) -> VectorMemory:
