@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import sys
+from asyncio.subprocess import PIPE
 
 import pytest
 from hypothesis import given, settings
@@ -9,9 +12,12 @@ from hypothesis import strategies as st
 
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.importing import import_file
+from haive.core.persistence.importing.depth import MAX_DEPTH, Bounded, TooDeepError
+from haive.core.persistence.importing.detect import detect
 from haive.core.persistence.importing.formats import DRAFTERS
 from haive.core.persistence.importing.prepare import ImportSettings, prepare
 from haive.core.persistence.importing.records import UnusableError
+from haive.core.persistence.importing.source import HEAD_SIZE
 
 # Keys and words that the formats know, so that junk gets past the first check.
 _WORDS = st.sampled_from(
@@ -105,3 +111,59 @@ async def test_a_message_over_the_limit_is_skipped_as_too_large():
     report = await import_file(io.BytesIO(data), None, dry_run=True)
     assert report.messages == 1
     assert [(e.what, e.reason) for e in report.skipped] == [("message", "too large")]
+
+
+_DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("content", "format_name"),
+    [
+        (_DEEP, "chatgpt"),
+        (b'[{"id": "x", "mapping": ' + _DEEP, "auto"),
+        (b'[{"id": "x", "mapping": {}, "more": ' + b'{"a": [' * 50_000, "auto"),
+    ],
+)
+async def test_a_file_of_brackets_takes_no_memory(content, format_name):
+    # In a process of its own, which may take 1 GiB more than it has: it would take 10.
+    script = (
+        "import asyncio, io, resource, sys\n"
+        "from haive.core.persistence.importing import import_file\n"
+        "import haive.core.persistence.importing.importer, ijson\n"
+        "pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "most = pages * resource.getpagesize() + (1 << 30)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "file = io.BytesIO(sys.stdin.buffer.read())\n"
+        f"report = asyncio.run(import_file(file, None, format={format_name!r}, dry_run=True))\n"
+        "print([(one.what, one.reason) for one in report.skipped])\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdin=PIPE, stdout=PIPE, stderr=PIPE
+    )
+    said, wrong = await process.communicate(content)
+    assert said.decode().strip() == "[('file', 'nested too deeply from here on')]", wrong.decode()
+
+
+def test_a_head_of_brackets_is_in_no_format():
+    with pytest.raises(InvalidInputError, match="no format"):
+        detect(_DEEP[:HEAD_SIZE], "auto")
+
+
+@given(
+    text=st.text(alphabet=st.sampled_from('"\\[]{}ab')),
+    depth=st.integers(MAX_DEPTH - 8, MAX_DEPTH + 8),
+    size=st.integers(1, 40),
+)
+@settings(deadline=None)
+def test_brackets_in_texts_do_not_count_however_the_stream_is_cut(text, depth, size):
+    content = "[" * (depth - 1) + json.dumps({text: f"[[{text}"}) + "]" * (depth - 1)
+    stream = Bounded(io.BytesIO(content.encode()))
+    read = b""
+    try:
+        while piece := stream.read(size):
+            read += piece
+    except TooDeepError:
+        assert depth > MAX_DEPTH
+    else:
+        assert depth <= MAX_DEPTH
+        assert read.decode() == content

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
 from haive.core.persistence import Store
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
+from haive.core.persistence.local import LocalStack
 from haive.core.persistence.models import (
     Conversation,
     ConversationMetadata,
@@ -247,6 +250,16 @@ async def test_messages_come_with_a_query_in_order_and_bounded(
     assert all(c.messages is None for c in plain)
 
 
+@pytest.fixture
+async def server_elsewhere(stack: LocalStack) -> AsyncIterator[None]:
+    """The server's time zone is another one, for sessions that begin now."""
+    connection = await asyncpg.connect(stack.admin_url)
+    await connection.execute("alter role all set timezone to 'Asia/Tokyo'")
+    yield
+    await connection.execute("alter role all reset timezone")
+    await connection.close()
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -260,7 +273,6 @@ async def test_messages_come_with_a_query_in_order_and_bounded(
         {"order_by": "nonsense"},
         {"limit": 0},
         {"limit": 1001},
-        {"limit": "ten"},
         {"page_after": "nonsense"},
         {"page_after": "2025-01-01/x') or true --"},
         {"include_messages": True, "message_limit": 5000},
@@ -271,3 +283,80 @@ async def test_a_query_that_means_nothing_is_refused(
 ) -> None:
     with pytest.raises(InvalidInputError):
         await store.query_conversations(**query)
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"limit": 0}, "limit is no whole number between 1 and 1,000"),
+        ({"limit": 1001}, "limit is no whole number"),
+        ({"limit": "5"}, "limit is no whole number"),
+        ({"limit": 1.5}, "limit is no whole number"),
+        ({"limit": True}, "limit is no whole number"),
+        ({"include_messages": True, "message_limit": -1}, "message_limit is no whole number"),
+        ({"order_by": ["created_at"]}, "order_by"),
+        ({"ascending": "yes"}, "ascending"),
+        ({"page_after": 5}, "page_after"),
+        ({"filters": {"tags": [1]}}, "filter tags is no list of texts"),
+        ({"filters": {"any_tags": "demo"}}, "filter any_tags is no list of texts"),
+        ({"filters": {"participants": [None]}}, "filter participants is no list of texts"),
+        ({"filters": {"min_messages": 1.5}}, "filter min_messages is no whole number"),
+        ({"filters": {"max_messages": 2**70}}, "filter max_messages is no whole number"),
+        ({"filters": {"created_after": "2026-13-01"}}, "filter created_after is no time"),
+        ({"filters": {"active_before": "yesterday"}}, "filter active_before is no time"),
+        ({"filters": {"updated_after": 5}}, "filter updated_after is no time"),
+    ],
+)
+async def test_what_is_wrong_in_a_query_is_named_as_the_caller_wrote_it(
+    store: Store, query: dict[str, object], says: str
+) -> None:
+    await store.create_conversation("agent", metadata={"tags": ["1"]})
+    with pytest.raises(InvalidInputError, match=says):
+        await store.query_conversations(**query)
+
+
+async def test_a_filter_takes_every_kind_of_time_and_without_a_zone_it_is_utc(
+    server_elsewhere: None, store: Store
+) -> None:
+    began = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    one = (await store.create_conversation("agent", created_at=began)).id
+    for since in (
+        "2026-03-01T12:00",
+        "2026-03-01 12:00:00",
+        "2026-03-01T14:00+02:00",
+        datetime(2026, 3, 1, 12),  # noqa: DTZ001 - that is the point
+        date(2026, 3, 1),
+        "2026-03-01",
+    ):
+        assert await ids(store, filters={"created_after": since}) == [one], since
+        assert not await ids(store, filters={"created_before": since}), since
+    for since in ("2026-03-01T12:00:01", "2026-03-02", date(2026, 3, 2)):
+        assert not await ids(store, filters={"created_after": since}), since
+        assert await ids(store, filters={"created_before": since}) == [one], since
+
+
+@pytest.mark.parametrize("agent_id", ["", "x" * 201, 5])
+async def test_an_agent_is_named_when_it_changes_as_when_it_begins(
+    store: Store, agent_id: object
+) -> None:
+    one = await store.create_conversation("agent")
+    with pytest.raises(InvalidInputError, match="agent_id"):
+        await store.update_conversation(one.id, agent_id=agent_id)
+    assert (await store.get_conversation(one.id)).agent_id == "agent"
+
+
+async def test_a_list_of_other_things_is_refused(store: Store) -> None:
+    one = await store.create_conversation("agent")
+    for wrong in ([5], None, [{"conversation_id": one.id, "role": "user", "content": "hello"}]):
+        with pytest.raises(InvalidInputError, match="no list of NewMessage"):
+            await store.add_messages(wrong)
+        with pytest.raises(InvalidInputError, match="no list of NewConversation"):
+            await store.create_conversations(wrong)
+    assert await ids(store) == [one.id]
+
+
+async def test_a_role_that_is_none_is_named(store: Store) -> None:
+    with pytest.raises(InvalidInputError, match="role is one of owner, admin, member, reader"):
+        await store.set_member("ada", "king")
+    with pytest.raises(InvalidInputError, match="user_id"):
+        await store.set_member(5, "owner")

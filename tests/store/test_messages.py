@@ -185,9 +185,17 @@ async def test_pages_of_messages(store, conversation_id) -> None:
     assert await seqs(limit=3, last=True, before=18) == [15, 16, 17]
     assert await seqs(after=5, before=9) == [6, 7, 8]
     assert [m.seq async for m in store.iter_messages(conversation_id, after=17)] == [18, 19, 20]
-    for page in ({"limit": 0}, {"limit": 10_001}, {"after": "x"}):
-        with pytest.raises(InvalidInputError):
+    for page in (
+        {"limit": 0}, {"limit": 10_001}, {"limit": "3"}, {"limit": 2.5}, {"limit": True},
+        {"after": "x"}, {"after": "3"}, {"before": 9.5}, {"before": 2**70},
+    ):  # fmt: skip
+        with pytest.raises(InvalidInputError, match=f"{next(iter(page))} is no whole number"):
             await seqs(**page)
+        if "limit" in page:
+            with pytest.raises(InvalidInputError, match="message_limit is no whole number"):
+                await store.get_conversation(
+                    conversation_id, include_messages=True, message_limit=page["limit"] or -1
+                )
 
 
 async def test_a_long_conversation_streams_in_order(store, conversation_id) -> None:
@@ -200,6 +208,18 @@ async def test_a_long_conversation_streams_in_order(store, conversation_id) -> N
     assert [m.content async for m in store.iter_messages(conversation_id)] == [
         str(i) for i in range(1203)
     ]
+
+
+CIRCLE: list[object] = []
+CIRCLE.append(CIRCLE)
+
+
+def call(argument: object) -> ToolCallPart:
+    return ToolCallPart(id="call-1", name="search", arguments={"n": argument})
+
+
+def result(content: object) -> ToolResultPart:
+    return ToolResultPart(tool_call_id="call-1", content=content)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +257,16 @@ async def test_a_long_conversation_streams_in_order(store, conversation_id) -> N
             InvalidInputError,
             "cost",
         ),
+        (
+            {"token_usage": {"input_tokens": 1, "output_tokens": 1, "model": "NUL \x00"}},
+            InvalidInputError,
+            "token_usage.model contains a NUL",
+        ),
+        ({"content": [call(float("inf"))]}, InvalidInputError, "NaN or an infinity"),
+        ({"content": [result([float("nan")])]}, InvalidInputError, "NaN or an infinity"),
+        ({"content": [result(object())]}, InvalidInputError, "object cannot be stored"),
+        ({"content": [result(b"bytes")]}, InvalidInputError, "bytes cannot be stored"),
+        ({"content": [result(CIRCLE)]}, InvalidInputError, "contains itself"),
         ({"conversation_id": "nonsense"}, InvalidInputError, "no UUID"),
         ({"id": "nonsense"}, InvalidInputError, "no UUID"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -50,6 +50,16 @@ def as_uuid(value: object, name: str) -> UUID:
         return UUID(str(value))
     except ValueError:
         raise InvalidInputError(f"{name} is no UUID.") from None
+
+
+def check_all(values: object, name: str, kind: type) -> None:
+    """Raise an error unless these are values of one kind, such as a list of them.
+
+    Raises:
+        InvalidInputError: They are not.
+    """
+    if not isinstance(values, Sequence) or not all(isinstance(each, kind) for each in values):
+        raise InvalidInputError(f"{name} is no list of {kind.__name__}.")
 
 
 def check_text(text: str, name: str, limit: int) -> str:

@@ -36,6 +36,8 @@ from haive.core.persistence.models import (
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from haive.core.persistence._encoding import Document
+
 _set = object.__setattr__
 ROLES: dict[object, MessageRole] = {role.value: role for role in MessageRole}
 PARTS: TypeAdapter[list[ContentPart]] = TypeAdapter(list[ContentPart])
@@ -139,14 +141,14 @@ def message_row(  # noqa: PLR0917 - one call for each message: keywords cost 0.3
     parts = None
     if not isinstance(content, str):
         content = checked_parts(content)
-        parts = to_json(
-            [part.model_dump(mode="json") for part in content], "content", MAX_PARTS_BYTES
-        )
+        parts = json_of_parts(content)
     if token_usage is not None and not isinstance(token_usage, TokenUsage):
         try:
             token_usage = TokenUsage.model_validate(token_usage)
         except ValidationError as error:
             raise InvalidInputError(f"token_usage: {describe(error)}") from None
+    if token_usage is not None and token_usage.model is not None:
+        check_text(token_usage.model, "token_usage.model", 4 * 200)  # 200 characters
     return MessageRow(
         conversation_id=as_uuid(conversation_id, "conversation_id"),
         id=new_id() if message_id is None else as_uuid(message_id, "id"),
@@ -179,6 +181,17 @@ def row_of(message: NewMessage) -> MessageRow:
         message.id,
         message.created_at,
     )
+
+
+def json_of_parts(parts: Sequence[ContentPart]) -> Document:
+    """Parts as they are stored.
+
+    Raises:
+        InvalidInputError: Something in them has no JSON.
+        ContentTooLargeError: They are over their limit.
+    """
+    # Not in the mode "json", which makes null of NaN, text of bytes, and leaves naive times naive.
+    return to_json([part.model_dump() for part in parts], "content", MAX_PARTS_BYTES)
 
 
 def checked_parts(content: object) -> list[ContentPart]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from haive.core.persistence._columns import conversations_of, messages_of, page_of
 from haive.core.persistence._decoding import decode
 from haive.core.persistence._encoding import (
     as_uuid,
+    check_all,
     decoded,
     describe,
     new_id,
     object_to_json,
     to_json,
 )
+from haive.core.persistence._filters import checked_filters, whole
 from haive.core.persistence._group_commit import GroupCommit
 from haive.core.persistence._repeated import same, write_missing
 from haive.core.persistence._rows import message_row, row_of
@@ -34,6 +35,7 @@ from haive.core.persistence.models import (
     ConversationMetadata,
     Message,
     MessageRole,
+    Name,
     NewConversation,
     NewMessage,
     Page,
@@ -41,7 +43,7 @@ from haive.core.persistence.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
     from uuid import UUID
@@ -60,6 +62,7 @@ _CONVERSATION = TypeAdapter(Conversation)
 _CONVERSATIONS = TypeAdapter(list[Conversation])
 _MESSAGES = TypeAdapter(list[Message])
 _COUNT = TypeAdapter(int)
+_NAME: TypeAdapter[str] = TypeAdapter(Name, config=ConfigDict(hide_input_in_errors=True))
 _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 
@@ -176,6 +179,7 @@ class Store:
             ConflictError: An id is taken by another conversation.
             InvalidInputError: Something cannot be stored.
         """
+        check_all(conversations, "conversations", NewConversation)
         documents = [
             await self._conversation_document(
                 {
@@ -221,8 +225,9 @@ class Store:
 
         Raises:
             NotFoundError: There is none, or none that the caller may see.
+            InvalidInputError: ``message_limit`` is not between 0 and 1,000.
         """
-        asked = message_limit if include_messages else 0
+        asked = whole(message_limit, "message_limit", 0, 1_000) if include_messages else 0
         arguments = {
             "conversation_id": as_uuid(conversation_id, "conversation_id"),
             "message_limit": asked,
@@ -267,19 +272,23 @@ class Store:
             InvalidInputError: An unknown filter or order, or a value of the wrong type.
             UnsupportedOperationError: A filter of sealed content: ``context``, ``title``, ``text``.
         """
-        if filters is not None and not isinstance(filters, Mapping):
-            raise InvalidInputError("filters is no mapping.")
-        wanted = dict(filters or {})
+        wanted = checked_filters(filters)
         if user_id is not None:
             wanted["user_id"] = user_id
         if self._sealer is not None:
             check_filters(wanted)
-        asked = message_limit if include_messages else 0
+        if not isinstance(order_by, str):
+            raise InvalidInputError("order_by is no text.")
+        if not isinstance(ascending, bool):
+            raise InvalidInputError("ascending is neither true nor false.")
+        if page_after is not None and not isinstance(page_after, str):
+            raise InvalidInputError("page_after is no text.")
+        asked = whole(message_limit, "message_limit", 0, 1_000) if include_messages else 0
         arguments = {
             "filters": object_to_json(wanted, "filters"),
             "order_by": order_by,
             "ascending": ascending,
-            "page_size": limit,
+            "page_size": whole(limit, "limit", 1, 1_000),
             "page_after": page_after,
             "message_limit": asked,
         }
@@ -344,9 +353,10 @@ class Store:
                 stored = (await self.get_conversation(conversation_id)).metadata.model_dump()
             changes = self._redactor.conversation(changes, stored)
         if agent_id is not None:
-            if not isinstance(agent_id, str):
-                raise InvalidInputError("agent_id is no text.")
-            changes["agent_id"] = agent_id
+            try:
+                changes["agent_id"] = _NAME.validate_python(agent_id)
+            except ValidationError as error:
+                raise InvalidInputError(f"agent_id: {describe(error)}") from None
         key = as_uuid(conversation_id, "conversation_id")
         if self._sealer is None or not changes.keys() & set(SEALED_FIELDS):
             json_of_sealed(changes)
@@ -459,6 +469,7 @@ class Store:
         return [row.stored(seq, at) for row, (seq, at) in zip(rows, places, strict=True)]
 
     def _rows(self, messages: Sequence[NewMessage]) -> list[MessageRow]:
+        check_all(messages, "messages", NewMessage)
         redactor = self._redactor
         if redactor is None:
             return [row_of(message) for message in messages]
@@ -524,12 +535,13 @@ class Store:
 
         Raises:
             NotFoundError: There is no such conversation, or none that the caller may see.
+            InvalidInputError: A number is none, or out of its bounds.
         """
         arguments = {
             "conversation_id": as_uuid(conversation_id, "conversation_id"),
-            "after": after,
-            "before": before,
-            "page_size": limit,
+            "after": whole(after, "after"),
+            "before": None if before is None else whole(before, "before"),
+            "page_size": whole(limit, "limit", 1, 10_000),
             "last": last,
         }
         rows = await self._rows_of("read_messages", arguments)
@@ -562,7 +574,12 @@ class Store:
 
         Raises:
             AccessDeniedError: The caller does not administer the tenant.
+            InvalidInputError: There is no such role, or ``user_id`` is no name.
         """
+        if not isinstance(user_id, str):
+            raise InvalidInputError("user_id is no text.")
+        if role is not None and role not in get_args(Role):
+            raise InvalidInputError(f"role is one of {', '.join(get_args(Role))}, or None.")
         await self._transport.call(
             "set_member", {"user_id": user_id, "role": role}, _ANYTHING, safe=True
         )

@@ -7,6 +7,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import ijson  # type: ignore[import-untyped] # it has no types
 import orjson
 
+from haive.core.persistence.importing.depth import Bounded, TooDeepError
 from haive.core.persistence.importing.records import Skipped
 from haive.core.persistence.importing.source import DAMAGE
 
@@ -61,9 +62,15 @@ def _items(stream: IO[bytes], framing: Framing, before: int) -> Iterator[Value |
     number = before
     prefix = "item" if framing == "array" else ""
     try:
-        for item in ijson.items(stream, prefix, multiple_values=True, use_float=True):
+        for item in ijson.items(Bounded(stream), prefix, multiple_values=True, use_float=True):
             number += 1
             yield f"conversation {number}", item
+    except TooDeepError:
+        yield Skipped(
+            what="file",
+            reason="nested too deeply from here on",
+            place=f"after conversation {number}",
+        )
     except (ijson.JSONError, UnicodeDecodeError, RecursionError):
         # Behind broken JSON there is no telling where the next record begins.
         yield Skipped(

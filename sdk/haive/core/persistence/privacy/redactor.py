@@ -14,7 +14,7 @@ from haive.core.persistence._encoding import (
     object_to_json,
     to_json,
 )
-from haive.core.persistence._rows import checked_parts
+from haive.core.persistence._rows import checked_parts, json_of_parts
 from haive.core.persistence.errors import ConfigurationError, InvalidInputError
 from haive.core.persistence.models import ImagePart, TextPart, ToolCallPart, ToolResultPart
 from haive.core.persistence.privacy._masking import Masking
@@ -120,8 +120,11 @@ class Redactor:
         else:
             parts = checked_parts(content)
             # The bounds before the search: a text that is refused for its size is not read first.
-            to_json([part.model_dump(mode="json") for part in parts], "content", MAX_PARTS_BYTES)
-            done = [_part(part, masking, place) for place, part in enumerate(parts)]
+            stored = json.loads(json_of_parts(parts))
+            done = [
+                _part(part, fields, masking, place)
+                for place, (part, fields) in enumerate(zip(parts, stored, strict=True))
+            ]
         document = {} if metadata is None else json.loads(object_to_json(metadata, "metadata"))
         document = _walk(masking, self._untagged(document), "metadata")
         masking.finish()
@@ -219,11 +222,10 @@ def _walk(masking: Masking, document: Any, name: str) -> Any:
         raise InvalidInputError(f"{name} is nested too deeply.") from None
 
 
-def _part(part: ContentPart, masking: Masking, place: int) -> ContentPart:
+def _part(part: ContentPart, fields: dict[str, Any], masking: Masking, place: int) -> ContentPart:
     if isinstance(part, ImagePart):
         return part
     kept = _IDS[type(part)]
-    fields = part.model_dump(mode="json")
     try:
         done = {
             name: value if name in kept else masking.json(value, ("content", place, name))
