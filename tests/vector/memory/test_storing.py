@@ -223,3 +223,16 @@ async def test_a_long_talk_is_placed_without_comparing_all_with_all() -> None:
     found = placed(turns, stored)
     assert time.perf_counter() - began < 5  # a hundredth of what comparing all takes
     assert [turn.seq for turn in found] == list(range(10_001, 20_002))
+
+
+@pytest.mark.parametrize("swept", ["by_itself", "elsewhere", "not_yet"])
+async def test_what_recites_a_memory_that_is_gone_is_stored(make, clock, swept) -> None:
+    memory, fact = make(), "Anna keeps her spare bicycle in the garage."
+    await memory.add(fact, ttl=60, user_id="a")
+    [_] = await memory.search("bicycle")
+    clock.forward(seconds=61)
+    if swept != "not_yet":
+        await (memory if swept == "by_itself" else make()).forget_expired()
+    said = [{"role": "assistant", "content": fact}]
+    await memory.store_conversation(said, {"user_id": "a"})
+    assert [hit.memory.kind for hit in await memory.search("bicycle")] == [MemoryKind.TURN]
