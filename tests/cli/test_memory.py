@@ -108,6 +108,13 @@ async def test_what_is_added_is_found_with_who_when_and_why(ok, memory):
     assert "Nothing is found" in await ok("search", "peanuts", "--user", "nobody")
 
 
+async def test_what_a_caller_calls_an_id_or_a_score_is_not_taken_for_ours(ok, run, memory):
+    await ok("add", "The peanuts are gone.", "--metadata", '{"id": "order-7", "score": -1}')
+    (hit,) = json.loads(await ok("search", "peanuts", "--json"))
+    assert hit["score"] > 0
+    assert json.loads(await ok("forget", hit["id"], "--yes", "--json"))["forgotten"] == [hit["id"]]
+
+
 async def test_a_superseded_memory_is_found_as_of_its_time(ok, memory):
     (older,) = _ID.findall(
         await ok("add", "Ada lives in Rome.", "--metadata", '{"timestamp": "2026-01-01"}')

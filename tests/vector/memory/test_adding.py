@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -41,7 +42,7 @@ async def test_processes_at_the_same_time_write_the_same_once(
         pytest.skip("Other backends cannot tell.")
     # Without what this process knows, as if each call were another one.
     monkeypatch.setattr(
-        "haive.core.persistence.vector._adding._one_at_a_time", lambda *_: asyncio.Lock()
+        "haive.core.persistence.vector._adding.one_at_a_time", lambda *_: asyncio.Lock()
     )
     ids = await asyncio.gather(*(memory.add(FACT, user_id="u") for _ in range(8)))
     assert len(set(ids)) == 1
@@ -197,7 +198,7 @@ async def test_of_processes_at_the_same_time_one_supersedes(
     if kind != "pgvector":
         pytest.skip("Other backends cannot tell.")
     monkeypatch.setattr(
-        "haive.core.persistence.vector._adding._one_at_a_time", lambda *_: asyncio.Lock()
+        "haive.core.persistence.vector._adding.one_at_a_time", lambda *_: asyncio.Lock()
     )
     # All have looked before one writes.
     looked = asyncio.Barrier(3)
@@ -279,3 +280,22 @@ async def test_who_wrote_a_note_and_what_is_made_of_turns_is_labelled(memory) ->
     note = await memory.get(await memory.add("The tin is full.", {"role": "tool", "writer": "x"}))
     assert (note.writer, note.trust) == ("x", "tool")
     assert (await memory.get(await memory.add("The tin is red."))).writer == "application"
+
+
+@pytest.mark.parametrize("user", [5, True, b"u"])
+async def test_a_user_who_is_no_text_is_refused(memory: VectorMemory, user: object) -> None:
+    with pytest.raises(InvalidInputError, match="user_id is a text"):
+        await memory.add("The boat is red.", user_id=user)
+    assert (await memory.stats()).total == 0
+
+
+async def test_a_user_may_be_a_uuid(memory: VectorMemory) -> None:
+    user = UUID(int=5)
+    made = await memory.add("The boat is red.", user_id=user)
+    assert await memory.add("The boat is red.", {"user_id": user}) == made
+    assert (await memory.get(made)).user_id == str(user)
+
+
+async def test_a_span_is_no_truth(memory: VectorMemory) -> None:
+    with pytest.raises(InvalidInputError, match="ttl is a number of seconds"):
+        await memory.add("The boat is red.", ttl=True)

@@ -232,3 +232,24 @@ async def test_stopped_at_random_points_and_gone_on_with_it_ends_the_same(
 async def test_what_makes_no_sense_is_refused(memory: VectorMemory, wrong) -> None:
     with pytest.raises(InvalidInputError, match=r"strategy|similarity|time_window"):
         await memory.consolidate_memories(**wrong)
+
+
+@pytest.mark.parametrize("strategy", ["hierarchical", "dedupe", "summarize"])
+async def test_nobodys_memories_are_not_put_together_with_a_nameless_users(
+    make, strategy: str
+) -> None:
+    memory = make(near_duplicate=None)
+    for user in ("", None):
+        for _ in range(2):
+            await memory.add("The boat is red.", user_id=user)
+    done = await memory.consolidate_memories(consolidation_strategy=strategy)
+    owners = [{(await memory.get(id_)).user_id for id_ in g.sources} for g in done.plan.groups]
+    assert len(owners) == 2
+    assert {""} in owners
+    assert {None} in owners
+
+
+async def test_a_window_may_be_longer_than_all_time(memory: VectorMemory, clock) -> None:
+    await memory.add_many(["The boat is red.", "The boat is very red."])
+    everything = await memory.consolidate_memories(timedelta(days=10**6), dry_run=True)
+    assert everything.plan.considered == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -9,6 +11,9 @@ import pytest
 
 from haive.core.persistence.errors import InvalidInputError, NotFoundError
 from haive.core.persistence.vector import MemoryKind, VectorMemory
+from haive.core.persistence.vector._conversations import Turn
+from haive.core.persistence.vector._placing import placed
+from haive.core.persistence.vector.models import Memory
 
 AT = datetime(2026, 2, 1, 9, tzinfo=UTC)
 SAID = [
@@ -200,3 +205,34 @@ async def test_another_talk_under_the_same_name_is_added_to_it(memory: VectorMem
     await memory.store_conversation(["Hello.", "The boat is red."], FACTS)
     await memory.store_conversation(["Hello.", "The tea is green."], FACTS)
     assert set(await seqs(memory)) == {"Hello.", "The boat is red.", "The tea is green."}
+
+
+async def test_messages_follow_what_is_stored_whatever_its_number_is(memory: VectorMemory) -> None:
+    for number in (-5, 20_000_000):
+        about = {"conversation_id": f"from {number}"}
+        await memory.store_conversation([{"content": "The boat is red.", "seq": number}], about)
+        whole = await asyncio.wait_for(memory.store_conversation(["The tea is green."], about), 10)
+        assert {t.seq for t in await memory.provenance(whole)} == {number, number + 1}
+
+
+async def test_a_long_talk_is_placed_without_comparing_all_with_all() -> None:
+    said = [f"Message {n}." for n in range(20_000)]
+    stored = [Memory(id=str(n), text=text, seq=n + 1) for n, text in enumerate(said)]
+    turns = [Turn(seq=n, text=text) for n, text in enumerate([*said[10_000:], "New."], 1)]
+    began = time.perf_counter()
+    found = placed(turns, stored)
+    assert time.perf_counter() - began < 5  # a hundredth of what comparing all takes
+    assert [turn.seq for turn in found] == list(range(10_001, 20_002))
+
+
+@pytest.mark.parametrize("swept", ["by_itself", "elsewhere", "not_yet"])
+async def test_what_recites_a_memory_that_is_gone_is_stored(make, clock, swept) -> None:
+    memory, fact = make(), "Anna keeps her spare bicycle in the garage."
+    await memory.add(fact, ttl=60, user_id="a")
+    [_] = await memory.search("bicycle")
+    clock.forward(seconds=61)
+    if swept != "not_yet":
+        await (memory if swept == "by_itself" else make()).forget_expired()
+    said = [{"role": "assistant", "content": fact}]
+    await memory.store_conversation(said, {"user_id": "a"})
+    assert [hit.memory.kind for hit in await memory.search("bicycle")] == [MemoryKind.TURN]

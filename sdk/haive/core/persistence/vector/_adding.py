@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -21,9 +19,10 @@ from haive.core.persistence.vector._duplicates import (
 )
 from haive.core.persistence.vector._ending import end_above, ended
 from haive.core.persistence.vector._importance import importance_of
+from haive.core.persistence.vector._locks import one_at_a_time
 from haive.core.persistence.vector._personal import looked_through, tagged
 from haive.core.persistence.vector._shelf import Readings, checked_text
-from haive.core.persistence.vector._talks import checked_importance, split
+from haive.core.persistence.vector._talks import checked_importance, checked_user, split
 from haive.core.persistence.vector.models import Memory, MemoryKind
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 _ATTEMPTS = 5
 # What writes a note of which nobody says who did.
 _APPLICATION = "application"
-_LOCKS: WeakValueDictionary[tuple[object, ...], asyncio.Lock] = WeakValueDictionary()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +68,7 @@ async def add_notes(
     if not made:
         return []
     if note.supersedes is not None:
-        async with _one_at_a_time(shelf, made[0].user_id):
+        async with one_at_a_time(shelf, made[0].user_id):
             return [await _supersede(made[0], note, shelf)]
     if note.id is not None and await _is_written(made[0], shelf):
         return [made[0].id]
@@ -81,7 +79,7 @@ async def add_notes(
     there = await same_words(made, shelf)
     await read.of([memory for memory in made if memory.id not in there])
     for attempt in range(_ATTEMPTS):
-        async with _one_at_a_time(shelf, made[0].user_id):
+        async with one_at_a_time(shelf, made[0].user_id):
             try:
                 # At last, whatever there may be that no look-up finds.
                 once = attempt < _ATTEMPTS - 1
@@ -91,16 +89,6 @@ async def add_notes(
                 if attempt == _ATTEMPTS - 1:
                     raise
     raise AssertionError  # pragma: no cover - the loop returns or raises
-
-
-def _one_at_a_time(shelf: Shelf, user_id: str | None) -> asyncio.Lock:
-    """Held while what is written depends on what a user's memories are."""
-    loop = id(asyncio.get_running_loop())
-    key = loop, shelf.backend.name, shelf.collection.name, shelf.tenant, user_id
-    lock = _LOCKS.get(key)
-    if lock is None:
-        lock = _LOCKS[key] = asyncio.Lock()
-    return lock
 
 
 async def _is_written(memory: Memory, shelf: Shelf) -> bool:
@@ -172,9 +160,9 @@ class _Remembering:
         recited = self._recalled.recited(
             memory.text, user_id=memory.user_id, own=[memory.id], wholly=True
         )
-        if recited is not None and same is None:
-            there = (await shelf.get([recited])).get(recited)
-            if there is not None and there.holds_at(now) and not _has_expired(there, now):
+        if recited and same is None:
+            there = (await shelf.get(recited[:1])).get(recited[0])
+            if there is not None and there.holds_at(now) and not there.has_expired_by(now):
                 same = there
         if same is None:
             same = await near(memory, vector, shelf, shelf.config.near_duplicate or 1.0)
@@ -192,10 +180,6 @@ class _Remembering:
     def _has_importance(self) -> bool:
         note = self._note
         return note.importance is not None or note.metadata.get("importance") is not None
-
-
-def _has_expired(memory: Memory, now: datetime) -> bool:
-    return memory.expires_at is not None and memory.expires_at <= now
 
 
 async def _supersede(memory: Memory, note: Note, shelf: Shelf) -> str:
@@ -226,7 +210,7 @@ def noted(text: str, note: Note, now: datetime, redactor: Redactor | None = None
     if note.importance is not None:
         given["importance"] = checked_importance(note.importance)
     if note.user_id is not None:
-        given["user_id"] = note.user_id
+        given["user_id"] = checked_user(note.user_id)
     if note.ttl is not None:
         given["expires_at"] = now + _duration(note.ttl)
     given.setdefault("writer", given.get("speaker") or given.get("role") or _APPLICATION)
@@ -245,6 +229,8 @@ def noted(text: str, note: Note, now: datetime, redactor: Redactor | None = None
 
 
 def _duration(ttl: timedelta | float) -> timedelta:
+    if isinstance(ttl, bool):
+        raise InvalidInputError("ttl is a number of seconds or a timedelta.")
     try:
         found = ttl if isinstance(ttl, timedelta) else timedelta(seconds=ttl)
     except (TypeError, ValueError, OverflowError):

@@ -74,6 +74,13 @@ def checked_share(value: object, name: str, *, above_0: bool = False) -> float:
     return float(value)
 
 
+def checked_flag(value: object, name: str) -> bool:
+    """Yes or no: what only seems to be one of them would be read as the other."""
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{name} is True or False.")
+    return value
+
+
 def checked_time(value: object, name: str) -> datetime:
     """A moment; a naive one is in UTC."""
     if not isinstance(value, datetime):

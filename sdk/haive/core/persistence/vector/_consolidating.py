@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence  # noqa: TC003 - an annotation of a frozen value
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.errors import ConflictError, InvalidInputError
@@ -76,7 +76,7 @@ async def _originals(how: Consolidating, shelf: Shelf) -> list[Memory]:
         if how.window <= timedelta(0):
             raise InvalidInputError("time_window is more than nothing.")
         window = both(
-            Comparison(("timestamp",), Operator.GTE, time_text(until - how.window)),
+            Comparison(("timestamp",), Operator.GTE, time_text(_before(until, how.window))),
             Comparison(("timestamp",), Operator.LTE, time_text(until)),
         )
     found = await shelf.find(
@@ -95,6 +95,14 @@ async def _originals(how: Consolidating, shelf: Shelf) -> list[Memory]:
         and (not memory.archived or memory.archived_for is not None)
         and (memory.expires_at is None or memory.expires_at > until)
     ]
+
+
+def _before(until: datetime, window: timedelta) -> datetime:
+    """When a window begins: with all time where it is longer than that."""
+    try:
+        return until - window
+    except OverflowError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 async def _above(
@@ -178,7 +186,8 @@ class _Planner:
         return [group for group in groups if len(group) > 1]
 
     def _part(self, memory: Memory) -> tuple[str, ...]:
-        user = memory.user_id or ""
+        # Nobody is another one than who has no name.
+        user = "" if memory.user_id is None else f"={memory.user_id}"
         # What expires is not put into what stays.
         until = "" if memory.expires_at is None else memory.expires_at.date().isoformat()
         if self._how.strategy == "summarize":

@@ -13,6 +13,7 @@ from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._importance import importance_of
 from haive.core.persistence.vector._keywords import has_keyword, keywords
+from haive.core.persistence.vector._locks import one_at_a_time
 from haive.core.persistence.vector._personal import tagged, talk_looked_through
 from haive.core.persistence.vector._placing import placed
 from haive.core.persistence.vector._shelf import both, equals
@@ -82,6 +83,12 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
     whole is written anew, of all.
     """
     talk = talk_looked_through(talk, shelf.redactor)
+    # Of two calls at once, each would make the whole of what it has itself.
+    async with one_at_a_time(shelf, talk.user_id, talk.id):
+        return await _stored(talk, how, shelf, recalled)
+
+
+async def _stored(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled) -> str:
     stored = await shelf.find(
         both(
             equals(conversation_id=talk.id, user_id=talk.user_id),
@@ -90,7 +97,7 @@ async def store_talk(talk: Talk, how: Processing, shelf: Shelf, recalled: Recall
     )
     there = {memory.id: memory for memory in stored if memory.kind in _SAID}
     talk = replace(talk, turns=placed(talk.turns, there.values()))
-    pieces = _pieces(talk, how, shelf, recalled, there)
+    pieces = await _pieces(talk, how, shelf, recalled, there)
     if not pieces:
         raise InvalidInputError("The conversation has nothing to remember: its messages are empty.")
     pieces = [_with_what_is_known(p, there[p.id], talk) if p.id in there else p for p in pieces]
@@ -135,7 +142,7 @@ def _id_of(talk: Talk, tenant: str, when: datetime | None, *parts: str) -> str:
     return derived_id(when or EPOCH, tenant, talk.user_id or "", *parts)
 
 
-def _pieces(
+async def _pieces(
     talk: Talk,
     how: Processing,
     shelf: Shelf,
@@ -186,13 +193,30 @@ def _pieces(
             )
             made.append(tagged(memory, shelf.redactor))
         own = [memory.id for memory in made]
-        recited = recalled.recited(turn.text, user_id=talk.user_id, own=own)
         is_new = there.keys().isdisjoint(own)
-        if turn.role != MessageRole.USER and is_new and recited is not None:
+        if (
+            turn.role != MessageRole.USER
+            and is_new
+            and await _recites(turn, own, talk, shelf, recalled)
+        ):
             continue
         found += made
         before = [*before, *made][-CONTEXT:]
     return found
+
+
+async def _recites(
+    turn: Turn, own: Sequence[str], talk: Talk, shelf: Shelf, recalled: Recalled
+) -> bool:
+    """Whether a turn only says again what was recalled, and what is there still."""
+    while recited := recalled.recited(turn.text, user_id=talk.user_id, own=own):
+        there = await shelf.get(recited)
+        now = shelf.clock()
+        gone = [each for each in recited if each not in there or there[each].has_expired_by(now)]
+        if not gone:
+            return True
+        recalled.forget(gone)
+    return False
 
 
 def _with_what_is_known(piece: Memory, there: Memory, talk: Talk) -> Memory:

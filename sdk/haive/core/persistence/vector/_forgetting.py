@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence.errors import NotFoundError
 from haive.core.persistence.vector._batches import batches
@@ -56,10 +56,35 @@ async def change(shelf: Shelf, memory: Memory) -> tuple[str, ...]:
     memory = replace(memory, keywords=left)
     cascade = Cascade(shelf)
     await cascade.run({memory.id: memory})
-    if not await shelf.renew([memory]):
+    if not await shelf.renew([memory], once=True):
         await _delete(shelf, {each: cascade.gone[each] for each in await cascade.settle()})
         raise NotFoundError("There is no such memory.")
     return tuple(sorted(cascade.rebuilt))
+
+
+async def hand_over(shelf: Shelf, memory: Memory, changed: Memory) -> Memory:
+    """Write a memory that is another user's from now on; what it is then.
+
+    What was made of it, quotes it or stands for it is the other one's still, and does so no more.
+
+    Raises:
+        NotFoundError: It was forgotten meanwhile, and stays so.
+    """
+    cascade = Cascade(shelf, {memory.id: memory})
+    await cascade.run()
+    changes: dict[str, Any] = {"context": None, "context_ids": (), "superseded_by": None}
+    if memory.archived_for is not None:
+        changes |= {"archived": False, "archived_for": None, "archived_from": None}
+    changed = replace(changed, **changes)
+    written = await shelf.renew([changed])
+    while True:
+        left = {each: one for each, one in cascade.gone.items() if each != memory.id}
+        await _delete(shelf, left)
+        if not await cascade.settle():
+            break
+    if not written:
+        raise NotFoundError("There is no such memory.")
+    return changed
 
 
 async def _with_merged(asked: Mapping[str, Memory], shelf: Shelf) -> dict[str, Memory]:

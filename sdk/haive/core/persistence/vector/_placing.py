@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from haive.core.persistence.vector._conversations import Turn
     from haive.core.persistence.vector.models import Memory
@@ -31,12 +31,36 @@ def placed(turns: Sequence[Turn], stored: Iterable[Memory]) -> list[Turn]:
     if not known or any(turn.numbered for turn in turns):
         return list(turns)
 
-    def agreeing(offset: int) -> int:
-        votes = [_says(turn, known[at]) for turn in turns if (at := turn.seq + offset) in known]
-        return sum(1 if vote else -1 for vote in votes)
+    last = max(known)
+    best = (0, last)
+    for offset, agreeing in _agreeing(turns, known).most_common():
+        if agreeing < best[0]:
+            break  # none that follows says more of what is stored
+        told = sum(turn.seq + offset in known for turn in turns)
+        if 0 <= offset <= last:
+            best = max(best, (2 * agreeing - told, offset))
+    return [replace(turn, seq=turn.seq + best[1]) for turn in turns]
 
-    offset = max(range(max(known) + 1), key=lambda each: (agreeing(each), each))
-    return [replace(turn, seq=turn.seq + offset) for turn in turns]
+
+def _agreeing(turns: Sequence[Turn], known: Mapping[int, Sequence[Memory]]) -> Counter[int]:
+    """How many turns say what is stored at their place, by how far on they would be placed.
+
+    Looked up by what they say: comparing each turn with each place takes the square of an hour's
+    talk at every call, and numbers may be any, as those of a clock.
+    """
+    saying: defaultdict[str, list[int]] = defaultdict(list)
+    in_pieces: list[tuple[int, int]] = []
+    for place, pieces in known.items():
+        if len(pieces) == 1:
+            saying[pieces[0].text.strip()].append(place)
+        else:
+            in_pieces.append((place, max(len(piece.text.strip()) for piece in pieces)))
+    found: Counter[int] = Counter()
+    for turn in turns:
+        long = [place for place, longest in in_pieces if len(turn.text) >= longest]
+        for place in (*saying.get(turn.text.strip(), ()), *long):
+            found[place - turn.seq] += _says(turn, known[place])
+    return +found
 
 
 def _says(turn: Turn, pieces: Sequence[Memory]) -> bool:

@@ -61,8 +61,8 @@ class Recalled:
 
     def recited(
         self, text: str, *, user_id: str | None, own: Iterable[str] = (), wholly: bool = False
-    ) -> str | None:
-        """The first memory that a text recites, if it says hardly anything else.
+    ) -> list[str]:
+        """The memories that a text recites, if it says hardly anything else.
 
         What the text says beside is up to a fifth of its words, without a number, a name or a
         word that denies: "Anna lives in Berlin no longer" is news to one who recalled that she
@@ -76,21 +76,21 @@ class Recalled:
         """
         words = words_of(text)
         if len(words) < _FEWEST:
-            return None
+            return []
         left = f" {' '.join(words)} "
         passed = set(own)
-        first = None
+        found: list[str] = []
         for memory_id, (whose, said) in reversed(self._said.items()):
             if whose != user_id or memory_id in passed or said not in left:
                 continue
             left = left.replace(said, " ")
-            first = first or memory_id
+            found.append(memory_id)
         beside = left.split()
         if wholly:
-            return first if len(beside) <= 1 and _OPENING.issuperset(beside) else None
+            return found if len(beside) <= 1 and _OPENING.issuperset(beside) else []
         if len(beside) > _OWN * len(words) or _is_news(left, text):
-            return None
-        return first
+            return []
+        return found
 
 
 def _is_news(left: str, text: str) -> bool:

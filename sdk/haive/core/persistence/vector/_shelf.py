@@ -77,16 +77,19 @@ class Shelf:
         if memories:
             await self.backend.put(await self._records(memories, read, once=once))
 
-    async def renew(self, memories: Sequence[Memory]) -> int:
+    async def renew(self, memories: Sequence[Memory], *, once: bool = False) -> int:
         """Write memories whose texts have changed, with their vectors; return how many.
 
-        One that was forgotten meanwhile stays so.
+        One that was forgotten meanwhile stays so. ``once`` is that of `rewrite`.
 
         Raises:
             InvalidInputError: A text or something of the metadata cannot be stored.
+            ConflictError: It is superseded by another one.
             ModelError: There are no vectors.
         """
-        return await self.backend.replace(await self._records(memories)) if memories else 0
+        return (
+            await self.backend.replace(await self._records(memories, once=once)) if memories else 0
+        )
 
     async def _records(
         self, memories: Sequence[Memory], read: Readings | None = None, *, once: bool = False

@@ -108,7 +108,9 @@ def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str,
             fields[name] = _time(fields[name], name)
     if fields.get("importance") is not None:
         fields["importance"] = checked_importance(fields["importance"])
-    for name in ("user_id", "speaker", "role", "trust", "writer"):
+    if fields.get("user_id") is not None:
+        fields["user_id"] = checked_user(fields["user_id"])
+    for name in ("speaker", "role", "trust", "writer"):
         if not isinstance(fields.get(name), str | None):
             raise InvalidInputError(f"{name} is a text.")
     if fields.get("conversation_id") is not None:
@@ -117,6 +119,17 @@ def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str,
     if since is not None and until is not None and until < since:
         raise InvalidInputError("valid_to is before valid_from.")
     return fields, given
+
+
+def checked_user(value: object) -> str:
+    """Whose a memory is: a text, or a UUID.
+
+    Raises:
+        InvalidInputError: It is neither: as a number it would be nobody's.
+    """
+    if not isinstance(value, str | UUID):
+        raise InvalidInputError("user_id is a text.")
+    return str(value)
 
 
 def checked_importance(value: object) -> float:

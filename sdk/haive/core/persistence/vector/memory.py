@@ -19,17 +19,15 @@ from haive.core.persistence.vector._arguments import (
 from haive.core.persistence.vector._chunks import check_sizes
 from haive.core.persistence.vector._consolidating import Consolidating, consolidate
 from haive.core.persistence.vector._conversations import Processing, store_talk
-from haive.core.persistence.vector._ending import end_above
 from haive.core.persistence.vector._episodes import episodes
-from haive.core.persistence.vector._forgetting import change, forget
-from haive.core.persistence.vector._importance import importance_of
+from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._lineage import provenance, versions
 from haive.core.persistence.vector._opened import OpenedMemory
-from haive.core.persistence.vector._personal import looked_through, metadata_looked_through
 from haive.core.persistence.vector._reembedding import reembed
 from haive.core.persistence.vector._searching import Asked, expired_at, search
-from haive.core.persistence.vector._shelf import both, checked_text, equals, spoken
-from haive.core.persistence.vector._talks import checked_importance, split, talk_of
+from haive.core.persistence.vector._shelf import both, equals, spoken
+from haive.core.persistence.vector._talks import split, talk_of
+from haive.core.persistence.vector._updating import UNSET, Changes, update
 from haive.core.persistence.vector.filters import Comparison, Operator, parse
 from haive.core.persistence.vector.models import MemoryKind, MemoryStats
 
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
         Memory,
         MemoryHit,
     )
-
-_UNSET: Any = object()
 
 
 class VectorMemory(OpenedMemory):
@@ -98,7 +94,8 @@ class VectorMemory(OpenedMemory):
                 not all of them are read from the store.
             metadata: What each of its memories has beside: anything that has JSON. ``importance``,
                 ``timestamp``, ``user_id``, ``trust`` and ``writer`` mean ours; ``timestamp`` is
-                that of messages which have none. ``conversation_id`` names messages without one.
+                that of messages which have none. ``conversation_id`` names messages without one:
+                a list that nobody names is another conversation when it has grown.
                 ``speaker``, ``role``, ``valid_from`` and ``valid_to`` are refused.
             chunk_size: Tokens of a memory; a longer message is cut where sentences end.
             chunk_overlap: Tokens that the pieces of one message share, at most half of one.
@@ -218,7 +215,7 @@ class VectorMemory(OpenedMemory):
         text: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         importance: float | None = None,
-        valid_to: datetime | None = _UNSET,
+        valid_to: datetime | None = UNSET,
         archived: bool | None = None,
     ) -> Memory:
         """Change a memory in its place, and what was made of it with it.
@@ -227,45 +224,27 @@ class VectorMemory(OpenedMemory):
             memory_id: Which one.
             text: Its new text. To keep the older one, `supersede` it.
             metadata: What is put over what the caller gave before; None as a value takes it away,
-                and the importance is again that of the text.
+                and the importance is again that of the text. With another ``user_id`` it is
+                nobody else's any more: what was made of it for the one before says nothing of it.
             importance: 0 to 1.
             valid_to: From when on it does not hold; None: it holds.
             archived: Whether searches pass it over.
 
         Raises:
+            InvalidInputError: Something cannot be stored, or a summary would be another user's.
             NotFoundError: There is no such memory, or none any more.
         """
-        shelf = await self._open()
-        memory = await self.get(memory_id)
-        changes: dict[str, Any] = {}
-        if metadata is not None:
-            fields, rest = split(metadata)
-            if "importance" in fields and fields["importance"] is None:
-                fields["importance"] = importance_of(memory.text if text is None else text)
-            changes |= fields
-            merged = {**memory.metadata, **rest}
-            changes["metadata"] = {name: each for name, each in merged.items() if each is not None}
-        if importance is not None:
-            changes["importance"] = checked_importance(importance)
-        if valid_to is not _UNSET:
-            changes["valid_to"] = None if valid_to is None else checked_time(valid_to, "valid_to")
-        if archived is not None:
-            changes["archived"] = archived
-        if text is not None:
-            changes["text"], changes["metadata"] = looked_through(
-                checked_text(text), changes.get("metadata", memory.metadata), shelf.redactor
-            )
-        elif metadata is not None:
-            changes["metadata"] = metadata_looked_through(changes["metadata"], shelf.redactor)
-        changed = replace(memory, **changes)
-        if changed.valid_to != memory.valid_to:
-            await end_above(shelf, changed)
-        if spoken(changed) != spoken(memory):
-            await change(shelf, changed)
-            self._recalled.forget([memory_id])
-        elif not await shelf.rewrite([changed]):
-            raise NotFoundError("There is no such memory.")
-        return changed
+        changes = Changes(
+            text=text,
+            metadata=metadata,
+            importance=importance,
+            valid_to=valid_to,
+            archived=archived,
+        )
+        before, after = await update(checked_id(memory_id), changes, await self._open())
+        if spoken(after) != spoken(before) or after.user_id != before.user_id:
+            self._recalled.forget([after.id])
+        return after
 
     # -- finding ---------------------------------------------------------------------------------
 
@@ -464,7 +443,9 @@ class VectorMemory(OpenedMemory):
         """Forget what has expired; searches pass it over before that already."""
         shelf = await self._open()
         expired = expired_at(shelf.clock())
-        return await forget(shelf, [record.id async for record in shelf.records(expired)])
+        result = await forget(shelf, [record.id async for record in shelf.records(expired)])
+        self._recalled.forget([*result.forgotten, *result.removed, *result.rebuilt])
+        return result
 
     async def consolidate_memories(
         self,

@@ -124,6 +124,10 @@ class Memory:
         begun = self.valid_from is None or self.valid_from <= when
         return begun and (self.valid_to is None or when < self.valid_to)
 
+    def has_expired_by(self, when: datetime) -> bool:
+        """Whether it is gone by then."""
+        return self.expires_at is not None and self.expires_at <= when
+
 
 #: Beside the fields of what is added, to find the same words by.
 WORDS_HASH = "words_hash"

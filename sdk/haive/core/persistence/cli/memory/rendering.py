@@ -32,13 +32,17 @@ _LONGEST = 1_200
 
 def memory_as_dict(memory: Memory) -> dict[str, Any]:
     """A memory for programs: what is known of it and what the caller gave beside, at one level."""
-    return {"id": memory.id, **memory.to_metadata()}
+    ours = {"id": memory.id}
+    # Before all, and over what a caller calls alike: ids are read from here and forgotten by.
+    return {**ours, **memory.to_metadata(), **ours}
 
 
 def hit_as_dict(hit: MemoryHit) -> dict[str, Any]:
     """A memory that was found, for programs."""
-    parts = {"parts": dict(hit.parts)} if hit.parts else {}
-    return {"score": hit.score, **parts, **memory_as_dict(hit.memory)}
+    ours: dict[str, Any] = {"score": hit.score}
+    if hit.parts:
+        ours["parts"] = dict(hit.parts)
+    return {**ours, **memory_as_dict(hit.memory), **ours}
 
 
 def print_hits(hits: Sequence[MemoryHit]) -> None:
