@@ -111,6 +111,7 @@ async def test_documents_come_back_with_any_id_and_metadata(
             page_content="four",
             metadata={
                 "keywords": "", "kind": "report", "context": None, "sources": 3, "text": "own",
+                "words_hash": "w",
                 "timestamp": "2026-01-02", "user_id": "anna", "importance": 1, "speaker": "Anna",
             },
         ),

@@ -157,6 +157,8 @@ async def test_a_conversation_of_nothing_is_refused(memory: VectorMemory, nothin
 async def test_names_that_are_ours_are_not_the_callers_to_say(memory: VectorMemory) -> None:
     with pytest.raises(InvalidInputError, match="sources, superseded_by"):
         await memory.store_conversation(talk(), {"sources": [], "superseded_by": "x"})
+    with pytest.raises(InvalidInputError, match="consolidation"):
+        await memory.store_conversation(talk(), {"consolidation": "hierarchical"})
     assert (await memory.stats()).total == 0
 
 

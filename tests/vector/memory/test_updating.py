@@ -92,6 +92,7 @@ async def test_what_another_process_supersedes_meanwhile_stays_superseded(
         ({"archived": 1}, "archived is True or False"),
         ({"valid_to": datetime(2000, 1, 1, tzinfo=UTC)}, "valid_to is before valid_from"),
         ({"metadata": {"user_id": 5}}, "user_id is a text"),
+        ({"metadata": {"consolidation": "dedupe"}}, "metadata has consolidation"),
     ],
 )
 async def test_what_would_be_read_otherwise_is_refused(memory, change, said) -> None:

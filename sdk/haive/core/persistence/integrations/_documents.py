@@ -16,7 +16,7 @@ from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._personal import looked_through
 from haive.core.persistence.vector._shelf import checked_text
 from haive.core.persistence.vector._talks import GIVEN
-from haive.core.persistence.vector.models import FIELDS, Memory
+from haive.core.persistence.vector.models import OURS, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # What the adapter keeps in the metadata of a document's memory: its id, and what is named as ours.
 _OWN = "langchain"
-_RESERVED = frozenset({*FIELDS, _OWN})
+_RESERVED = frozenset({*OURS, _OWN})
 # What a document tells of a memory that was no document.
 _TOLD = ("kind", "user_id", "conversation_id", "seq", "speaker", "role", "timestamp")
 

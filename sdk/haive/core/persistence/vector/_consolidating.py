@@ -18,6 +18,7 @@ from haive.core.persistence.vector._shelf import PAGE, both
 from haive.core.persistence.vector._values import time_text
 from haive.core.persistence.vector.filters import Comparison, Operator
 from haive.core.persistence.vector.models import (
+    CONSOLIDATION,
     Consolidation,
     ConsolidationGroup,
     ConsolidationPlan,
@@ -119,7 +120,7 @@ async def _above(
         made = [
             memory
             for memory in await shelf.pointing_at("sources", frontier)
-            if memory.metadata.get("consolidation") == how.strategy
+            if memory.metadata.get(CONSOLIDATION) == how.strategy
             and memory.id not in found
             and (memory.valid_to is None or holding.issuperset(memory.sources))
         ]
@@ -376,5 +377,5 @@ def _unwritten(
         trust=trust_of(group),
         writer=group[0].writer if merged else None,
         created_at=now,
-        metadata={"consolidation": strategy},
+        metadata={CONSOLIDATION: strategy},
     )

@@ -19,7 +19,7 @@ from haive.core.persistence.vector._placing import placed
 from haive.core.persistence.vector._shelf import both, equals
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.filters import Comparison, Operator
-from haive.core.persistence.vector.models import Memory, MemoryKind, trust_of
+from haive.core.persistence.vector.models import CONSOLIDATION, Memory, MemoryKind, trust_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,7 +134,7 @@ def _holding(pieces: Sequence[Memory]) -> Sequence[Memory]:
 
 def _is_of_whole(memory: Memory) -> bool:
     """Whether it was made of the conversation as a whole, and not by a consolidation."""
-    return memory.kind in _OF_WHOLES and "consolidation" not in memory.metadata
+    return memory.kind in _OF_WHOLES and CONSOLIDATION not in memory.metadata
 
 
 def _id_of(talk: Talk, tenant: str, when: datetime | None, *parts: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.vector._cascading import made_of
-from haive.core.persistence.vector.models import DERIVED, Memory, MemoryKind
+from haive.core.persistence.vector.models import CONSOLIDATION, DERIVED, Memory, MemoryKind
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -65,4 +65,4 @@ async def end_above(shelf: Shelf, memory: Memory) -> None:
 
 
 def _is_consolidated(memory: Memory) -> bool:
-    return memory.kind is MemoryKind.MERGED or "consolidation" in memory.metadata
+    return memory.kind is MemoryKind.MERGED or CONSOLIDATION in memory.metadata

@@ -13,7 +13,7 @@ from haive.core.persistence.models import Conversation, Message, aware
 from haive.core.persistence.vector._arguments import checked_name
 from haive.core.persistence.vector._conversations import Talk, Turn
 from haive.core.persistence.vector._ids import EPOCH, derived_id
-from haive.core.persistence.vector.models import OURS
+from haive.core.persistence.vector.models import CONSOLIDATION, OURS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -51,6 +51,9 @@ async def talk_of(
             f"metadata has {', '.join(refused)}, which is not of a whole conversation.",
             hint="Messages say who spoke, and hold from when they were said.",
         )
+    if CONSOLIDATION in rest:
+        # A summary that has it is taken for a consolidation's, and replaced by the next one.
+        raise InvalidInputError(f"metadata has {CONSOLIDATION}, which is not the caller's to say.")
     if isinstance(conversation, str | UUID):
         opened = await store()
         conversation = await opened.get_conversation(as_uuid(conversation, "conversation"))

@@ -14,7 +14,7 @@ from haive.core.persistence.vector._locks import one_at_a_time
 from haive.core.persistence.vector._personal import looked_through, metadata_looked_through
 from haive.core.persistence.vector._shelf import checked_text, spoken
 from haive.core.persistence.vector._talks import checked_importance, split
-from haive.core.persistence.vector.models import DERIVED
+from haive.core.persistence.vector.models import CONSOLIDATION, DERIVED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,6 +85,10 @@ def _changed(memory: Memory, changes: Changes, shelf: Shelf) -> Memory:
         if "importance" in fields and fields["importance"] is None:
             said = memory.text if changes.text is None else changes.text
             fields["importance"] = importance_of(checked_text(said))
+        if rest.get(CONSOLIDATION, made_by := memory.metadata.get(CONSOLIDATION)) != made_by:
+            raise InvalidInputError(
+                f"metadata has {CONSOLIDATION}, which is not the caller's to say."
+            )
         over |= fields
         merged = {**memory.metadata, **rest}
         over["metadata"] = {name: each for name, each in merged.items() if each is not None}

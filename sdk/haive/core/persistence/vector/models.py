@@ -129,6 +129,8 @@ class Memory:
         return self.expires_at is not None and self.expires_at <= when
 
 
+#: In the metadata of what a consolidation made: its strategy.
+CONSOLIDATION = "consolidation"
 #: Beside the fields of what is added, to find the same words by.
 WORDS_HASH = "words_hash"
 FIELDS = tuple(f.name for f in fields(Memory) if f.name not in {"id", "metadata"})
