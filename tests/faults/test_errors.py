@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 import traceback
 from decimal import Decimal
 from uuid import uuid4
 
 import asyncpg
 import httpx
+import jwt
 import pytest
 
 from haive.core.persistence import PersistenceConfig, PostgresStore, SupabaseStore
@@ -24,6 +26,7 @@ from haive.core.persistence.errors import (
     PoolTimeoutError,
     SchemaMissingError,
     StatementTimeoutError,
+    TokenExpiredError,
     TooManyConnectionsError,
     UnavailableError,
 )
@@ -269,6 +272,21 @@ async def test_logs_tell_statements_without_arguments(open_store, caplog):
     await store.query_conversations(filters={"agent_id": CANARY})
     assert "append_message" in caplog.text
     assert CANARY not in caplog.text
+
+
+async def test_a_forged_token_has_not_expired(stack):
+    def signed(secret: str, expires: int) -> str:
+        claims = {"sub": "ada", "role": "authenticated", "exp": int(time.time()) + expires}
+        return jwt.encode(claims, secret, "HS256")
+
+    for token, error in (
+        (signed("x" * 64, 60), AccessDeniedError),
+        (signed(stack.jwt_secret, -120), TokenExpiredError),
+    ):
+        with pytest.raises(AccessDeniedError) as raised:
+            async with SupabaseStore(stack.url, stack.publishable_key, access_token=token) as store:
+                await store.query_conversations()
+        assert type(raised.value) is error
 
 
 def test_unavailability_is_retryable_and_refusal_is_not():

@@ -167,3 +167,14 @@ def test_brackets_in_texts_do_not_count_however_the_stream_is_cut(text, depth, s
     else:
         assert depth <= MAX_DEPTH
         assert read.decode() == content
+
+
+@pytest.mark.parametrize("rest", [{}, {"id": "y", "turns": []}])
+async def test_what_stands_behind_the_array_is_reported(rest):
+    turns = [{"speaker": "USER", "text": 'a {"'}]
+    array = json.dumps([{"id": "x", "turns": turns}])
+    reason = "something stands outside of the array"
+    for text, skipped in ((array + json.dumps(rest), [reason]), (array * 2, [])):
+        report = await import_file(io.BytesIO(text.encode()), None, dry_run=True)
+        assert [one.reason for one in report.skipped] == skipped
+        assert report.conversations

@@ -39,6 +39,8 @@ def test_a_password_is_not_shown() -> None:
         ({"work_mem": "1MB; drop table x"}, "work_mem"),
         ({"nonsense": 1}, "nonsense"),
         ({"connection_string": "mysql://x"}, "postgresql://"),
+        ({"connection_string": "postgresql://u:secret@h:port/x"}, "port"),
+        ({"connection_string": "postgresql://u:secret@h:5432,g:99999/x"}, "port"),
     ],
 )
 def test_a_wrong_setting_is_named_and_not_quoted(settings: dict[str, object], says: str) -> None:
@@ -76,3 +78,9 @@ def test_a_supabase_store_that_contradicts_itself_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=says):
         SupabaseStore(**{"url": "http://127.0.0.1:1", "key": "sb_publishable_x", **arguments})
+
+
+@pytest.mark.parametrize("hosts", ["h", "h:5432", "h:", "[::1]", "[::1]:5432", "h:5432,g,[::1]:6"])
+def test_hosts_have_ports_or_none(hosts: str) -> None:
+    dsn = f"postgresql://u:a%3Ab@{hosts}/x"
+    assert PersistenceConfig(connection_string=dsn).dsn == dsn

@@ -100,6 +100,9 @@ class PersistenceConfig(BaseModel):
             raise ConfigurationError("A connection string begins with postgresql://.")
         if "@" in f"{parts.path}{parts.query}{parts.fragment}" and "@" not in parts.netloc:
             raise ConfigurationError("Percent-encode / ? and # in the password.")
+        ports = re.findall(r":([^:\],]*)(?=,|$)", parts.netloc.rpartition("@")[2])
+        if any(port and not (port.isdecimal() and 0 < int(port) < 65_536) for port in ports):
+            raise ConfigurationError("A port in the connection string is no number up to 65535.")
         return SecretStr(text)
 
     @field_validator("schema_name", mode="after")

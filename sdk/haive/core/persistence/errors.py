@@ -530,6 +530,13 @@ def database_error(
         return cls(message, hint=hint, sqlstate=code)
     if constraint and constraint.endswith("_is_bounded"):
         cls = ContentTooLargeError
+    if cls is TokenExpiredError and message and "expired" not in message:
+        # PostgREST has these codes for whatever is wrong with a token.
+        return AccessDeniedError(
+            "The API refuses the token: it is not this project's, or not for this time or audience."
+            f" [{code}]",
+            sqlstate=code,
+        )
     detail = f" ({constraint})" if constraint else ""
     doc = _SAID.get(code or "") or (cls.__doc__ or "").partition("\n")[0]
     return cls(f"{doc}{detail} [{code}]" if code else doc, sqlstate=code)

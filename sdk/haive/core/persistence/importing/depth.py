@@ -35,6 +35,8 @@ class Bounded:
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        #: Whether an object was seen that stands in nothing.
+        self.bare = False
         self._depth = 0
         self._in_text = False
         self._held = b""
@@ -56,5 +58,7 @@ class Bounded:
         depths = [*accumulate(map(_STEPS.__getitem__, brackets), initial=self._depth)]
         if max(depths) > MAX_DEPTH:
             raise TooDeepError
+        if 0 in depths[:-1]:
+            self.bare |= (0, ord("{")) in zip(depths, brackets, strict=False)
         self._depth = depths[-1]
         return data

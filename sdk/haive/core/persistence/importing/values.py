@@ -61,10 +61,18 @@ def _lines(stream: IO[bytes]) -> Iterator[Value | Skipped]:
 def _items(stream: IO[bytes], framing: Framing, before: int) -> Iterator[Value | Skipped]:
     number = before
     prefix = "item" if framing == "array" else ""
+    bounded = Bounded(stream)
     try:
-        for item in ijson.items(Bounded(stream), prefix, multiple_values=True, use_float=True):
+        for item in ijson.items(bounded, prefix, multiple_values=True, use_float=True):
             number += 1
             yield f"conversation {number}", item
+        if framing == "array" and bounded.bare:
+            # Found by its path, which says nothing of what is elsewhere.
+            yield Skipped(
+                what="file",
+                reason="something stands outside of the array",
+                place=f"after conversation {number}",
+            )
     except TooDeepError:
         yield Skipped(
             what="file",
