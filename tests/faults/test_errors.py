@@ -274,6 +274,12 @@ async def test_logs_tell_statements_without_arguments(open_store, caplog):
     assert CANARY not in caplog.text
 
 
+async def test_a_schema_that_the_api_does_not_serve_may_be_installed(stack):
+    async with SupabaseStore(stack.url, stack.secret_key, schema="elsewhere") as store:
+        with pytest.raises(SchemaMissingError, match="does not expose the schema"):
+            await store.query_conversations()
+
+
 async def test_a_forged_token_has_not_expired(stack):
     def signed(secret: str, expires: int) -> str:
         claims = {"sub": "ada", "role": "authenticated", "exp": int(time.time()) + expires}

@@ -507,6 +507,8 @@ _SAID = {
     "28000": "The server refuses the user of the connection string.",
     "28P01": "The server refuses the user or the password of the connection string.",
     "3D000": "The server has no database of the name in the connection string.",
+    "PGRST106": "The API does not expose the schema: add it to the exposed schemas of the project,"
+    " and run `haive migrate` or `supabase db push` if it is not installed.",
 }
 
 
