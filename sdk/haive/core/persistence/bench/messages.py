@@ -6,9 +6,13 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+import asyncpg
+
+from haive.core.persistence._encoding import new_id
 from haive.core.persistence.bench import peers
 from haive.core.persistence.bench.bare import bare_table
 from haive.core.persistence.bench.report import Bar, Report
+from haive.core.persistence.bench.server import TENANT
 from haive.core.persistence.bench.timing import Subject, rate_rows, ratio_row, take_turns
 
 if TYPE_CHECKING:
@@ -22,8 +26,24 @@ _METHOD = (
     "Messages of 300 bytes from one process; NAME/N is N callers, each awaiting its call before the"
     " next, with a conversation of its own (shared: 16 callers a conversation). limit is asyncpg"
     " with one `insert … select from unnest` in flight into a bare table with the same keys;"
-    " limit-pipelined has two in flight. All take turns in one run, after a round that warms up."
+    " limit-pipelined has two in flight. by-hand is a message in our tables (itself, the counters of"
+    " its conversation, an event) as one statement of their owner, whom no policy binds. All take"
+    " turns in one run, after a round that warms up."
 )
+_BY_HAND = """
+with place as (
+  update haive.conversations
+  set message_count = message_count + 1, last_message_at = now()
+  where tenant_id = $1 and id = $2
+  returning message_count as seq
+),
+told as (
+  insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
+  select $1, 'messages.added', $2, seq, seq from place
+)
+insert into haive.messages (tenant_id, conversation_id, seq, id, role, content)
+select $1, $2, seq, $3, 'user', $4 from place
+"""
 
 
 async def measure(server: Server, *, rounds: int, seconds: float, progress: Progress) -> Report:
@@ -35,6 +55,7 @@ async def measure(server: Server, *, rounds: int, seconds: float, progress: Prog
         subjects = [
             Subject("ours/1", await _ours(store, 1)),
             Subject("bare-insert/1", await bare.lone()),
+            Subject("by-hand/1", [await _by_hand(server, store, opened)]),
             Subject("ours/256", await _ours(store, 256)),
             Subject("limit/256", await bare.grouped(256)),
             Subject("limit-pipelined/256", await bare.pipelined(256)),
@@ -62,6 +83,19 @@ async def _ours(store: Store, count: int, *, sharing: int = 1) -> list[Call]:
     ]
 
 
+async def _by_hand(server: Server, store: Store, opened: AsyncExitStack) -> Call:
+    conversation = await store.create_conversation("bench")
+    owner = await asyncpg.connect(server.dsn)
+    opened.push_async_callback(owner.close)
+    # As for a tenant that is neither metered nor audited: the triggers are not called.
+    await owner.execute("set persistence.watch = '---'")
+
+    async def insert() -> None:
+        await owner.execute(_BY_HAND, TENANT, conversation.id, new_id(), _TEXT)
+
+    return insert
+
+
 def _ratios(samples: Samples) -> list[Row]:
     rates = {name: [sample.rate for sample in rounds] for name, rounds in samples.items()}
     rows = [
@@ -78,8 +112,12 @@ def _ratios(samples: Samples) -> list[Row]:
     if of_peers:
         best = [max(rates_of_round) for rates_of_round in zip(*of_peers, strict=True)]
         rows.append(ratio_row("ours:best-peer", rates["ours/256"], best, Bar(at_least=8)))
-    lone, bare = (
+    lone, bare, by_hand = (
         [sample.milliseconds(50) for sample in samples[name]]
-        for name in ("ours/1", "bare-insert/1")
+        for name in ("ours/1", "bare-insert/1", "by-hand/1")
     )
-    return [*rows, ratio_row("lone:bare", lone, bare, Bar(at_most=1.3))]
+    return [
+        *rows,
+        ratio_row("lone:bare", lone, bare, Bar(at_most=1.3)),
+        ratio_row("by-hand:bare", by_hand, bare),
+    ]
