@@ -26,8 +26,8 @@ _METHOD = (
     "Messages of 300 bytes from one process; NAME/N is N callers, each awaiting its call before the"
     " next, with a conversation of its own (shared: 16 callers a conversation). limit is asyncpg"
     " with one `insert … select from unnest` in flight into a bare table with the same keys;"
-    " limit-pipelined has two in flight. by-hand is a message in our tables (itself, the counters of"
-    " its conversation, an event) as one statement of their owner, whom no policy binds. All take"
+    " limit-pipelined has two in flight. by-hand is a message in our tables (itself, counters of"
+    " the conversation, an event) as one statement of their owner, whom no policy binds. All take"
     " turns in one run, after a round that warms up."
 )
 _BY_HAND = """
