@@ -296,9 +296,10 @@ class Reader:
 
         Raises:
             CheckpointKeyError: No key of the ring opens it.
-            CorruptCheckpointError: It is not sealed, though a key is set.
         """
-        await self.checkpoints(await self._engine.find(**where, page_size=1))
+        # One that is damaged, or not sealed, is not what was searched for.
+        with suppress(CorruptCheckpointError):
+            await self.checkpoints(await self._engine.find(**where, page_size=1))
 
     async def recover(
         self,
