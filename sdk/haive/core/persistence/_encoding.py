@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
+from operator import index
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MAX_CONTENT_BYTES = 8 * 1024 * 1024
 MAX_PARTS_BYTES = 32 * 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
+# A bigint of Postgres.
+_MOST = 2**63 - 1
 
 
 class Document(str):
@@ -60,6 +63,24 @@ def check_all(values: object, name: str, kind: type) -> None:
     """
     if not isinstance(values, Sequence) or not all(isinstance(each, kind) for each in values):
         raise InvalidInputError(f"{name} is no list of {kind.__name__}.")
+
+
+def whole_number(value: Any, name: str, least: int = -_MOST, most: int = _MOST) -> int:
+    """A whole number within bounds, of any type that is one but bool.
+
+    Raises:
+        InvalidInputError: It is something else.
+    """
+    bounds = f"{name} is no whole number"
+    if least > -_MOST:
+        bounds += f" between {least} and {most:,}"
+    try:
+        number = index(value)
+    except TypeError:
+        raise InvalidInputError(f"{bounds}.") from None
+    if isinstance(value, bool) or not least <= number <= most:
+        raise InvalidInputError(f"{bounds}.")
+    return int(number)
 
 
 def check_text(text: str, name: str, limit: int) -> str:

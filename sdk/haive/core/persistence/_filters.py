@@ -4,36 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date, datetime
-from operator import index
 from typing import Any
 
+from haive.core.persistence._encoding import whole_number
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.models import aware
 
-_MOST = 2**63 - 1
 _LISTS = frozenset({"tags", "any_tags", "participants"})
 _COUNTS = frozenset({"min_messages", "max_messages"})
 _TIMES = frozenset(
     f"{what}_{when}" for what in ("created", "updated", "active") for when in ("after", "before")
 )
-
-
-def whole(value: Any, name: str, least: int = -_MOST, most: int = _MOST) -> int:
-    """A whole number within bounds.
-
-    Raises:
-        InvalidInputError: It is something else.
-    """
-    bounds = f"{name} is no whole number"
-    if least > -_MOST:
-        bounds += f" between {least} and {most:,}"
-    try:
-        number = index(value)
-    except TypeError:
-        raise InvalidInputError(f"{bounds}.") from None
-    if isinstance(value, bool) or not least <= number <= most:
-        raise InvalidInputError(f"{bounds}.")
-    return int(number)
 
 
 def checked_filters(filters: object) -> dict[str, Any]:
@@ -57,7 +38,7 @@ def _checked(name: object, value: object) -> object:
     if name in _TIMES:
         return _time(f"filter {name}", value).isoformat()
     if name in _COUNTS:
-        return whole(value, f"filter {name}")
+        return whole_number(value, f"filter {name}")
     if name in _LISTS:
         if not isinstance(value, list | tuple | set | frozenset) or not all(
             isinstance(each, str) for each in value

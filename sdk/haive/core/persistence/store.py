@@ -17,8 +17,9 @@ from haive.core.persistence._encoding import (
     new_id,
     object_to_json,
     to_json,
+    whole_number,
 )
-from haive.core.persistence._filters import checked_filters, whole
+from haive.core.persistence._filters import checked_filters
 from haive.core.persistence._group_commit import GroupCommit
 from haive.core.persistence._repeated import same, write_missing
 from haive.core.persistence._rows import message_row, row_of
@@ -227,7 +228,7 @@ class Store:
             NotFoundError: There is none, or none that the caller may see.
             InvalidInputError: ``message_limit`` is not between 0 and 1,000.
         """
-        asked = whole(message_limit, "message_limit", 0, 1_000) if include_messages else 0
+        asked = whole_number(message_limit, "message_limit", 0, 1_000) if include_messages else 0
         arguments = {
             "conversation_id": as_uuid(conversation_id, "conversation_id"),
             "message_limit": asked,
@@ -283,12 +284,12 @@ class Store:
             raise InvalidInputError("ascending is neither true nor false.")
         if page_after is not None and not isinstance(page_after, str):
             raise InvalidInputError("page_after is no text.")
-        asked = whole(message_limit, "message_limit", 0, 1_000) if include_messages else 0
+        asked = whole_number(message_limit, "message_limit", 0, 1_000) if include_messages else 0
         arguments = {
             "filters": object_to_json(wanted, "filters"),
             "order_by": order_by,
             "ascending": ascending,
-            "page_size": whole(limit, "limit", 1, 1_000),
+            "page_size": whole_number(limit, "limit", 1, 1_000),
             "page_after": page_after,
             "message_limit": asked,
         }
@@ -539,9 +540,9 @@ class Store:
         """
         arguments = {
             "conversation_id": as_uuid(conversation_id, "conversation_id"),
-            "after": whole(after, "after"),
-            "before": None if before is None else whole(before, "before"),
-            "page_size": whole(limit, "limit", 1, 10_000),
+            "after": whole_number(after, "after"),
+            "before": None if before is None else whole_number(before, "before"),
+            "page_size": whole_number(limit, "limit", 1, 10_000),
             "last": last,
         }
         rows = await self._rows_of("read_messages", arguments)

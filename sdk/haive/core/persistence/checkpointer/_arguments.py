@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from haive.core.persistence._encoding import check_text
+from haive.core.persistence._encoding import check_text, whole_number
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.models import aware
 
@@ -20,9 +20,6 @@ _NAMES = frozenset(
 )
 _NUMBERS = frozenset({"page_size", "before_seq"})
 _FLAGS = frozenset({"failed", "details", "states"})
-_MOST = (1 << 63) - 1
-# Most of anything in one answer.
-_PAGE = 1000
 
 
 def check_arguments(arguments: Mapping[str, object]) -> None:
@@ -37,8 +34,7 @@ def check_arguments(arguments: Mapping[str, object]) -> None:
         elif name == "namespace":
             check_namespace(value)
         elif name in _NUMBERS:
-            if type(value) is not int or not -_MOST <= value <= _MOST:
-                raise InvalidInputError(f"{name} is no whole number.")
+            whole_number(value, name)
         elif name in _FLAGS and not isinstance(value, bool):
             raise InvalidInputError(f"{name} is neither True nor False.")
 
@@ -95,28 +91,6 @@ def check_place(thread_id: object, namespace: object, branch: object = None) -> 
     check_namespace(namespace)
     if branch is not None and not isinstance(branch, UUID):
         check_name(branch, "branch")
-
-
-def check_limit(value: object) -> None:
-    """Check how many are asked for at once.
-
-    Raises:
-        InvalidInputError: It is no whole number from 1 to 1,000.
-    """
-    if type(value) is not int or not 1 <= value <= _PAGE:
-        raise InvalidInputError(
-            f"limit is no whole number from 1 to {_PAGE:,}.", hint="Read more page by page."
-        )
-
-
-def check_before(value: object) -> None:
-    """Check where a page of history ends.
-
-    Raises:
-        InvalidInputError: It is no ``seq`` of a checkpoint.
-    """
-    if value is not None and (type(value) is not int or not -_MOST <= value <= _MOST):
-        raise InvalidInputError("before is no whole number: the seq of a checkpoint is one.")
 
 
 def moment(value: datetime | None, name: str) -> datetime | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from haive.core.persistence.checkpointer._schemas import mismatch, path_of
+from haive.core.persistence.checkpointer._schemas import mismatch, path_of, problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -104,12 +104,7 @@ def _made(held: Held, steps: Steps, *, leave: bool) -> object:
     try:
         return held.make(fields)
     except ValidationError as error:
-        problems = {
-            path_of([*steps, *problem["loc"]]): problem["type"]
-            for problem in error.errors(
-                include_url=False, include_input=False, include_context=False
-            )
-        }
+        problems = problems_of(error, steps)
     except Exception:  # noqa: BLE001 - constructors are anybody's code
         problems = {path_of(steps): "class"}
     if leave:

@@ -179,14 +179,13 @@ def rebuilt(model: type[BaseModel], data: object) -> BaseModel:
     try:
         return model.model_validate(data, by_name=True)
     except ValidationError as error:
-        raise mismatch(
-            {
-                path_of(problem["loc"]): problem["type"]
-                for problem in error.errors(
-                    include_url=False, include_input=False, include_context=False
-                )
-            }
-        ) from None
+        raise mismatch(problems_of(error)) from None
+
+
+def problems_of(error: ValidationError, steps: Iterable[str | int] = ()) -> dict[str, str]:
+    """The rules that were broken, by the path to where; steps lead to what was validated."""
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return {path_of((*steps, *problem["loc"])): problem["type"] for problem in found}
 
 
 def mismatch(problems: dict[str, str]) -> StateMismatchError:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from haive.core.persistence._encoding import whole_number
 from haive.core.persistence.checkpointer._arguments import (
-    check_before,
-    check_limit,
     check_name,
     check_namespace,
     check_place,
@@ -38,6 +37,9 @@ if TYPE_CHECKING:
     from haive.core.persistence.checkpointer._diff import Difference
     from haive.core.persistence.checkpointer.models import Branch, Checkpoint, Pruned, Thread
     from haive.core.persistence.store import Store
+
+# Most of anything in one answer.
+_PAGE = 1_000
 
 
 class Checkpointer:
@@ -259,8 +261,9 @@ class Checkpointer:
             before: Only those with a lower ``seq``: that of the last one of the page before.
         """
         check_place(thread_id, namespace, branch)
-        check_limit(limit)
-        check_before(before)
+        whole_number(limit, "limit", 1, _PAGE)
+        if before is not None:
+            whole_number(before, "before")
         return await self._reader.history(
             limit,
             before,
@@ -491,7 +494,7 @@ class Checkpointer:
             limit: How many, 1 to 1,000.
             after: Only those whose name comes later.
         """
-        check_limit(limit)
+        whole_number(limit, "limit", 1, _PAGE)
         if after is not None:
             check_name(after, "after")
         return await self._threads.page(user_id=user_id, limit=limit, after=after)
