@@ -1,7 +1,7 @@
 create table haive.members (
-  tenant_id text collate "C" not null,
-  user_id haive_private.name not null,
-  role text not null default 'member',
+  tenant_id text storage plain collate "C" not null,
+  user_id haive_private.name storage plain not null,
+  role text storage plain not null default 'member',
   created_at timestamptz not null default now(),
   constraint members_pkey primary key (tenant_id, user_id),
   constraint members_tenant_fkey foreign key (tenant_id)

@@ -1,8 +1,8 @@
 create table haive.events (
-  tenant_id text collate "C" not null,
+  tenant_id text storage plain collate "C" not null,
   xid xid8 not null default pg_current_xact_id(),
   id bigint not null generated always as identity,
-  kind haive_private.event_kind not null,
+  kind haive_private.event_kind storage plain not null,
   conversation_id uuid,
   first_seq bigint,
   last_seq bigint,

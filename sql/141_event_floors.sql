@@ -1,5 +1,5 @@
 create table haive_private.event_floors (
-  tenant_id text collate "C" not null,
+  tenant_id text storage plain collate "C" not null,
   xid xid8 not null,
   constraint event_floors_pkey primary key (tenant_id)
 );

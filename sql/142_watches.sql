@@ -1,8 +1,8 @@
 -- Unlogged: after a crash every reader comes back and says anew what it watches.
 create unlogged table haive_private.watches (
-  tenant_id text collate "C" not null,
-  channel text collate "C" not null,
-  way text collate "C" not null,
+  tenant_id text storage plain collate "C" not null,
+  channel text storage plain collate "C" not null,
+  way text storage plain collate "C" not null,
   expires_at timestamptz not null,
   constraint watches_pkey primary key (tenant_id, channel, way),
   constraint watches_way_is_known check (way in ('notify', 'realtime'))

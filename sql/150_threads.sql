@@ -1,9 +1,9 @@
 create table haive.threads (
-  tenant_id text collate "C" not null,
+  tenant_id text storage plain collate "C" not null,
   thread_key uuid not null default gen_random_uuid(),
-  thread_id haive_private.name not null,
-  namespace haive_private.namespace not null default '',
-  user_id haive_private.name,
+  thread_id haive_private.name storage plain not null,
+  namespace haive_private.namespace storage plain not null default '',
+  user_id haive_private.name storage plain,
   created_at timestamptz not null default now(),
   constraint threads_pkey primary key (tenant_id, thread_key),
   constraint threads_name_key unique (thread_id, namespace, tenant_id),

@@ -1,7 +1,7 @@
 -- What tenants that are metered use. The day's counts are in the same row as the sums: a write changes
 -- one row, and what a day came to is put down when the next one begins.
 create table haive_private.meters (
-  tenant_id text collate "C" not null,
+  tenant_id text storage plain collate "C" not null,
   slot smallint not null,
   day date not null,
   conversations bigint not null default 0,
@@ -11,7 +11,7 @@ create table haive_private.meters (
   day_messages bigint not null default 0,
   day_input_tokens bigint not null default 0,
   day_output_tokens bigint not null default 0,
-  day_cost numeric not null default 0,
+  day_cost numeric storage plain not null default 0,
   constraint meters_pkey primary key (tenant_id, slot),
   constraint meters_tenant_fkey foreign key (tenant_id)
   references haive.tenants (tenant_id) on delete cascade

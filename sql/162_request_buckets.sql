@@ -1,7 +1,7 @@
 -- Unlogged: a transaction that changes nothing else has nothing to wait for when it commits, so a
 -- counted read costs no fsync. After a crash the buckets are full.
 create unlogged table haive_private.request_buckets (
-  tenant_id text collate "C" not null,
+  tenant_id text storage plain collate "C" not null,
   slot smallint not null,
   full_at timestamptz not null,
   constraint request_buckets_pkey primary key (tenant_id, slot),

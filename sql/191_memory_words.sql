@@ -1,7 +1,7 @@
 create table haive_private.memory_words (
-  tenant_id text collate "C" not null,
-  collection text collate "C" not null,
-  lexeme text collate "C" not null,
+  tenant_id text storage plain collate "C" not null,
+  collection text storage plain collate "C" not null,
+  lexeme text storage plain collate "C" not null,
   part bigint not null,
   in_text bigint not null,
   in_all bigint not null,

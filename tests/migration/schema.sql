@@ -1293,6 +1293,8 @@ CREATE TABLE haive.events (
     thread_key uuid,
     checkpoint_id uuid
 );
+ALTER TABLE ONLY haive.events ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.events ALTER COLUMN kind SET STORAGE PLAIN;
 
 
 ALTER TABLE haive.events OWNER TO postgres;
@@ -1953,6 +1955,12 @@ CREATE TABLE haive.invitations (
     CONSTRAINT invitations_end_once CHECK ((num_nonnulls(accepted_at, revoked_at) <= 1)),
     CONSTRAINT invitations_role_is_known CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text, 'reader'::text])))
 );
+ALTER TABLE ONLY haive.invitations ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.invitations ALTER COLUMN label SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.invitations ALTER COLUMN role SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.invitations ALTER COLUMN token_hash SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.invitations ALTER COLUMN created_by SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.invitations ALTER COLUMN accepted_by SET STORAGE PLAIN;
 
 
 ALTER TABLE haive.invitations OWNER TO postgres;
@@ -2460,6 +2468,9 @@ CREATE TABLE haive.members (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT members_role_is_known CHECK ((role = ANY (ARRAY['owner'::text, 'admin'::text, 'member'::text, 'reader'::text])))
 );
+ALTER TABLE ONLY haive.members ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.members ALTER COLUMN user_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.members ALTER COLUMN role SET STORAGE PLAIN;
 
 
 ALTER TABLE haive.members OWNER TO postgres;
@@ -3638,6 +3649,10 @@ CREATE TABLE haive.threads (
     user_id haive_private.name,
     created_at timestamp with time zone DEFAULT now() NOT NULL
 );
+ALTER TABLE ONLY haive.threads ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.threads ALTER COLUMN thread_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.threads ALTER COLUMN namespace SET STORAGE PLAIN;
+ALTER TABLE ONLY haive.threads ALTER COLUMN user_id SET STORAGE PLAIN;
 
 
 ALTER TABLE haive.threads OWNER TO postgres;
@@ -4582,6 +4597,8 @@ CREATE TABLE haive_private.audit_heads (
     hash bytea DEFAULT '\x'::bytea NOT NULL
 )
 WITH (fillfactor='50');
+ALTER TABLE ONLY haive_private.audit_heads ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.audit_heads ALTER COLUMN hash SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.audit_heads OWNER TO postgres;
@@ -7759,6 +7776,7 @@ CREATE TABLE haive_private.event_floors (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
     xid xid8 NOT NULL
 );
+ALTER TABLE ONLY haive_private.event_floors ALTER COLUMN tenant_id SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.event_floors OWNER TO postgres;
@@ -10424,6 +10442,13 @@ CREATE TABLE haive_private.memory_collections (
     CONSTRAINT memory_collections_name_is_a_slug CHECK ((name ~ '^[a-z0-9][a-z0-9-]{0,60}$'::text)),
     CONSTRAINT memory_collections_storage_is_known CHECK ((storage = ANY (ARRAY['vector'::text, 'halfvec'::text])))
 );
+ALTER TABLE ONLY haive_private.memory_collections ALTER COLUMN name SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.memory_collections ALTER COLUMN table_name SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.memory_collections ALTER COLUMN model SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.memory_collections ALTER COLUMN storage SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.memory_collections ALTER COLUMN metric SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.memory_collections ALTER COLUMN language SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.memory_collections ALTER COLUMN index_type SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.memory_collections OWNER TO postgres;
@@ -10963,6 +10988,9 @@ CREATE TABLE haive_private.memory_words (
     in_text bigint NOT NULL,
     in_all bigint NOT NULL
 );
+ALTER TABLE ONLY haive_private.memory_words ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.memory_words ALTER COLUMN collection SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.memory_words ALTER COLUMN lexeme SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.memory_words OWNER TO postgres;
@@ -11874,6 +11902,8 @@ CREATE TABLE haive_private.meter_days (
     output_tokens bigint NOT NULL,
     cost numeric NOT NULL
 );
+ALTER TABLE ONLY haive_private.meter_days ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.meter_days ALTER COLUMN cost SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.meter_days OWNER TO postgres;
@@ -12062,6 +12092,8 @@ CREATE TABLE haive_private.meters (
     day_cost numeric DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='50');
+ALTER TABLE ONLY haive_private.meters ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.meters ALTER COLUMN day_cost SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.meters OWNER TO postgres;
@@ -12100,6 +12132,8 @@ CREATE TABLE haive_private.migrations (
     name text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
+ALTER TABLE ONLY haive_private.migrations ALTER COLUMN version SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.migrations ALTER COLUMN name SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.migrations OWNER TO postgres;
@@ -14931,6 +14965,7 @@ CREATE UNLOGGED TABLE haive_private.request_buckets (
     full_at timestamp with time zone NOT NULL
 )
 WITH (fillfactor='10');
+ALTER TABLE ONLY haive_private.request_buckets ALTER COLUMN tenant_id SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.request_buckets OWNER TO postgres;
@@ -17629,6 +17664,9 @@ CREATE UNLOGGED TABLE haive_private.watches (
     CONSTRAINT watches_way_is_known CHECK ((way = ANY (ARRAY['notify'::text, 'realtime'::text])))
 )
 WITH (fillfactor='50');
+ALTER TABLE ONLY haive_private.watches ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.watches ALTER COLUMN channel SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.watches ALTER COLUMN way SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.watches OWNER TO postgres;

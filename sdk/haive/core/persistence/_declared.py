@@ -22,14 +22,13 @@ _TOKEN = re.compile(r"""--[^\n]*|'(?:[^']|'')*'|"[^"]*"|(\$\w*\$).*?\1|;|[^-'"$;
 _FUNCTION = re.compile(r"create (?:or replace )?function ([\w.]+)")
 _OWNER = re.compile(r"alter function ([\w.]+)\s*\(.*owner to haive_writer$", re.DOTALL)
 _CALLERS = re.compile(r"grant execute on function\s(.*)\sto\s([a-z_, \n]+)$", re.DOTALL)
-_OF_A_FUNCTION = re.compile(
-    r"comment on function|revoke all on (?:all functions in schema|function)\s"
-)
+# Comments are those of the base schema, whose reader has them all; what is done once is done.
+_LEFT_OUT = re.compile(r"(?:comment on|do|revoke all on (?:all functions in schema|function))\s")
 _PRIVATE_TABLE = re.compile(r"create (?:unlogged )?table (haive_private\.\w+)")
 _PRIVATE_TABLES = "all tables in schema haive_private"
 # What needs the functions, or takes away what they are made with.
 _LATER = re.compile(
-    r"create (?:or replace |constraint )*(?:trigger|policy)|revoke|comment"
+    r"create (?:or replace |constraint )*(?:trigger|policy)|revoke"
     r"|grant (?!usage, create|usage on schema haive to haive_writer$)"
 )
 
@@ -87,7 +86,7 @@ def script() -> str:
         elif found := _CALLERS.match(statement):
             for name in re.findall(r"([\w.]+)\(", found[1]):
                 callers[name].update(re.findall(r"\w+", found[2]))
-        elif _OF_A_FUNCTION.match(statement) or statement.startswith("do "):
+        elif _LEFT_OUT.match(statement):
             continue
         else:
             (after if _LATER.match(statement) else before).append(statement)

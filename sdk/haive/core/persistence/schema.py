@@ -154,7 +154,7 @@ async def install(connection: Connection, schema: str, *, dry_run: bool = False)
     """Install under one more name, or bring it to this version, in one transaction.
 
     For schemas of tenants: the roles are there from the base's installation, so these need no lock
-    but their own. A new one is made from the declaration, without the comments of functions, and
+    but their own. A new one is made from the declaration, without its comments, and
     PostgREST is not told where the login can keep it from being told: it would read all schemas
     anew, also where it serves none of them (`_exposure.expose` tells it).
 
