@@ -10,13 +10,19 @@ from uuid import UUID
 
 import pytest
 
-from haive.core.persistence.checkpointer import KeyRing
+from haive.core.persistence.checkpointer import KeyRing, _splices
 from haive.core.persistence.errors import BranchConflict, ConflictError, NotFoundError
 
 # Steps of one run, and what they may take together.
 STEPS = {"postgres": 220, "supabase": 60}
 SECONDS = 20
 SEEDS = (4, 5)
+
+
+@pytest.fixture(autouse=True)
+def splices_of_any_state(monkeypatch):
+    """What is left to zstd of small states is spliced too, where it is short."""
+    monkeypatch.setattr(_splices, "_LEAST_PARENT", 0)
 
 
 @dataclass
