@@ -199,9 +199,12 @@ class Engine:
             user_id: Whose the thread is, if this begins it.
         """
         known = self.cache.head(place.thread_id, place.namespace, place.branch)
-        for _ in range(_ATTEMPTS):
-            fresh = known is None
-            known = known or await self.head(place)
+        for attempt in range(_ATTEMPTS):
+            # Who goes on with a branch has read it, so one that is not known here is new, and the
+            # first try asks for nothing; but a large state is not sent to find that out.
+            fresh = known is None and (attempt > 0 or len(new.plain) > _LARGE)
+            if fresh:
+                known = await self.head(place)
             if skip_same and known is not None and known.plain == new.plain:
                 # At hand may be a head that another process has moved on from since.
                 if fresh or await self.is_head(place, known.id):

@@ -334,7 +334,13 @@ class Reader:
                 f"The thread has no checkpoint for the policy {policy.value}.",
                 hint="Save one, or take another policy or branch.",
             )
-        return (await self.checkpoints(found))[0]
+        (checkpoint,) = await self.checkpoints(found)
+        if policy is RecoveryPolicy.LATEST:
+            # The next save goes after it without asking; if others have saved since, it hears so.
+            self._engine.cache.move_head(
+                checkpoint.thread_id, checkpoint.namespace, checkpoint.branch, checkpoint.id
+            )
+        return checkpoint
 
     async def _policy(
         self, policy: RecoveryPolicy, tags: Sequence[str], where: Mapping[str, Any]
