@@ -37,6 +37,16 @@ def direct(bare_haive, stack):
     return run
 
 
+@pytest.fixture
+def alone(bare_haive, database):
+    """Run `haive tenants` in a database that no other test has left tenants in."""
+
+    def run(*arguments):
+        return bare_haive("tenants", *arguments, DATABASE_URL=database)
+
+    return run
+
+
 def test_a_tenant_is_made_changed_closed_and_removed(haive, new):
     def tenants(*arguments):
         return haive("tenants", *arguments)
@@ -160,22 +170,20 @@ async def test_a_user_is_exported_and_erased(haive, tenant, stack, tmp_path):
     assert [one["user_id"] for one in left] == ["bob"]
 
 
-def test_retention_works_on_one_tenant_or_on_all_that_ask_for_it(direct, new, tenant):
-    _json(direct("create", new, "--retention-days", "30", "--json"))
-    (report,) = _json(direct("retention", new, "--json"))
+def test_retention_works_on_one_tenant_or_on_all_that_ask_for_it(alone, new):
+    _json(alone("create", new, "--retention-days", "30", "--json"))
+    (report,) = _json(alone("retention", new, "--json"))
     assert report["tenant_id"] == new
     assert report["counts"] == {}
-    names = {one["tenant_id"] for one in _json(direct("retention", "--json"))}
-    assert new in names
-    assert tenant not in names
-    assert "keeps everything" in direct("retention", tenant).stdout
+    assert [one["tenant_id"] for one in _json(alone("retention", "--json"))] == [new]
+    assert "keeps everything" in alone("retention", "default").stdout
 
 
-def test_use_is_counted_anew_in_one_tenant_or_in_all_that_are_metered(direct, new, tenant, stack):
-    _json(direct("create", new, "--json"))
+def test_use_is_counted_anew_in_one_tenant_or_in_all_that_are_metered(alone, new, database):
+    _json(alone("create", new, "--json"))
 
     async def tamper():
-        owner = await asyncpg.connect(stack.database_url)
+        owner = await asyncpg.connect(database)
         await owner.execute(
             "insert into haive_private.meters (tenant_id, slot, day, conversations, bytes)"
             " values ($1, 3, current_date, 2, 500)"
@@ -185,24 +193,22 @@ def test_use_is_counted_anew_in_one_tenant_or_in_all_that_are_metered(direct, ne
         await owner.close()
 
     asyncio.run(tamper())
-    found = direct("reconcile", new)
+    found = alone("reconcile", new)
     assert found.returncode == 0, found.stderr
     assert found.stdout.strip() == f"{new}: 0 conversations (-2), 0 bytes (-500)."
-    every = {one["tenant_id"]: one for one in _json(direct("reconcile", "--json"))}
-    assert (every[new]["conversations_drift"], every[new]["storage_drift"]) == (0, 0)
-    assert tenant not in every  # whose use is not kept
-    assert direct("reconcile", tenant).returncode == 1
+    (report,) = _json(alone("reconcile", "--json"))  # the use of the other one is not kept
+    assert report["tenant_id"] == new
+    assert (report["conversations_drift"], report["storage_drift"]) == (0, 0)
+    assert alone("reconcile", "default").returncode == 1
 
 
-def test_scrub_says_what_is_left(bare_haive, stack):
-    command = ("tenants", "scrub", "--yes", "--json")
-    done = bare_haive(*command, DATABASE_URL=stack.database_url)
+def test_scrub_says_what_is_left(bare_haive, alone, stack):
+    done = alone("scrub", "--yes", "--json")
     report = json.loads(done.stdout)
     assert done.returncode == 1  # the owner of the tables may not switch the log
     assert report["tables"] > 10
     assert any("write-ahead log" in one for one in report["left"])
-    refused = bare_haive("tenants", "scrub", DATABASE_URL=stack.database_url)
-    assert refused.returncode == 1  # nobody answers
+    assert alone("scrub").returncode == 1  # nobody answers
     api = bare_haive(
         "tenants", "scrub", "--yes", SUPABASE_URL=stack.url, SUPABASE_SECRET_KEY=stack.secret_key
     )
