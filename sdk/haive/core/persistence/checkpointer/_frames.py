@@ -154,9 +154,7 @@ def _leading(line: Sequence[tuple[int, bytes, int]]) -> int:
     """How many frames at the beginning zstd decodes in one go, the last one aside."""
     count = 0
     for code, payload, _ in line[:-1]:
-        if code != (DELTA if count else FULL) and (code != BASED or not count):
-            break
-        if _splices.is_splice(payload):
+        if code not in ({DELTA, BASED} if count else {FULL}) or _splices.is_splice(payload):
             break
         count += 1
     return count if count > 1 else 0
