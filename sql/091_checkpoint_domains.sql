@@ -6,8 +6,8 @@ comment on domain haive_private.namespace is
 create domain haive_private.codec as smallint
 constraint codec_is_known check (value between 0 and 3);
 comment on domain haive_private.codec is
-'How a payload is packed: 0 as it is, 1 by zstd, 2 by zstd against the state of the parent, 3 by '
-'zstd against that of base_id.';
+'How a payload is packed: 0 as it is, 1 by zstd, 2 as a delta against the state of the parent, 3 as one '
+'against that of base_id.';
 
 create domain haive_private.payload as bytea
 constraint payload_is_bounded check (octet_length(value) <= 67108864);

@@ -5688,7 +5688,7 @@ $$;
 ALTER FUNCTION haive_private.checkpoint_write_docs(p_tenant text, p_branch_ids uuid[], p_seqs bigint[]) OWNER TO postgres;
 
 -- COMMENT DOMAIN codec
-COMMENT ON DOMAIN haive_private.codec IS 'How a payload is packed: 0 as it is, 1 by zstd, 2 by zstd against the state of the parent, 3 by zstd against that of base_id.';
+COMMENT ON DOMAIN haive_private.codec IS 'How a payload is packed: 0 as it is, 1 by zstd, 2 as a delta against the state of the parent, 3 as one against that of base_id.';
 
 -- DOMAIN codec
 CREATE DOMAIN haive_private.codec AS smallint

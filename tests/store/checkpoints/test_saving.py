@@ -182,6 +182,38 @@ async def test_a_save_is_one_call_in_a_new_thread_and_in_one_that_was_read(new_c
     assert [c.state["n"] for c in await reader.get_history("t", include_state=True)] == [2, 1, 0]
 
 
+async def test_a_branch_that_was_recovered_goes_on_from_where_it_began(new_checkpointer, calls):
+    first = await new_checkpointer().save("t", {"n": 0})
+    await new_checkpointer().save("t", {"n": 1})
+    await new_checkpointer().create_branch(first, "b")
+    reader = new_checkpointer()
+    await reader.recover("t")
+    assert (await reader.recover("t", branch="b")).id == first
+    calls.clear()
+    await reader.save("t", {"n": 2}, branch="b")
+    await reader.save("t", {"n": 3})
+    assert calls == ["save_checkpoint"] * 2
+
+
+async def test_a_branch_that_does_not_exist_leaves_what_is_known_of_the_others(
+    new_checkpointer, calls
+):
+    checkpointer = new_checkpointer()
+    await checkpointer.save("t", {"n": 0})
+    with pytest.raises(NotFoundError):
+        await checkpointer.save("t", {"n": 1}, branch="typo")
+    calls.clear()
+    await checkpointer.save("t", {"n": 1})
+    assert calls == ["save_checkpoint"]
+
+
+async def test_where_nothing_is_remembered_the_head_is_asked_for_first(new_checkpointer, calls):
+    checkpointer = new_checkpointer(cache_bytes=0)
+    for n in range(2):
+        await checkpointer.save("t", {"n": n})
+    assert calls == ["find_checkpoints", "save_checkpoint"] * 2
+
+
 async def test_a_large_state_is_not_sent_to_find_out_whether_its_thread_is_new(
     new_checkpointer, calls
 ):

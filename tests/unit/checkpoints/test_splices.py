@@ -191,12 +191,37 @@ def test_any_bytes_are_refused(mark: int, rest: bytes, size: int) -> None:
         decode(DELTA, bytes([mark]) + rest, PARENT, size=size)
 
 
-def test_a_number_without_an_end_is_refused_at_once() -> None:
-    endless = SPLICE[:6] + b"\x80" * 50_000_000
+_ENDLESS = {
+    "a number": SPLICE[:6] + b"\x80" * 50_000_000,
+    "plain": bytes((6, 0, 0, 0, 0, 1, 0, 0, 1)) + bytes(50_000_000),
+    "behind a stream": bytes((7, 0, 0, 0, 0, 1, 0, 0, 1, 3, 0)) + bytes(50_000_000),
+    "stored blocks": bytes((7, 0, 0, 0, 0, 1, 0, 0, 1)) + b"\0\0\0\xff\xff" * 10_000_000,
+    "raw blocks": bytes((14, 0, 0, 0, 0, 1, 0, 0, 1)) + bytes(50_000_001),
+    "raw blocks of a frame": bytes(50_000_001),
+}
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize("payload", _ENDLESS.values(), ids=_ENDLESS)
+def test_what_is_longer_than_what_it_makes_is_refused_at_once(payload: bytes) -> None:
     began = time.perf_counter()
     with pytest.raises(CorruptCheckpointError):
-        decode(DELTA, endless, PARENT, size=len(STATE))
-    assert time.perf_counter() - began < 0.5
+        decode(DELTA, payload, PARENT, size=len(PARENT) + 1)
+    assert time.perf_counter() - began < 0.02
+
+
+def _of_hunks(*hunks: tuple[int, int, int]) -> bytes:
+    numbers = bytes(number for hunk in hunks for number in hunk)
+    put = bytes(sum(put_in for _, _, put_in in hunks))
+    return bytes((_splices.PLAIN, 0, 0, 0, 0, len(hunks))) + numbers + put
+
+
+def test_a_state_is_moved_once_by_a_splice_however_many_hunks_it_has() -> None:
+    changed = bytearray(PARENT)
+    _splices.apply(_of_hunks(*[(1, 1, 1)] * 7, (1, 0, 1)), changed, size=len(PARENT) + 1)
+    for forged in (_of_hunks(*[(1, 1, 1)] * 9), _of_hunks((1, 0, 1), (1, 1, 0))):
+        with pytest.raises(CorruptCheckpointError):
+            _splices.apply(forged, bytearray(PARENT), size=len(PARENT))
 
 
 BOMB = r"""

@@ -20,7 +20,7 @@ class StateCache:
     """States by thread, namespace and id, bounded in bytes; the oldest go first."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._states: OrderedDict[tuple[str, str, UUID], Known] = OrderedDict()
         self._heads: OrderedDict[tuple[str, str, str], UUID] = OrderedDict()
         self.size = 0
@@ -38,11 +38,11 @@ class StateCache:
         """Keep a state, at the cost of the oldest."""
         key = (thread_id, namespace, known.id)
         self._forget(key)
-        if len(known.plain) > self._limit:
+        if len(known.plain) > self.limit:
             return
         self._states[key] = known
         self.size += len(known.plain)
-        while self.size > self._limit:
+        while self.size > self.limit:
             _, oldest = self._states.popitem(last=False)
             self.size -= len(oldest.plain)
 

@@ -200,9 +200,7 @@ class Engine:
         """
         known = self.cache.head(place.thread_id, place.namespace, place.branch)
         for attempt in range(_ATTEMPTS):
-            # Who goes on with a branch has read it, so one that is not known here is new, and the
-            # first try asks for nothing; but a large state is not sent to find that out.
-            fresh = known is None and (attempt > 0 or len(new.plain) > _LARGE)
+            fresh = known is None and (attempt > 0 or not self._may_be_new(place, new))
             if fresh:
                 known = await self.head(place)
             if skip_same and known is not None and known.plain == new.plain:
@@ -218,13 +216,22 @@ class Engine:
             except NotFoundError:
                 if fresh:
                     raise
-                # Another process has deleted the thread: this begins it anew.
-                self.cache.forget_thread(place.thread_id)
+                if known is not None:
+                    # Another process has deleted the thread: this begins it anew.
+                    self.cache.forget_thread(place.thread_id)
                 known = None
         raise BranchConflict(
             "Others save to the branch all the time.",
             hint="Save to branches of your own, or name the parent.",
         )
+
+    def _may_be_new(self, place: Place, new: NewCheckpoint) -> bool:
+        """Whether a branch that is not at hand is taken for a new one, until a save says otherwise.
+
+        Who goes on with a thread has read it, as far as it is remembered. Other branches are made
+        by other calls, and a large state is not sent to find out.
+        """
+        return place.branch == "main" and len(new.plain) <= min(_LARGE, self.cache.limit)
 
     async def save(
         self,

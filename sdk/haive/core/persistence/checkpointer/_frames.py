@@ -208,7 +208,9 @@ def _whole_frame(payload: bytes, parent_size: int, size: int, *, check: bool = T
         size: Bytes of the state.
         check: With its checksum, which is half of what decoding takes.
     """
-    if not 0 < size <= MAX_STATE_BYTES or len(payload) < _CHECKSUM_BYTES:
+    # What is longer than the state was stored as it is.
+    fits = _CHECKSUM_BYTES <= len(payload) <= size + _CHECKSUM_BYTES
+    if not 0 < size <= MAX_STATE_BYTES or not fits:
         raise CorruptCheckpointError(f"No frame has a state of {size:,} bytes.")
     window = _window_log(parent_size + size) - zstandard.WINDOWLOG_MIN << 3
     descriptor = 0x84 if check else 0x80

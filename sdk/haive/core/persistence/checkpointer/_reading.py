@@ -337,9 +337,9 @@ class Reader:
         (checkpoint,) = await self.checkpoints(found)
         if policy is RecoveryPolicy.LATEST:
             # The next save goes after it without asking; if others have saved since, it hears so.
-            self._engine.cache.move_head(
-                checkpoint.thread_id, checkpoint.namespace, checkpoint.branch, checkpoint.id
-            )
+            # A branch without checkpoints of its own begins at one of another.
+            name = checkpoint.branch if branch is None else str(branch)
+            self._engine.cache.move_head(thread_id, namespace, name, checkpoint.id)
         return checkpoint
 
     async def _policy(

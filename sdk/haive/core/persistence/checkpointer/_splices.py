@@ -103,9 +103,10 @@ def apply(payload: bytes, state: bytearray, *, size: int) -> None:
     """Make of a state the one after it, in place: of many splices, only what changes is moved.
 
     Args:
-        payload: The splice.
+        payload: The splice. It takes no more memory beside the state than what is put in, and moves
+            the rest of it once, as only the last hunk makes it longer or shorter.
         state: The older state; what it is after an error is nothing.
-        size: Bytes of the newer one; no more memory is taken than for these.
+        size: Bytes of the newer one.
 
     Raises:
         CorruptCheckpointError: The splice is damaged, of another size, or of a shorter state.
@@ -115,7 +116,9 @@ def apply(payload: bytes, state: bytearray, *, size: int) -> None:
     except IndexError:
         raise CorruptCheckpointError from None
     end, new = sum(kept) + sum(out), sum(put_in)
-    if end > len(state) or len(state) - sum(out) + new != size or new > _MOST_PUT_IN:
+    if end > len(state) or len(state) - sum(out) + new != size or out[:-1] != put_in[:-1]:
+        raise CorruptCheckpointError
+    if not len(payload) - rest <= new <= _MOST_PUT_IN:
         raise CorruptCheckpointError
     put = payload[rest:]
     if payload[0] != PLAIN:
@@ -259,11 +262,14 @@ def _read(payload: bytes) -> tuple[list[int], list[int], list[int], int]:
 
     Raises:
         IndexError: It ends before.
-        CorruptCheckpointError: A number is no size.
+        CorruptCheckpointError: There are too many, or a number is no size.
     """
     place = _CRC.stop + 1
+    count = payload[_CRC.stop]
+    if count > _MOST_HUNKS:
+        raise CorruptCheckpointError
     numbers = []
-    for _ in range(3 * payload[_CRC.stop]):
+    for _ in range(3 * count):
         number = payload[place]
         place += 1
         if number >= 0x80:
