@@ -230,10 +230,10 @@ from haive.core.persistence.checkpointer._frames import decode, DELTA
 from haive.core.persistence.errors import CorruptCheckpointError
 
 packer = zlib.compressobj(wbits=-15)
-deflated = b"".join(packer.compress(bytes(1 << 20)) for _ in range(1024)) + packer.flush()
-# 8,192 blocks of 128 KiB of one byte.
+deflated = b"".join(packer.compress(bytes(1 << 20)) for _ in range(128)) + packer.flush()
+# 1,024 blocks of 128 KiB of one byte.
 block = lambda last: ((1 << 17) << 3 | 1 << 1 | last).to_bytes(3, "little") + b"a"
-blocks = block(0) * 8191 + block(1)
+blocks = block(0) * 1023 + block(1)
 parent = bytes(40_000)
 for mark, bomb in ((7, deflated), (14, blocks)):
     for size in (1, 800, 65_536, 60_000_000):
