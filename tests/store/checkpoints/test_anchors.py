@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 import zstandard
 
-from haive.core.persistence.checkpointer import Checkpointer, KeyRing, _frames
+from haive.core.persistence.checkpointer import Checkpointer, KeyRing, _frames, _zstd
 from haive.core.persistence.checkpointer._chains import MAX_DELTAS, MAX_DEPTH
 from haive.core.persistence.checkpointer._documents import SAVED as _SAVED
 from haive.core.persistence.checkpointer._sealing import state_place
@@ -283,7 +283,7 @@ async def test_a_bomb_is_refused(ids, rows, change, checkpointer, new_checkpoint
     sealer = await checkpointer._engine.sealer()
     before = checkpointer._engine.pack(state(ids.index(three["base_id"])))
     frame = zstandard.ZstdCompressor(
-        dict_data=_frames._dictionary(before),
+        dict_data=_zstd.dictionary(before),
         compression_params=zstandard.ZstdCompressionParameters(
             format=zstandard.FORMAT_ZSTD1_MAGICLESS, window_log=20, write_content_size=False,
             write_checksum=True, write_dict_id=False,

@@ -21,7 +21,7 @@ import pytest
 import zstandard
 from pydantic import BaseModel
 
-from haive.core.persistence.checkpointer import KeyRing, _frames
+from haive.core.persistence.checkpointer import KeyRing, _frames, _zstd
 from haive.core.persistence.checkpointer._sealing import state_place
 from haive.core.persistence.errors import (
     CheckpointError,
@@ -442,7 +442,7 @@ class Peak:
 @lru_cache
 def bomb(parent: bytes | None, size: int) -> bytes:
     """A frame of zeros, far smaller than what it holds."""
-    dictionary = None if parent is None else _frames._dictionary(parent)
+    dictionary = None if parent is None else _zstd.dictionary(parent)
     parameters = zstandard.ZstdCompressionParameters.from_level(
         3, format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_content_size=False,
         write_checksum=True, write_dict_id=False, window_log=27,

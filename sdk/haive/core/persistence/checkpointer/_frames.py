@@ -26,7 +26,7 @@ from zlib import crc32
 
 import zstandard
 
-from haive.core.persistence.checkpointer import _splices
+from haive.core.persistence.checkpointer import _splices, _zstd
 from haive.core.persistence.checkpointer._codec import MAX_STATE_BYTES
 from haive.core.persistence.errors import CorruptCheckpointError
 
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 #: compressed against a state further back.
 PLAIN, FULL, DELTA, BASED = range(4)
 
-_FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
 _MAGIC = zstandard.MAGIC_NUMBER.to_bytes(4, "little")
 # A descriptor (a checksum, and neither a size nor the id of a dictionary) and the window.
 _HEADER_BYTES = 2
@@ -97,7 +96,7 @@ def delta_against(plain: bytes, parent: bytes) -> bytes:
     """
     window_log = _window_log(len(parent) + len(plain))
     compressor = zstandard.ZstdCompressor(
-        dict_data=_dictionary(parent), compression_params=_delta_parameters(window_log)
+        dict_data=_zstd.dictionary(parent), compression_params=_delta_parameters(window_log)
     )
     return compressor.compress(plain)[_HEADER_BYTES:]
 
@@ -186,7 +185,7 @@ def _decoded(code: int, payload: bytes, parent: bytes | bytearray | None, size: 
     elif parent is None:
         raise CorruptCheckpointError("The parent of a delta is missing.")
     decompressor = zstandard.ZstdDecompressor(
-        dict_data=None if code == FULL else _dictionary(bytes(parent))
+        dict_data=None if code == FULL else _zstd.dictionary(bytes(parent))
     )
     try:
         plain = decompressor.decompress(
@@ -218,10 +217,6 @@ def _whole_frame(payload: bytes, parent_size: int, size: int, *, check: bool = T
     return b"".join((_MAGIC, bytes((descriptor, window)), size.to_bytes(4, "little"), kept))
 
 
-def _dictionary(parent: bytes) -> zstandard.ZstdCompressionDict:
-    return zstandard.ZstdCompressionDict(parent, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-
-
 def _window_log(size: int) -> int:
     """The smallest window, as a power of two, through which all of so many bytes is seen."""
     return max(zstandard.WINDOWLOG_MIN, size.bit_length())
@@ -230,21 +225,9 @@ def _window_log(size: int) -> int:
 @lru_cache
 def _delta_parameters(window_log: int) -> zstandard.ZstdCompressionParameters:
     if window_log <= _LAZY_WINDOW_LOG:
-        table_log = max(window_log - 2, 8)
-        return zstandard.ZstdCompressionParameters(
-            format=_FORMAT,
-            window_log=window_log,
-            hash_log=table_log,
-            chain_log=table_log,
-            min_match=5,
-            search_log=5,
-            strategy=zstandard.STRATEGY_LAZY,
-            write_content_size=False,
-            write_checksum=True,
-            write_dict_id=False,
-        )
+        return _zstd.lazy(window_log, max(window_log - 2, 8), checksum=True)
     return zstandard.ZstdCompressionParameters(
-        format=_FORMAT,
+        format=_zstd.FORMAT,
         window_log=window_log,
         hash_log=window_log - 4,
         min_match=6,
@@ -260,7 +243,7 @@ def _full_parameters(window_log: int) -> zstandard.ZstdCompressionParameters:
     return zstandard.ZstdCompressionParameters.from_level(
         _FULL_LEVEL,
         source_size=1 << window_log,
-        format=_FORMAT,
+        format=_zstd.FORMAT,
         window_log=window_log,
         write_content_size=False,
         write_checksum=True,

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import zstandard
 
+from haive.core.persistence.checkpointer import _zstd
 from haive.core.persistence.errors import CorruptCheckpointError
 
 #: What a splice begins with, by how it is packed: not at all, by zlib, by zstd.
@@ -46,19 +47,7 @@ _LEAST_PARENT = 32 * 1024
 _MOST_SHIFTED = 28
 
 _WINDOW_LOG = (_NEAR_BYTES + _MOST_PUT_IN).bit_length()
-_FORMAT = zstandard.FORMAT_ZSTD1_MAGICLESS
-_PARAMETERS = zstandard.ZstdCompressionParameters(
-    format=_FORMAT,
-    window_log=_WINDOW_LOG,
-    hash_log=14,
-    chain_log=14,
-    min_match=5,
-    search_log=5,
-    strategy=zstandard.STRATEGY_LAZY,
-    write_content_size=False,
-    write_checksum=False,
-    write_dict_id=False,
-)
+_PARAMETERS = _zstd.lazy(_WINDOW_LOG, 14, checksum=False)
 # A descriptor (neither a size nor a checksum nor the id of a dictionary) and the window.
 _HEADER = bytes((0, (_WINDOW_LOG - zstandard.WINDOWLOG_MIN) << 3))
 
@@ -218,7 +207,7 @@ def _packed(put: bytes, near: bytes) -> tuple[int, bytes]:
     else:
         mark = ZSTD
         compressor = zstandard.ZstdCompressor(
-            dict_data=_dictionary(near), compression_params=_PARAMETERS
+            dict_data=_zstd.dictionary(near), compression_params=_PARAMETERS
         )
         packed = compressor.compress(put)[len(_HEADER) :]
     return (mark, packed) if len(packed) < len(put) else (PLAIN, put)
@@ -237,17 +226,13 @@ def _inflated(packed: bytes, near: bytes, size: int) -> bytes:
 
 
 def _decompressed(packed: bytes, near: bytes, size: int) -> bytes:
-    decompressor = zstandard.ZstdDecompressor(dict_data=_dictionary(near), format=_FORMAT)
+    decompressor = zstandard.ZstdDecompressor(dict_data=_zstd.dictionary(near), format=_zstd.FORMAT)
     try:
         return decompressor.decompress(
             _HEADER + packed, max_output_size=size, allow_extra_data=False
         )
     except zstandard.ZstdError:
         raise CorruptCheckpointError from None
-
-
-def _dictionary(near: bytes) -> zstandard.ZstdCompressionDict:
-    return zstandard.ZstdCompressionDict(near, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 def _write(head: bytearray, number: int) -> None:
