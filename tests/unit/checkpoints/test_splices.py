@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from itertools import pairwise
 
@@ -225,12 +223,12 @@ def test_a_state_is_moved_once_by_a_splice_however_many_hunks_it_has() -> None:
 
 
 BOMB = r"""
-import resource, sys, time, zlib
-from haive.core.persistence.checkpointer._frames import decode, DELTA
-from haive.core.persistence.errors import CorruptCheckpointError
+import zlib
 
+# Short enough for what is put in at most: longer ones are refused before they are looked into.
 packer = zlib.compressobj(wbits=-15)
-deflated = b"".join(packer.compress(bytes(1 << 20)) for _ in range(128)) + packer.flush()
+deflated = b"".join(packer.compress(bytes(1 << 20)) for _ in range(32)) + packer.flush()
+assert len(deflated) < 65_536
 # 1,024 blocks of 128 KiB of one byte.
 block = lambda last: ((1 << 17) << 3 | 1 << 1 | last).to_bytes(3, "little") + b"a"
 blocks = block(0) * 1023 + block(1)
@@ -239,25 +237,10 @@ for mark, bomb in ((7, deflated), (14, blocks)):
     for size in (1, 800, 65_536, 60_000_000):
         put_in = bytes((*(size >> shift & 127 | 128 for shift in (0, 7, 14)), size >> 21))
         payload = bytes([mark]) + b"\0\0\0\0\1\0\0" + put_in + bomb
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        began = time.perf_counter()
-        try:
-            decode(DELTA, payload, parent, size=40_000 + size)
-        except CorruptCheckpointError:
-            took = time.perf_counter() - began
-            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            assert took < 0.05, took
-            assert grown < 32 * 1024, grown
-        else:
-            raise AssertionError("the bomb went off")
-print("defused")
+        refused(DELTA, payload, parent, 40_000 + size)
 """
 
 
 @pytest.mark.timed
-def test_a_bomb_is_refused_in_little_time_and_memory() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BOMB], capture_output=True, text=True, check=False,
-        env={"PYTHONPATH": ":".join(sys.path)},
-    )  # fmt: skip
-    assert done.stdout.strip() == "defused", done.stderr
+def test_a_bomb_is_refused_in_little_time_and_memory(defuse) -> None:
+    defuse(BOMB)
