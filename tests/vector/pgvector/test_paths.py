@@ -71,9 +71,13 @@ async def _recall(backend: PgvectorBackend, records: list[Record], where: Any = 
     return sum(shares) / len(shares)
 
 
-async def _uses(owner: asyncpg.Connection, name: str) -> int:
+async def _uses(backend: PgvectorBackend, owner: asyncpg.Connection, name: str) -> int:
     """How often an index of vectors of the collection was read."""
-    await owner.execute("select pg_stat_force_next_flush()")
+    # What a connection counts it keeps to itself for a second, unless it is told not to.
+    pool = backend._store._transport._pool
+    async with pool.connection() as one, pool.connection() as another:
+        for connection in (one, another):
+            await connection.execute("select pg_stat_force_next_flush()")
     return await owner.fetchval(
         "select coalesce(sum(idx_scan), 0) from pg_stat_user_indexes"
         " where schemaname = 'vecs' and relname = $1 and indexrelname like 'ix_%'",
@@ -97,7 +101,7 @@ async def test_of_many_the_index_finds_nearly_all_and_filters_lose_nothing(
     assert await backend.reindex(memory="64MB") == []
     # 16 bits say little: those are for wide vectors.
     assert await _recall(backend, records) >= (0.45 if index is IndexType.BINARY else 0.9)
-    assert await _uses(owner, of.name) > 0 or index is IndexType.IVFFLAT
+    assert await _uses(backend, owner, of.name) > 0 or index is IndexType.IVFFLAT
     for where, passes in (
         ({"rare": True}, lambda m: m["rare"]),
         ({"importance": {"$lt": 0.02}}, lambda m: m["importance"] < 0.02),
@@ -134,10 +138,12 @@ async def test_of_a_few_that_passed_the_planner_is_asked_too(
     assert await backend.load(records) == 34_000
     await backend.reindex(memory="64MB")
     await owner.execute(f'analyze vecs."{of.name}"')
-    before = await _uses(owner, of.name)
+    before = await _uses(backend, owner, of.name)
     some = [records[place] for place in passing]
     assert set(await _found(backend, asked, {"importance": 1})) == _nearest(some, asked)
-    assert await _uses(owner, of.name) == before + 1, "the hundred nearest, and no second time"
+    assert await _uses(backend, owner, of.name) == before + 1, (
+        "the hundred nearest, and no second time"
+    )
 
 
 async def test_recall_is_not_measured_by_what_it_began_at(
