@@ -107,6 +107,17 @@ async def test_installing_once_more_makes_the_same_but_for_comments(database, co
     assert await connections[0].fetchval("select count(*) from pg_default_acl") == 0
 
 
+async def test_a_schema_that_is_made_pushes_nothing_out_of_pg_stat_statements(
+    stack, postgres, connect
+):
+    await schema.install(await connect(), "unheard")
+    await postgres.execute("create table unheard.alone ()")
+    reader = await connect(dsn=stack.database_url)
+    told = "select query from extensions.pg_stat_statements where query ~ '^create .*\\munheard'"
+    assert await reader.fetchval(f"{told} limit 1") == "create table unheard.alone ()"
+    assert len(await reader.fetch(told)) == 1
+
+
 async def test_tables_whose_rows_fit_a_page_have_no_other_for_what_is_long(postgres, connect):
     # Two more relations for each took a fifth of the time that a tenant's schema is made in.
     await schema.install(await connect(), "tenant_c")

@@ -20,6 +20,7 @@ _LOCK = 0x6861697666756E63
 
 _TOKEN = re.compile(r"""--[^\n]*|'(?:[^']|'')*'|"[^"]*"|(\$\w*\$).*?\1|;|[^-'"$;]+|.""", re.DOTALL)
 _FUNCTION = re.compile(r"create (?:or replace )?function ([\w.]+)")
+_CALL = re.compile(r"(select )?(haive(?:_private)?\.(\w+))(\(\)?)")
 _OWNER = re.compile(r"alter function ([\w.]+)\s*\(.*owner to haive_writer$", re.DOTALL)
 _CALLERS = re.compile(r"grant execute on function\s(.*)\sto\s([a-z_, \n]+)$", re.DOTALL)
 # Comments are those of the base schema, whose reader has them all; what is done once is done.
@@ -27,8 +28,9 @@ _LEFT_OUT = re.compile(r"(?:comment on|do|revoke all on (?:all functions in sche
 _PRIVATE_TABLE = re.compile(r"create (?:unlogged )?table (haive_private\.\w+)")
 _PRIVATE_TABLES = "all tables in schema haive_private"
 # What needs the functions, or takes away what they are made with.
+_CALLER = re.compile(r"create (?:or replace |constraint )*(?:trigger|policy)")
 _LATER = re.compile(
-    r"create (?:or replace |constraint )*(?:trigger|policy)|revoke"
+    rf"{_CALLER.pattern}|revoke"
     r"|grant (?!usage, create|usage on schema haive to haive_writer$)"
 )
 
@@ -46,6 +48,8 @@ _OPENED = [_BY_DEFAULT.format("grant", "to public")]
 
 #: Stands for the role that runs the script.
 OWNER = ":owner"
+#: Stands for the end of a name that no other schema has.
+UNIQUE = ":unique"
 
 
 class _Kind(NamedTuple):
@@ -71,7 +75,8 @@ def statements(sql: str) -> list[str]:
 def script() -> str:
     """What makes `haive` where nothing of it is; the roles are there.
 
-    `OWNER` in it is to be replaced by the name of who runs it, and so owns the schema.
+    `OWNER` in it is to be replaced by the name of who runs it, and so owns the schema, and `UNIQUE`
+    by what no other schema is given.
     """
     before: list[str] = []
     after: list[str] = []
@@ -101,7 +106,36 @@ def script() -> str:
     made = [statement for kind, bodies in kinds.items() for statement in _made(kind, bodies)]
     # Their bodies were checked when the base schema got them.
     checked = "set local check_function_bodies = off"
-    return ";\n".join([checked, *before, *_CLOSED, *made, *_OPENED, *after, ""])
+    whole = [checked, *before, *_CLOSED, *made, *_OPENED, *after]
+    return ";\n".join([*_under_unique_names(whole), ""])
+
+
+def _under_unique_names(whole: list[str]) -> list[str]:
+    """Have triggers and policies find their functions by names that no other schema has.
+
+    For each that they call by its own name, Postgres would read the functions of that name in all
+    schemas, 4 ms at a thousand. They keep the function whatever it is called later.
+    """
+    calling = [statement for statement in whole if _CALLER.match(statement)]
+    called = sorted({found[2] for text in calling for found in _CALL.finditer(text)})
+
+    def unique(found: re.Match[str]) -> str:
+        # A column that is selected keeps the name that the function has then.
+        select, name, bare, given = found.groups(default="")
+        alias = f" as {bare}" if select and given == "()" else ""
+        return f"{select}{name}{UNIQUE}{given}{alias}"
+
+    renamed = []
+    for statement in whole:
+        if _CALLER.match(statement):
+            renamed.append(_CALL.sub(unique, statement))
+        elif head := _FUNCTION.match(statement):
+            of = head[1] + UNIQUE * (head[1] in called)
+            renamed.append(f"create function {of}{statement[head.end() :]}")
+        else:
+            renamed.append(statement)
+    last = [f"alter function {name}{UNIQUE} rename to {name.split('.')[1]}" for name in called]
+    return [*renamed, *last]
 
 
 def _made(kind: _Kind, bodies: list[str]) -> list[str]:

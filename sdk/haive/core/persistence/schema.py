@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import re
 from contextlib import suppress
@@ -178,15 +179,29 @@ async def install(connection: Connection, schema: str, *, dry_run: bool = False)
             raise _version_error(schema, newest)
         missing = [migration for migration in migrations() if migration.version not in done]
         if missing and not dry_run:
-            # One message for all of it: without parameters the server takes many statements.
             if done or await _has_default_privileges(connection):
                 script = relocate("\n".join(migration.sql for migration in missing), schema)
             else:
                 script = await _declaration(connection, schema)
                 await _keep_quiet(connection)
-            await connection.execute(script)
+            await _run(connection, script)
             await _tell_if_served(connection, schema)
     return tuple(f"{migration.version}_{migration.name}" for migration in missing)
+
+
+async def _run(connection: Connection, script: str) -> None:
+    """Execute many statements as part of one, which pg_stat_statements takes for nothing new.
+
+    On its own each is a statement that it has not seen, as all name the schema: it would open its
+    file for 600 texts, and forget as many of those that an application runs.
+    """
+    await connection.execute(
+        "select pg_catalog.set_config('haive_install.script', $1, true)", script
+    )
+    await connection.execute(
+        "do $$ begin execute pg_catalog.current_setting('haive_install.script'); end $$"
+    )
+    await connection.execute("set local haive_install.script = ''")
 
 
 async def _declaration(connection: Connection, schema: str) -> str:
@@ -195,7 +210,8 @@ async def _declaration(connection: Connection, schema: str) -> str:
     every = ", ".join(f"('{migration.version}', '{migration.name}')" for migration in migrations())
     known = f"insert into haive_private.migrations (version, name) values {every};"  # noqa: S608 # nosec B608 - of this package
     script = relocate(_declared.script() + known, schema)
-    return script.replace(_declared.OWNER, owner)
+    unique = f"_{hashlib.sha256(schema.encode()).hexdigest()[:8]}"
+    return script.replace(_declared.OWNER, owner).replace(_declared.UNIQUE, unique)
 
 
 async def _has_default_privileges(connection: Connection) -> bool:
