@@ -12447,6 +12447,10 @@ begin
       return v_found;
     end if;
     v_ef := greatest(v_ef, least(1000, v_enough / v_share));
+    -- The bits put others before one that is nearer, in proportion to how many there are.
+    v_wide := greatest(
+      least(v_wide, 10 * p_limit), v_wide * least(1, v_share * v_indexed / v_rows)
+    )::int;
   end if;
 
   v_found := haive_private.walk_memories(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import numpy as np
@@ -24,6 +25,9 @@ from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
 from haive.core.persistence.vector.config import IndexType, RetrievalWeights
 from haive.core.persistence.vector.filters import parse
 from haive.core.persistence.vector.records import Query, Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Open = Callable[..., Awaitable[PgvectorBackend]]
 pytestmark = pytest.mark.parametrize("transport", ["postgres"], indirect=True)
@@ -50,6 +54,10 @@ def _many(number: int, seed: int, width: int = _WIDTH) -> list[Record]:
     ]
 
 
+def _near(center: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float32]:
+    return (center + rng.standard_normal(center.shape)).astype(np.float32)
+
+
 async def _found(
     backend: PgvectorBackend, vector: Any, where: Any = None, **more: Any
 ) -> list[str]:
@@ -59,7 +67,9 @@ async def _found(
 
 
 def _nearest(records: list[Record], vector: Any, limit: int = 10) -> set[str]:
-    order = np.argsort([-float(record.vector @ vector) for record in records])
+    order = np.argsort(
+        [-float(record.vector @ vector) / np.linalg.norm(record.vector) for record in records]
+    )
     return {records[place].id for place in order[:limit]}
 
 
@@ -71,7 +81,9 @@ async def _recall(backend: PgvectorBackend, records: list[Record], where: Any = 
     return sum(shares) / len(shares)
 
 
-async def _uses(backend: PgvectorBackend, owner: asyncpg.Connection, name: str) -> int:
+async def _uses(
+    backend: PgvectorBackend, owner: asyncpg.Connection, name: str, counted: str = "idx_scan"
+) -> int:
     """How often an index of vectors of the collection was read."""
     # What a connection counts it keeps to itself for a second, unless it is told not to.
     pool = backend._store._transport._pool
@@ -79,7 +91,7 @@ async def _uses(backend: PgvectorBackend, owner: asyncpg.Connection, name: str) 
         for connection in (one, another):
             await connection.execute("select pg_stat_force_next_flush()")
     return await owner.fetchval(
-        "select coalesce(sum(idx_scan), 0) from pg_stat_user_indexes"
+        f"select coalesce(sum({counted}), 0) from pg_stat_user_indexes"
         " where schemaname = 'vecs' and relname = $1 and indexrelname like 'ix_%'",
         name,
     )
@@ -144,6 +156,33 @@ async def test_of_a_few_that_passed_the_planner_is_asked_too(
     assert await _uses(backend, owner, of.name) == before + 1, (
         "the hundred nearest, and no second time"
     )
+
+
+async def test_of_few_bits_that_pass_few_are_compared(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    of = collection_of(dimensions=256, index_type=IndexType.BINARY)
+    backend = await open_backend(of)
+    rng = np.random.default_rng(7)
+    centers = rng.standard_normal((60, 256))
+    records = [
+        replace(record, vector=_near(centers[place % 60], rng))
+        for place, record in enumerate(_many(9_000, 1, width=256))
+    ]
+    await backend.load(records)
+    await backend.reindex(memory="64MB")
+    some = [record for record in records if record.metadata["importance"] < 0.2]
+    before = await _uses(backend, owner, of.name, "idx_tup_read")
+    shares = []
+    for place in range(20):
+        asked = _near(centers[place], rng)
+        wanted = _nearest(some, asked)
+        found = await _found(backend, asked, {"importance": {"$lt": 0.2}})
+        shares.append(len(wanted & set(found)) / 10)
+    read = await _uses(backend, owner, of.name, "idx_tup_read") - before
+    assert sum(shares) / 20 >= 0.95
+    # The hundred nearest, to see how many pass; then a hundred that pass, where 400 were compared.
+    assert read / 20 < 100 + 1.2 * 100 / 0.2
 
 
 async def test_recall_is_not_measured_by_what_it_began_at(
