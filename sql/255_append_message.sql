@@ -1,5 +1,6 @@
 -- One message, what insert_messages does for a single row: 0.1 ms less than by arrays, which is what a
--- lone caller waits for.
+-- lone caller waits for. And what the table's triggers would find in the rows is known here: it is
+-- counted and put on record without asking them, an eighth of what such a message takes.
 create or replace function haive_private.append_message(
   p_tenant text,
   p_conversation_id uuid,
@@ -28,10 +29,16 @@ as $$
 #variable_conflict use_column
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_watch text := current_setting('persistence.watch');
   v_replay record;
+  v_done text;
+  v_counted boolean;
 begin
-  if p_sealed is null and current_setting('persistence.watch') <> '---' then
-    perform haive_private.check_sealed(false);
+  if v_watch <> '---' then
+    if p_sealed is null then
+      perform haive_private.check_sealed(false);
+    end if;
+    v_done := set_config('persistence.watch', '---', true);
   end if;
   -- One statement in place of three: 4 to 8 % of the server's time. Its triggers run after all of it.
   with place as (
@@ -78,6 +85,24 @@ begin
   from place as p;
   if not found then
     failure := 'PT404';
+  end if;
+  if v_watch <> '---' then
+    v_done := set_config('persistence.watch', v_watch, true);
+    if failure is null and v_watch like 'm%' then
+      v_counted := haive_private.meter(
+        v_caller.tenant, 0,
+        haive_private.message_bytes(p_content, p_parts, coalesce(p_metadata, '{}'))
+        + coalesce(octet_length(p_sealed), 0),
+        1, coalesce(p_input_tokens, 0), coalesce(p_output_tokens, 0), coalesce(p_cost, 0)
+      );
+    end if;
+    if failure is null and v_watch like '_w%' then
+      insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
+      values (
+        v_caller.tenant, 'insert', 'messages',
+        jsonb_build_object(p_conversation_id, jsonb_build_array(seq, seq)), 1
+      );
+    end if;
   end if;
 exception
   when unique_violation or sqlstate 'PT412' or sqlstate 'PT507' then

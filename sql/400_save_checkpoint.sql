@@ -36,6 +36,7 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_tenant text := v_caller.tenant;
+  v_watch text := current_setting('persistence.watch');
   v_opened record;
   v_thread uuid;
   v_branch_id uuid;
@@ -44,8 +45,17 @@ declare
   v_at timestamptz;
   v_same boolean := false;
   v_count bigint;
+  v_done text;
+  v_counted boolean;
 begin
+  if v_watch <> '---' and p_key_id is null then
+    perform haive_private.check_sealed(false);
+  end if;
   loop
+    -- What the triggers of checkpoints would find in the row is known here: as in append_message.
+    if v_watch <> '---' then
+      v_done := set_config('persistence.watch', '---', true);
+    end if;
     -- One statement in place of four. Its triggers run after all of it.
     with place as (
       update haive.branches as b
@@ -90,6 +100,9 @@ begin
     select f.thread_key, f.branch_id, f.name, s.seq, s.created_at
     into v_thread, v_branch_id, v_branch, v_seq, v_at
     from target as f cross join saved as s;
+    if v_watch <> '---' then
+      v_done := set_config('persistence.watch', v_watch, true);
+    end if;
     exit when found;
     if p_codec >= 2 and p_parent_id is null then
       raise exception using
@@ -116,6 +129,16 @@ begin
       exit;
     end if;
   end loop;
+  if v_watch like 'm%' and not v_same then
+    v_counted := haive_private.meter(
+      v_tenant, 0,
+      haive_private.checkpoint_bytes(p_payload, p_sealed, p_metadata, p_tags, p_search)
+    );
+  end if;
+  if v_watch like '_w%' and not v_same then
+    insert into haive_private.audit_queue (tenant_id, action, object, rows, row_count)
+    values (v_tenant, 'insert', 'checkpoints', jsonb_build_object(p_id, v_thread), 1);
+  end if;
   -- Only now that the branch is locked, as it is by whoever prunes: what that removed is seen. And in
   -- an if of its own, as the count below: with a subquery an expression is a statement, needed or not.
   if p_codec = 3 and not v_same then
