@@ -446,3 +446,29 @@ async def test_a_tenant_that_is_not_audited_touches_none_of_it(stack, store, rec
 async def test_nothing_waits_in_the_queue_between_transactions(store, record, superuser):
     await Tenant(store).settle()
     assert await superuser.fetchval("select count(*) from haive_private.audit_queue") == 0
+
+
+async def test_what_else_its_transaction_writes_is_on_record(direct, record):
+    """A message and a checkpoint are put on record without their triggers, what follows is not."""
+    tenant = Tenant(direct)
+    await tenant.settle()
+    before = await record.seq()
+    async with record.owner.transaction():
+        await record.owner.execute(
+            "select haive_private.append_message($1, $2, $3, 'user', 'one')",
+            *(record.tenant, tenant.conversation, uuid4()),
+        )
+        await record.owner.execute(
+            "update haive.messages set content = 'two' where tenant_id = $1", record.tenant
+        )
+        await record.owner.execute(
+            "select haive.save_checkpoint('new', $2, payload => '\\x00', size => 1, tenant => $1)",
+            *(record.tenant, uuid4()),
+        )
+        await record.owner.execute(
+            "update haive.checkpoints set tags = '{x}' where tenant_id = $1", record.tenant
+        )
+    told = await record.told(before)
+    assert "insert messages 1" in told
+    assert "update messages 2" in told
+    assert told[-2:] == ["insert checkpoints 1", "update checkpoints 4"]

@@ -101,6 +101,7 @@ async def test_metadata_that_is_none_is_refused(memory: VectorMemory, wrong) -> 
     [
         (lambda m: m.search(None), "The query is a NoneType"),
         (lambda m: m.search("x", top_k=2.5), "top_k is a whole number from 1 to 1,000"),
+        (lambda m: m.reembed(5), "into is the VectorMemory to fill"),
         (lambda m: m.search("x", as_of="2026-01-01"), "as_of is a str, not a datetime"),
         (
             lambda m: m.get_episodic_memories(None, "x", "much"),

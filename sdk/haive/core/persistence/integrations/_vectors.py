@@ -27,6 +27,7 @@ from haive.core.persistence.integrations._documents import (
 )
 from haive.core.persistence.integrations._embeddings import LangChainEmbedder
 from haive.core.persistence.vector import EmbeddingStrategy, MemoryConfig, VectorMemory
+from haive.core.persistence.vector._arguments import checked_count
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._duplicates import NEAREST
 from haive.core.persistence.vector._searching import MAX_TOP_K, unexpired
@@ -228,7 +229,9 @@ class Vectors:
         if not isinstance(query, str):
             raise InvalidInputError("The query is a text.")
         memory, _ = await self._opened()
-        return await memory.search(query, _checked_count(k, "k"), self._where(filters), **options)
+        return await memory.search(
+            query, checked_count(k, "k", MAX_TOP_K), self._where(filters), **options
+        )
 
     async def near(
         self, query: str | Sequence[float], k: int, filters: Mapping[str, Any] | None
@@ -249,11 +252,11 @@ class Vectors:
         options: Mapping[str, Any],
     ) -> list[Document]:
         """Of the best documents those that are alike the query and unlike each other."""
-        _checked_count(k, "k")
+        checked_count(k, "k", MAX_TOP_K)
         if isinstance(lambda_mult, bool) or not 0 <= lambda_mult <= 1:
             raise InvalidInputError("lambda_mult is from 0 to 1.")
         _, shelf = await self._opened()
-        fetch_k = max(_checked_count(fetch_k, "fetch_k"), k)
+        fetch_k = max(checked_count(fetch_k, "fetch_k", MAX_TOP_K), k)
         if isinstance(query, str):
             documents, vectors = await self._candidates(query, fetch_k, filters, options, shelf)
             vector, vectors = vectors[0], vectors[1:]
@@ -322,7 +325,7 @@ class Vectors:
         query = Query(
             text="",
             vector=vector,
-            limit=_checked_count(k, "k"),
+            limit=checked_count(k, "k", MAX_TOP_K),
             filter=parse(self._where(filters)),
             weights=NEAREST,
             now=shelf.clock(),
@@ -363,9 +366,3 @@ def _check_model(embeddings: object, config: MemoryConfig) -> None:
             "embedding is given beside an embedder, embedding_strategy or embedding_model.",
             hint="Leave those out: the embedding is what makes the vectors.",
         )
-
-
-def _checked_count(value: object, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_TOP_K:
-        raise InvalidInputError(f"{name} is a number from 1 to {MAX_TOP_K:,}.")
-    return value

@@ -435,8 +435,11 @@ class VectorMemory(OpenedMemory):
 
         Raises:
             ConfigurationError: It is the same collection.
+            InvalidInputError: ``into`` is no VectorMemory.
             ModelError: A model failed; what was written so far is complete.
         """
+        if not isinstance(into, VectorMemory):
+            raise InvalidInputError("into is the VectorMemory to fill, of another index_name.")
         return await reembed(await self._open(), await into._open())
 
     async def forget_expired(self) -> ForgetResult:
