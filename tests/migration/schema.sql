@@ -55,6 +55,7 @@ CREATE FUNCTION haive.add_messages(messages jsonb, tenant text DEFAULT NULL::tex
 declare
   v_rows record;
   v_failed int;
+  v_one record;
   v_result record;
 begin
   select
@@ -92,11 +93,22 @@ begin
       hint = 'Leave total_tokens out: it is computed.';
   end if;
 
-  v_result := haive_private.append_messages(
-    add_messages.tenant, v_rows.conversation_ids, v_rows.ids, v_rows.roles, v_rows.contents,
-    v_rows.parts, v_rows.metadata, v_rows.input_tokens, v_rows.output_tokens, v_rows.models,
-    v_rows.costs, v_rows.created_at, v_rows.sealed, v_rows.sealed_with
-  );
+  if cardinality(v_rows.ids) = 1 then
+    v_one := haive_private.append_message(
+      add_messages.tenant, v_rows.conversation_ids[1], v_rows.ids[1], v_rows.roles[1],
+      v_rows.contents[1], v_rows.parts[1], v_rows.metadata[1], v_rows.input_tokens[1],
+      v_rows.output_tokens[1], v_rows.models[1], v_rows.costs[1], v_rows.created_at[1],
+      v_rows.sealed[1], v_rows.sealed_with[1]
+    );
+    select array[v_one.seq] as seqs, array[v_one.created_at] as times, array[v_one.failure] as failures
+    into v_result;
+  else
+    v_result := haive_private.append_messages(
+      add_messages.tenant, v_rows.conversation_ids, v_rows.ids, v_rows.roles, v_rows.contents,
+      v_rows.parts, v_rows.metadata, v_rows.input_tokens, v_rows.output_tokens, v_rows.models,
+      v_rows.costs, v_rows.created_at, v_rows.sealed, v_rows.sealed_with
+    );
+  end if;
   select min(f.place) into v_failed
   from unnest(v_result.failures) with ordinality as f (code, place)
   where f.code is not null;
