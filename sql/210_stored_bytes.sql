@@ -1,6 +1,6 @@
 -- What rows weigh against the limit of storage: text, JSON and payloads as they are before the server
--- compresses them, and for each row about what its other columns take. Here alone: the triggers that
--- count and the job that recounts both ask these functions. None of them unpacks a payload.
+-- compresses them, and for each row about what its other columns take. Here alone: who counts, triggers
+-- or the functions that write, and the job that recounts all ask these. None of them unpacks a payload.
 create or replace function haive_private.message_bytes(
   p_content text, p_parts jsonb, p_metadata jsonb
 )

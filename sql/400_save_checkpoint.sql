@@ -48,13 +48,10 @@ declare
   v_done text;
   v_counted boolean;
 begin
-  if v_watch <> '---' and p_key_id is null then
-    perform haive_private.check_sealed(false);
-  end if;
   loop
     -- What the triggers of checkpoints would find in the row is known here: as in append_message.
     if v_watch <> '---' then
-      v_done := set_config('persistence.watch', '---', true);
+      v_done := set_config('persistence.watch', v_watch || '---', true); -- see meter_added
     end if;
     -- One statement in place of four. Its triggers run after all of it.
     with place as (

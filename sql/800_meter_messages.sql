@@ -94,11 +94,13 @@ alter function haive_private.meter_messages() owner to haive_writer;
 
 comment on function haive_private.meter_messages() is 'Counts messages that a statement wrote or removed.';
 
--- Asked where a tenant is metered, audited or sealed, or none was entered: calls that return at once, of
--- this, the audit's and the hints' trigger, are 7 % of a lone message.
+-- Asked where a tenant is metered, audited or sealed, or none was entered (else what persistence.watch
+-- says is ---: calls that return at once, of this, the audit's and the hints' trigger, are 7 % of a lone
+-- message); and not while append_message or save_checkpoint write, which add --- to it and count
+-- themselves.
 create trigger meter_added after insert on haive.messages
 referencing new table as changed
-for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+for each statement when ((current_setting('persistence.watch', true) like '%---') is not true)
 execute function haive_private.meter_messages('added');
 
 create trigger meter_changed after update on haive.messages

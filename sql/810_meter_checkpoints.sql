@@ -60,7 +60,7 @@ comment on function haive_private.meter_checkpoints() is
 -- When it is asked: see meter_added of messages.
 create trigger meter_added after insert on haive.checkpoints
 referencing new table as changed
-for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+for each statement when ((current_setting('persistence.watch', true) like '%---') is not true)
 execute function haive_private.meter_checkpoints('1');
 
 create trigger meter_changed after update on haive.checkpoints

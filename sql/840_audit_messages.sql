@@ -1,4 +1,5 @@
--- The trigger of the fast path. Of a tenant that is not audited it does nothing, and nearly so fast.
+-- The trigger of the fast path of several messages: append_message puts a lone one on record itself. Of
+-- a tenant that is not audited it does nothing, and nearly so fast.
 create or replace function haive_private.audit_messages()
 returns trigger
 language plpgsql

@@ -28,7 +28,7 @@ referencing old table as changed for each statement execute function haive_priva
 -- When it is asked: see meter_added.
 create trigger audit_insert after insert on haive.messages
 referencing new table as changed
-for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+for each statement when ((current_setting('persistence.watch', true) like '%---') is not true)
 execute function haive_private.audit_messages();
 create trigger audit_update after update on haive.messages
 referencing new table as changed for each statement execute function haive_private.audit_rows();
@@ -78,7 +78,7 @@ referencing old table as changed for each statement execute function haive_priva
 
 create trigger audit_insert after insert on haive.checkpoints
 referencing new table as changed
-for each statement when (current_setting('persistence.watch', true) is distinct from '---')
+for each statement when ((current_setting('persistence.watch', true) like '%---') is not true)
 execute function haive_private.audit_rows();
 create trigger audit_update after update on haive.checkpoints
 referencing new table as changed for each statement execute function haive_private.audit_rows();

@@ -468,7 +468,26 @@ async def test_what_else_its_transaction_writes_is_on_record(direct, record):
         await record.owner.execute(
             "update haive.checkpoints set tags = '{x}' where tenant_id = $1", record.tenant
         )
-    told = await record.told(before)
-    assert "insert messages 1" in told
-    assert "update messages 2" in told
-    assert told[-2:] == ["insert checkpoints 1", "update checkpoints 4"]
+    assert await record.told(before) == [
+        "insert messages 1", "update messages 2", "insert threads 1", "insert branches 1",
+        "insert checkpoints 1", "update checkpoints 4",
+    ]  # fmt: skip
+
+
+async def test_what_a_trigger_of_ones_own_writes_with_it_is_on_record(direct, record):
+    tenant = Tenant(direct)
+    await tenant.settle()
+    await record.owner.execute("""
+        create function public.note_title() returns trigger language plpgsql security definer as $$
+        begin
+          update haive.conversations set title = new.content where id = new.conversation_id;
+          return null;
+        end $$;
+        create trigger note_title after insert on haive.messages
+        for each row execute function public.note_title()""")
+    before = await record.seq()
+    try:
+        await tenant.add()
+    finally:
+        await record.owner.execute("drop function public.note_title() cascade")
+    assert sorted(await record.told(before)) == ["insert messages 1", "update conversations 1"]

@@ -8,6 +8,7 @@ import time
 
 import asyncpg
 import httpx
+import numpy as np
 import pytest
 
 from haive.core.persistence.local.keys import StackKeys
@@ -232,22 +233,23 @@ async def test_the_gateway_costs_little(library, bare, record_figure):
     straight = await asyncio.open_unix_connection(str(socket))
     through = await asyncio.open_connection("127.0.0.1", httpx.URL(library.url).port)
 
-    async def overhead():
+    async def medians():
         # In turns: what else the machine does meets both.
         direct, gone_through = [], []
         for _ in range(100):
             direct.append(await ask(straight, "/rpc/add?a=1&b=2", token))
             gone_through.append(await ask(through, "/rest/v1/rpc/add?a=1&b=2", key))
-        return statistics.median(gone_through) - statistics.median(direct)
+        return np.array([statistics.median(direct), statistics.median(gone_through)])
 
     bar = 0.0008  # 0.3 ms on two idle cores
-    best = await overhead()
+    best = await medians()
     until = time.monotonic() + 30
-    # What it costs shows when nothing else runs: on a shared machine that is waited for.
-    while best >= bar and time.monotonic() < until:
-        best = min(best, await overhead())
+    # What either takes shows when nothing else runs: on a shared machine that is waited for.
+    while best[1] - best[0] >= bar and time.monotonic() < until:
+        best = np.minimum(best, await medians())
     for _, writer in (straight, through):
         writer.close()
         await writer.wait_closed()
-    record_figure(f"gateway overhead: {best * 1000:.2f} ms p50")
-    assert best < bar
+    overhead = best[1] - best[0]
+    record_figure(f"gateway overhead: {overhead * 1000:.2f} ms p50")
+    assert overhead < bar

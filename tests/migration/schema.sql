@@ -616,7 +616,7 @@ ALTER TABLE haive.checkpoints OWNER TO postgres;
 CREATE TRIGGER audit_delete AFTER DELETE ON haive.checkpoints REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
 
 -- TRIGGER checkpoints audit_insert
-CREATE TRIGGER audit_insert AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((current_setting('persistence.watch'::text, true) IS DISTINCT FROM '---'::text)) EXECUTE FUNCTION haive_private.audit_rows();
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN (((current_setting('persistence.watch'::text, true) ~~ '%---'::text) IS NOT TRUE)) EXECUTE FUNCTION haive_private.audit_rows();
 
 -- TRIGGER checkpoints audit_update
 CREATE TRIGGER audit_update AFTER UPDATE ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
@@ -642,7 +642,7 @@ CREATE POLICY "members read the checkpoints of threads they read" ON haive.check
   WHERE ((t.tenant_id = checkpoints.tenant_id) AND (t.thread_key = checkpoints.thread_key)))));
 
 -- TRIGGER checkpoints meter_added
-CREATE TRIGGER meter_added AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((current_setting('persistence.watch'::text, true) IS DISTINCT FROM '---'::text)) EXECUTE FUNCTION haive_private.meter_checkpoints('1');
+CREATE TRIGGER meter_added AFTER INSERT ON haive.checkpoints REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN (((current_setting('persistence.watch'::text, true) ~~ '%---'::text) IS NOT TRUE)) EXECUTE FUNCTION haive_private.meter_checkpoints('1');
 
 -- TRIGGER checkpoints meter_changed
 CREATE TRIGGER meter_changed AFTER UPDATE ON haive.checkpoints REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_checkpoints();
@@ -2639,7 +2639,7 @@ ALTER TABLE haive.messages OWNER TO postgres;
 CREATE TRIGGER audit_delete AFTER DELETE ON haive.messages REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
 
 -- TRIGGER messages audit_insert
-CREATE TRIGGER audit_insert AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((current_setting('persistence.watch'::text, true) IS DISTINCT FROM '---'::text)) EXECUTE FUNCTION haive_private.audit_messages();
+CREATE TRIGGER audit_insert AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN (((current_setting('persistence.watch'::text, true) ~~ '%---'::text) IS NOT TRUE)) EXECUTE FUNCTION haive_private.audit_messages();
 
 -- TRIGGER messages audit_update
 CREATE TRIGGER audit_update AFTER UPDATE ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.audit_rows();
@@ -2662,7 +2662,7 @@ ALTER TABLE ONLY haive.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, seq);
 
 -- TRIGGER messages meter_added
-CREATE TRIGGER meter_added AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN ((current_setting('persistence.watch'::text, true) IS DISTINCT FROM '---'::text)) EXECUTE FUNCTION haive_private.meter_messages('added');
+CREATE TRIGGER meter_added AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN (((current_setting('persistence.watch'::text, true) ~~ '%---'::text) IS NOT TRUE)) EXECUTE FUNCTION haive_private.meter_messages('added');
 
 -- TRIGGER messages meter_changed
 CREATE TRIGGER meter_changed AFTER UPDATE ON haive.messages REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_messages();
@@ -4250,7 +4250,7 @@ begin
     if p_sealed is null then
       perform haive_private.check_sealed(false);
     end if;
-    v_done := set_config('persistence.watch', '---', true);
+    v_done := set_config('persistence.watch', v_watch || '---', true); -- see meter_added
   end if;
   -- One statement in place of three: 4 to 8 % of the server's time. Its triggers run after all of it.
   with place as (
@@ -5788,8 +5788,6 @@ ALTER FUNCTION haive_private.common_root(p_tenant text, p_one uuid, p_one_segmen
 CREATE FUNCTION haive_private.compare_memories(p_collection haive_private.memory_collections, p_condition text, p_vector text, p_limit integer, p_documents boolean, p_most bigint DEFAULT NULL::bigint) RETURNS haive_private.near_memories
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
-    SET random_page_cost TO '1.1'
-    SET cpu_index_tuple_cost TO '0.03'
     AS $_$
 declare
   v_found haive_private.near_memories;
@@ -12385,6 +12383,8 @@ ALTER TYPE haive_private.near_memories OWNER TO postgres;
 CREATE FUNCTION haive_private.nearest_memories(p_collection haive_private.memory_collections, p_condition text, p_filtered boolean, p_tenant text, p_vector text, p_limit integer, p_recall double precision, p_documents boolean DEFAULT false, p_candidates integer DEFAULT NULL::integer) RETURNS haive_private.near_memories
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
+    SET random_page_cost TO '1.1'
+    SET cpu_index_tuple_cost TO '0.03'
     AS $$
 declare
   c_probe constant int := 100; -- of the nearest, to see which share of them passes
@@ -15471,13 +15471,10 @@ declare
   v_done text;
   v_counted boolean;
 begin
-  if v_watch <> '---' and p_key_id is null then
-    perform haive_private.check_sealed(false);
-  end if;
   loop
     -- What the triggers of checkpoints would find in the row is known here: as in append_message.
     if v_watch <> '---' then
-      v_done := set_config('persistence.watch', '---', true);
+      v_done := set_config('persistence.watch', v_watch || '---', true); -- see meter_added
     end if;
     -- One statement in place of four. Its triggers run after all of it.
     with place as (

@@ -21,6 +21,7 @@ from haive.core.persistence.errors import (
     TenantSuspendedError,
 )
 from haive.core.persistence.local import LocalStack
+from haive.core.persistence.schema import migrations
 from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
 from haive.core.persistence.vector.config import IndexType, RetrievalWeights
 from haive.core.persistence.vector.filters import parse
@@ -220,6 +221,7 @@ async def test_what_waits_to_be_worked_into_an_index_is_soon_read(
 ) -> None:
     of = collection_of(dimensions=4, index_type=IndexType.FLAT)
     backend = await open_backend(of)
+    await owner.execute(f'alter table vecs."{of.name}" set (autovacuum_enabled = false)')
     index = f'vecs."{of.name}_metadata_idx"'
     if limit is not None:  # what Postgres does by itself
         await owner.execute(f"alter index {index} set (gin_pending_list_limit = {limit})")
@@ -227,6 +229,20 @@ async def test_what_waits_to_be_worked_into_an_index_is_soon_read(
     await backend.load(_many(6_000, 2, width=4))
     pages = await owner.fetchval(f"select gin_clean_pending_list('{index}')")
     assert (pages <= 16) is (limit is None)
+
+
+async def test_an_index_that_is_there_is_bounded_likewise(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    of = collection_of(dimensions=4, index_type=IndexType.FLAT)
+    await open_backend(of)
+    index = f'vecs."{of.name}_metadata_idx"'
+    await owner.execute(f"alter index {index} reset (gin_pending_list_limit)")
+    (again,) = [m for m in migrations() if m.name == "short_pending_lists"]
+    async with owner.transaction():
+        await owner.execute(again.sql)
+    options = f"select reloptions from pg_class where oid = '{index}'::regclass"
+    assert await owner.fetchval(options) == ["gin_pending_list_limit=128"]
 
 
 async def test_recall_is_not_measured_by_what_it_began_at(
