@@ -72,6 +72,9 @@ async def test_what_is_loaded_is_there_as_if_it_had_been_written(
     assert found[-1].vector is None
     assert await backend.tokens([tokens.id]) == {tokens.id: b"packed"}
 
+    seen = "select most_common_freqs from pg_stats where tablename = $1 and attname = 'tenant_id'"
+    assert await owner.fetchval(seen, name) == [1], "the planner knows whose they are"
+
     loaded = await backend.stats()
     other = await open_backend(collection_of())
     await other.put([*records, tokens])
