@@ -1,5 +1,6 @@
 -- The fast path of writing: what the SDK calls on a direct connection, and add_messages for all
--- others (of a lone message both call append_message). One bad message does not spoil the others: it gets a SQLSTATE in failures.
+-- others (of a lone message both call append_message). One bad message does not spoil the others: it gets
+-- a SQLSTATE in failures.
 create or replace function haive_private.append_messages(
   p_tenant text,
   p_conversation_ids uuid[],

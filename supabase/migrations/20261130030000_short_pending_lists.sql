@@ -298,7 +298,7 @@ language plpgsql
 volatile
 security definer
 set search_path = ''
--- Of a page in memory and an entry of an index: else the planner reads 500,000 entries of a tenant, for
+-- What a page in memory costs, and an entry of an index: else the planner reads 500,000 entries of a tenant, for
 -- 45 ms, to fetch 5,000 rows fewer, which take 15.
 set random_page_cost = 1.1
 set cpu_index_tuple_cost = 0.03

@@ -449,7 +449,7 @@ async def test_nothing_waits_in_the_queue_between_transactions(store, record, su
 
 
 async def test_what_else_its_transaction_writes_is_on_record(direct, record):
-    """A message and a checkpoint are put on record without their triggers, what follows is not."""
+    """The triggers that a lone message and a checkpoint pass by are there for what follows."""
     tenant = Tenant(direct)
     await tenant.settle()
     before = await record.seq()
