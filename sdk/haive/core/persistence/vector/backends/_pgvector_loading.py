@@ -79,16 +79,44 @@ async def copy_in(
         vectors: Checks records and returns their vectors.
         document: The metadata of a record as JSON in UTF-8.
     """
-    async with owner(dsn) as connection, connection.transaction():
+    async with owner(dsn) as connection:
+        quoted = await connection.fetchval(
+            "select pg_catalog.format('vecs.%I', $1::text)", place.table
+        )
+        # Before the transaction, which would keep the lock of the look: of two loads that keep it,
+        # neither gets the table for itself.
+        looked_empty = await _is_empty(connection, quoted)
+        return await _copy(
+            connection,
+            place,
+            quoted,
+            records,
+            looked_empty=looked_empty,
+            vectors=vectors,
+            document=document,
+        )
+
+
+async def _copy(
+    connection: Connection,
+    place: Place,
+    quoted: str,
+    records: Sequence[Record],
+    *,
+    looked_empty: bool,
+    vectors: Vectors,
+    document: Callable[[Record], bytes],
+) -> int:
+    async with connection.transaction():
         # As every operation begins: a tenant that is closed, or being moved, takes nothing.
         entered = await connection.fetchval(
             f"select e.tenant from {place.schema}_private.enter_tenant($1, true) as e",  # noqa: S608 # nosec B608 - checked
             place.tenant,
         )
-        quoted = await connection.fetchval(
-            "select pg_catalog.format('vecs.%I', $1::text)", place.table
-        )
-        empty = await _is_empty(connection, quoted)
+        empty = False
+        if looked_empty:
+            await connection.execute(f"lock table {quoted} in access exclusive mode")
+            empty = await _is_empty(connection, quoted)
         again = await _without_indexes(connection, quoted, place.indexes) if empty else []
         silent = await _silence(connection, place, entered, quoted) if empty else []
         done: str = await connection.copy_to_table(
@@ -116,11 +144,7 @@ async def copy_in(
 
 
 async def _is_empty(connection: Connection, quoted: str) -> bool:
-    """Whether the table is, and stays so for others until the transaction ends."""
     looked = f"select not exists (select from {quoted})"  # noqa: S608 # nosec B608 - quoted
-    if not await connection.fetchval(looked):
-        return False
-    await connection.execute(f"lock table {quoted} in access exclusive mode")
     return bool(await connection.fetchval(looked))
 
 
