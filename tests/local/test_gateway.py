@@ -243,7 +243,7 @@ async def test_the_gateway_costs_little(library, bare, record_figure):
 
     bar = 0.0008  # 0.3 ms on two idle cores
     best = await medians()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     # What either takes shows when nothing else runs: on a shared machine that is waited for.
     while best[1] - best[0] >= bar and time.monotonic() < until:
         best = np.minimum(best, await medians())
