@@ -50,26 +50,54 @@ host replication all 127.0.0.1/32 scram-sha-256
 """
 
 
-async def create_cluster(
-    cluster: Path,
-    *,
-    binaries: PostgresBinaries,
-    npm_parts: NpmParts,
-    account: Account,
-    durable: bool,
-) -> None:
-    """Copy the template to a stack's data directory, unless there is a cluster already.
+def is_cluster(path: Path) -> bool:
+    """Return whether there is a whole cluster."""
+    return (path / "PG_VERSION").is_file()
+
+
+async def find_template(binaries: PostgresBinaries, npm_parts: NpmParts, account: Account) -> Path:
+    """Return the template cluster, built by the first who needs it.
 
     Args:
-        cluster: Where it goes.
-        binaries: The Postgres that made the template, and runs the copy.
+        binaries: The Postgres that makes it, and will run its copies.
         npm_parts: Where Auth and Storage come from.
+        account: The account to build it under.
+    """
+    sql = [(_HERE / name).read_text() for name in _SCRIPTS]
+    made_from = "\n".join((binaries.version, npm_parts.root.name, _SETTINGS, _ACCESS, *sql))
+
+    async def build(target: Path) -> None:
+        # Elsewhere first: the service account cannot write into root's cache, nor Deno into /dev.
+        in_devices = Path(tempfile.gettempdir()).is_relative_to("/dev")
+        place = "/tmp" if in_devices else None  # noqa: S108  # nosec B108
+        with tempfile.TemporaryDirectory(prefix="haive-template-", dir=place) as name:
+            workshop = Path(name)
+            account.take(workshop)
+            cluster = workshop / "cluster"
+            await _initialise(cluster, binaries, account)
+            process = await _start(cluster, workshop, binaries, account)
+            try:
+                await run_sql(binaries, account, workshop, _PORT, sql[0])
+                await _install_platform(workshop, npm_parts, account)
+                for script in sql[1:]:
+                    await run_sql(binaries, account, workshop, _PORT, script)
+            finally:
+                await stop(process, signal.SIGINT)
+            await _copy_tree(cluster, target)
+
+    digest = hashlib.sha256(made_from.encode()).hexdigest()
+    return await cached(f"cluster-{digest[:16]}", build)
+
+
+async def copy_template(template: Path, cluster: Path, account: Account, *, durable: bool) -> None:
+    """Copy the template to a stack's data directory.
+
+    Args:
+        template: What `find_template` returned.
+        cluster: Where it goes.
         account: The account that owns the copy.
         durable: Whether it has to survive a crash of the machine from now on.
     """
-    if (cluster / "PG_VERSION").is_file():
-        return
-    template = await _find_template(binaries, npm_parts, account)
     # Whole or absent: the copy gets its name last.
     staging = Path(tempfile.mkdtemp(prefix=".postgres-", dir=cluster.parent))
     await _copy_tree(template, staging)
@@ -107,33 +135,6 @@ async def run_sql(
         stdin=sql,
         account=account,
     )
-
-
-async def _find_template(binaries: PostgresBinaries, npm_parts: NpmParts, account: Account) -> Path:
-    sql = [(_HERE / name).read_text() for name in _SCRIPTS]
-    made_from = "\n".join((binaries.version, npm_parts.root.name, _SETTINGS, _ACCESS, *sql))
-
-    async def build(target: Path) -> None:
-        # Elsewhere first: the service account cannot write into root's cache, nor Deno into /dev.
-        in_devices = Path(tempfile.gettempdir()).is_relative_to("/dev")
-        place = "/tmp" if in_devices else None  # noqa: S108  # nosec B108
-        with tempfile.TemporaryDirectory(prefix="haive-template-", dir=place) as name:
-            workshop = Path(name)
-            account.take(workshop)
-            cluster = workshop / "cluster"
-            await _initialise(cluster, binaries, account)
-            process = await _start(cluster, workshop, binaries, account)
-            try:
-                await run_sql(binaries, account, workshop, _PORT, sql[0])
-                await _install_platform(workshop, npm_parts, account)
-                for script in sql[1:]:
-                    await run_sql(binaries, account, workshop, _PORT, script)
-            finally:
-                await stop(process, signal.SIGINT)
-            await _copy_tree(cluster, target)
-
-    digest = hashlib.sha256(made_from.encode()).hexdigest()
-    return await cached(f"cluster-{digest[:16]}", build)
 
 
 async def _initialise(cluster: Path, binaries: PostgresBinaries, account: Account) -> None:

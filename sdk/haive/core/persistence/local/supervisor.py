@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any
 from haive.core.persistence.errors import LocalStackError, PartUnavailableError
 from haive.core.persistence.local import parts, state
 from haive.core.persistence.local.accounts import Account
-from haive.core.persistence.local.cluster import ADMIN, create_cluster
-from haive.core.persistence.local.gateway import Gateway
+from haive.core.persistence.local.cluster import ADMIN, copy_template, find_template, is_cluster
 from haive.core.persistence.local.keys import StackKeys
 from haive.core.persistence.local.platform_api import ROLE, PlatformAPI, spawn_platform
 from haive.core.persistence.local.postgres import Postgres
@@ -36,6 +35,8 @@ from haive.core.persistence.local.watch import Watch
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
+
+    from haive.core.persistence.local.gateway import Gateway
 
 log = logging.getLogger(__name__)
 
@@ -121,13 +122,7 @@ class Supervisor:
 
         binaries = await parts.PostgresBinaries.find(self._account)
         npm_parts = await parts.NpmParts.find(self._account)
-        await create_cluster(
-            directories.cluster,
-            binaries=binaries,
-            npm_parts=npm_parts,
-            account=self._account,
-            durable=durable,
-        )
+        gateway_class = await self._make_cluster(directories.cluster, binaries, npm_parts)
         postgres = Postgres(
             binaries=binaries,
             directories=directories,
@@ -155,7 +150,7 @@ class Supervisor:
 
         exits.push_async_callback(database.stop)
         await database.start()
-        await postgres.prepare(keys)
+        exits.push_async_callback(rest.stop)
         about = {
             "url": url,
             **keys.to_dict(),
@@ -164,12 +159,15 @@ class Supervisor:
             "data_dir": str(directories.data),
             "run_dir": str(directories.run),
         }
-        if self._settings.pause_for_migration:
-            # Before PostgREST looks at the schema: there is nothing to reload, nothing to await.
-            self._owner.tell("database", **about)
-            await self._owner.may_go_on.wait()
-        exits.push_async_callback(rest.stop)
-        await rest.start()
+        async with asyncio.TaskGroup() as group:
+            preparing = group.create_task(postgres.prepare(keys))
+            if self._settings.pause_for_migration:
+                # Before PostgREST looks at the schema: there is nothing to reload or to await.
+                await preparing
+                self._owner.tell("database", **about)
+                await self._owner.may_go_on.wait()
+            # It needs neither the passwords, over the socket, nor the partitions.
+            group.create_task(rest.start())
 
         platform_log = directories.logs / "platform.log"
         platform_socket = directories.sockets / "platform.sock"
@@ -194,7 +192,7 @@ class Supervisor:
         exits.push_async_callback(self._platform.stop)
         self._realtime = RealtimePart(postgres=postgres, sockets=directories.sockets, keys=keys)
         exits.push_async_callback(self._realtime.stop)
-        gateway = Gateway(
+        gateway = gateway_class(
             keys=keys,
             rest=postgrest.socket,
             platform=self._platform.socket,
@@ -220,6 +218,20 @@ class Supervisor:
         )
         self._owner.tell("ready", **about)
 
+    async def _make_cluster(
+        self, cluster: Path, binaries: parts.PostgresBinaries, npm_parts: parts.NpmParts
+    ) -> type[Gateway]:
+        """Make the cluster, unless there is one already, and load the gateway meanwhile."""
+        async with asyncio.TaskGroup() as group:
+            if not is_cluster(cluster):
+                template = await find_template(binaries, npm_parts, self._account)
+                durable = self._settings.data_dir is not None
+                group.create_task(copy_template(template, cluster, self._account, durable=durable))
+            # The copy is the work of other processes. Not while the template is built, whose
+            # processes are forked: that wants no other thread.
+            loading = group.create_task(asyncio.to_thread(_load_gateway))
+        return loading.result()
+
     def _health(self) -> tuple[bool, dict[str, Any]]:
         services = {
             watch.name: "running" if watch.running.is_set() else "restarting"
@@ -243,6 +255,15 @@ class Supervisor:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(descriptor, 2)
         os.close(descriptor)
+
+
+def _load_gateway() -> type[Gateway]:
+    """Import the gateway, and what signs its tokens: a quarter of a second."""
+    import jwt  # noqa: F401, PLC0415 - as below; `keys` needs it
+
+    from haive.core.persistence.local.gateway import Gateway  # noqa: PLC0415 - it takes its time
+
+    return Gateway
 
 
 def _listen(port: int | None) -> socket.socket:
