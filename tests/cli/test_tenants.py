@@ -84,6 +84,7 @@ def test_a_tenant_is_closed_and_opened_and_nothing_goes_unasked(direct, new):
     assert new in direct("list", "--status", "active").stdout
     direct("delete", new, "--yes")
     assert direct("purge", new).returncode == 1  # nobody answers
+    assert "no database of its own" in direct("purge", new, "--database-is-gone", "--yes").stderr
     shown = direct("show", new)
     assert "Acme" in shown.stdout
     assert "status deleted" in shown.stdout

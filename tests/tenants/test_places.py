@@ -15,8 +15,10 @@ from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.errors import (
     ConfigurationError,
     ConflictError,
+    InvalidInputError,
     KeyDestroyedError,
     NotFoundError,
+    PersistenceError,
     QuotaExceededError,
     TenantSuspendedError,
     UnsupportedOperationError,
@@ -272,6 +274,33 @@ async def test_a_tenant_has_a_database_of_its_own(
         assert dsn not in str(register)
         await manager.delete_tenant(name)
         assert await manager.purge_tenant(name) == 1
+
+
+async def test_a_tenant_whose_database_is_gone_is_taken_out_of_the_register(
+    base_store: Store, new_database: Callable[..., Awaitable[str]], new_id: NewId
+) -> None:
+    dsn = await new_database()
+    config = TenantConfig(isolation_level=IsolationLevel.DATABASE, databases={"eu-1": dsn})
+    async with TenantManager(base_store, config) as manager:
+        name = (await manager.create_tenant(new_id(), location="eu-1")).tenant_id
+        with pytest.raises(ConflictError, match="answers"):
+            await manager.purge_tenant(name, database_is_gone=True)
+        assert (await manager.get_tenant(name)).status is TenantStatus.ACTIVE
+        shares = await manager.create_tenant(new_id(), isolation_level=IsolationLevel.ROW)
+        with pytest.raises(InvalidInputError, match="no database of its own"):
+            await manager.purge_tenant(shares.tenant_id, database_is_gone=True)
+
+    config = config.model_copy(
+        update={"databases": {"eu-1": dsn.rpartition("/")[0] + "/there_is_none"}}
+    )
+    async with TenantManager(base_store, config) as manager:
+        with pytest.raises(PersistenceError):
+            await manager.delete_tenant(name)
+        with pytest.raises(ConflictError):
+            await manager.purge_tenant(name)
+        await manager.purge_tenant(name, database_is_gone=True)
+        with pytest.raises(NotFoundError):
+            await manager.get_tenant(name)
 
 
 async def test_a_tenant_is_encrypted_rotated_and_made_unreadable(

@@ -6,6 +6,8 @@ import pytest
 
 from haive.core.persistence import PersistenceConfig, SupabaseStore
 from haive.core.persistence.errors import ConfigurationError
+from haive.core.persistence.multitenancy import TenantConfig
+from haive.core.persistence.multitenancy._databases import find_database
 
 DSN = "postgresql://ada:secret@db.example.org:5432/postgres"
 
@@ -21,6 +23,9 @@ def test_a_connection_string_comes_from_the_environment(monkeypatch: pytest.Monk
 def test_a_password_is_not_shown() -> None:
     config = PersistenceConfig(connection_string=DSN)
     assert "secret" not in repr(config) + str(config) + config.model_dump_json()
+    tenants = TenantConfig(databases={"eu-1": DSN})
+    assert "secret" not in repr(tenants) + str(tenants) + tenants.model_dump_json()
+    assert find_database(tenants, "eu-1") == DSN
 
 
 @pytest.mark.parametrize(

@@ -342,13 +342,21 @@ class TenantManager:
         """Close a tenant for good, but keep what it has until `purge_tenant`."""
         return await self._turn(tenant_id, TenantStatus.DELETED)
 
-    async def purge_tenant(self, tenant_id: str) -> int:
+    async def purge_tenant(self, tenant_id: str, *, database_is_gone: bool = False) -> int:
         """Remove a deleted tenant with all that it has, and return how many conversations it had.
 
+        Args:
+            tenant_id: Its id.
+            database_is_gone: The tenant's own database, or project, is no more: take the tenant,
+                deleted or not, out of the register. A database that answers is not gone.
+
         Raises:
-            ConflictError: It is not deleted.
+            ConflictError: It is not deleted, or its database is said to be gone and answers.
+            InvalidInputError: It is said to be gone, and there never was one of its own.
         """
         tenant = await self.get_tenant(tenant_id)
+        if database_is_gone:
+            return await self._purge_without_database(tenant)
         if tenant.isolation is IsolationLevel.ROW:
             removed = await self._platform(
                 "purge_tenant", {"tenant_id": tenant_id}, _COUNT, safe=False
@@ -375,6 +383,34 @@ class TenantManager:
         await self._platform("purge_tenant", {"tenant_id": tenant_id}, _COUNT, safe=False)
         self._places.pop(tenant_id, None)
         return removed
+
+    async def _purge_without_database(self, tenant: Tenant) -> int:
+        named = {"tenant_id": tenant.tenant_id}
+        if tenant.isolation is not IsolationLevel.DATABASE:
+            raise InvalidInputError(
+                f"The tenant {tenant.tenant_id} has no database of its own.",
+                hint="Delete it, and purge it without database_is_gone.",
+            )
+        if await self._is_there(tenant):
+            raise ConflictError(
+                f"The database of the tenant {tenant.tenant_id} answers.",
+                hint="Delete it, and purge it without database_is_gone.",
+            )
+        deleted = to_json({"status": TenantStatus.DELETED}, "changes", 128)
+        await self._platform("update_tenant", named | {"changes": deleted}, _TENANT, safe=False)
+        await self._platform("purge_tenant", named, _COUNT, safe=False)
+        self._places.pop(tenant.tenant_id, None)
+        return 0  # how many there were, only that database knew
+
+    async def _is_there(self, tenant: Tenant) -> bool:
+        named = {"tenant_id": tenant.tenant_id}
+        try:
+            await self._way_to(tenant).call(
+                "get_tenant", named, _TENANT, safe=True, in_tenant=False
+            )
+        except PersistenceError:  # whatever keeps it from us: a project without the kit is gone too
+            return False
+        return True
 
     async def usage(self, tenant_id: str) -> TenantUsage:
         """What a tenant uses of its limits, whatever its status.

@@ -186,17 +186,29 @@ async def delete(
 
 @with_manager
 async def purge(
-    manager: TenantManager, tenant: TenantId, *, yes: Yes = False, as_json: AsJson = False
+    manager: TenantManager,
+    tenant: TenantId,
+    *,
+    database_is_gone: Annotated[
+        bool,
+        typer.Option(
+            "--database-is-gone",
+            help="Its own database is no more: take it out of the register, deleted or not.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove a deleted tenant with all that it has. This cannot be undone."""
     there = await manager.get_tenant(tenant)
     if not yes:
         typer.confirm(f"Remove all data of {there.tenant_id} ({plain(there.name)})?", abort=True)
-    removed = await manager.purge_tenant(tenant)
+    removed = await manager.purge_tenant(tenant, database_is_gone=database_is_gone)
     if as_json:
         print_json({"tenant_id": tenant, "conversations": removed})
         return
-    out.print(f"Removed {plain(tenant)} with {count(removed, 'conversation')}.", highlight=False)
+    having = "" if database_is_gone else f" with {count(removed, 'conversation')}"
+    out.print(f"Removed {plain(tenant)}{having}.", highlight=False)
 
 
 @with_manager
