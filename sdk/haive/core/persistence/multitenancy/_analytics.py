@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.errors import InvalidInputError, PersistenceError
+from haive.core.persistence.multitenancy.config import IsolationLevel
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from haive.core.persistence._transport import Transport
 
 METRICS = (
     "conversation_count",
@@ -22,6 +29,8 @@ METRICS = (
 
 TimeRange = str | tuple[datetime, datetime]
 
+# How many schemas and databases of tenants are asked at once.
+_AT_ONCE = 8
 _LAST = re.compile(r"last_([1-9][0-9]{0,4})_(hour|day)s?")
 
 
@@ -151,6 +160,46 @@ def arguments(
         "metrics": list(metrics),
         **_time(time_range),
     }
+
+
+async def counted(
+    rows: Sequence[TenantMetrics],
+    asked: Mapping[str, Any],
+    find: Callable[[str], Awaitable[Transport]],
+) -> list[TenantMetrics]:
+    """The metrics of tenants, with those of the ones whose rows are elsewhere asked for there.
+
+    Args:
+        rows: What the shared tables know of each.
+        asked: The arguments of ``tenant_analytics``.
+        find: The way to a tenant, wherever it is.
+    """
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(row: TenantMetrics) -> TenantMetrics:
+        if row.isolation in {None, IsolationLevel.ROW}:
+            return row
+        async with at_once:  # where its rows are, only its own tables know of it
+            try:
+                place = await find(row.tenant_id)
+                (found,) = await place.call(
+                    "tenant_analytics",
+                    {**asked, "tenant_ids": [row.tenant_id]},
+                    ROWS,
+                    safe=True,
+                    in_tenant=False,
+                )
+            except PersistenceError as error:
+                # What the others did is worth knowing, whatever has become of this one.
+                return TenantMetrics(
+                    tenant_id=row.tenant_id,
+                    known=True,
+                    isolation=row.isolation,
+                    unreached=error.message,
+                )
+        return found.model_copy(update={"isolation": row.isolation})
+
+    return await asyncio.gather(*map(one, rows))
 
 
 def _time(time_range: object) -> dict[str, Any]:

@@ -36,9 +36,9 @@ from haive.core.persistence.multitenancy._analytics import (
     METRICS,
     ROWS,
     Analytics,
-    TenantMetrics,
     TimeRange,
     arguments,
+    counted,
 )
 from haive.core.persistence.multitenancy._arguments import check_name
 from haive.core.persistence.multitenancy._databases import Databases
@@ -92,8 +92,6 @@ _ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 _PAGE_SIZE = 500
 # How many tenants' places are kept at hand: one takes about a kilobyte, finding it a round trip.
 _PLACES = 10_000
-# How many schemas and databases of tenants are asked at once.
-_AT_ONCE = 8
 
 
 class TenantManager:
@@ -464,29 +462,7 @@ class TenantManager:
         """
         asked = arguments(include_tenants, metrics, time_range)
         rows = await self._platform("tenant_analytics", asked, ROWS, safe=True)
-        at_once = asyncio.Semaphore(_AT_ONCE)
-
-        async def counted(row: TenantMetrics) -> TenantMetrics:
-            if row.isolation in {None, IsolationLevel.ROW}:
-                return row
-            async with at_once:  # where its rows are, only its own tables know of it
-                of_one = {**asked, "tenant_ids": [row.tenant_id]}
-                try:
-                    place = await self._find(row.tenant_id)
-                    (found,) = await place.call(
-                        "tenant_analytics", of_one, ROWS, safe=True, in_tenant=False
-                    )
-                except PersistenceError as error:
-                    # What the others did is worth knowing, whatever has become of this one.
-                    return TenantMetrics(
-                        tenant_id=row.tenant_id,
-                        known=True,
-                        isolation=row.isolation,
-                        unreached=error.message,
-                    )
-            return found.model_copy(update={"isolation": row.isolation})
-
-        return Analytics(await asyncio.gather(*map(counted, rows)), metrics, time_range)
+        return Analytics(await counted(rows, asked, self._find), metrics, time_range)
 
     async def _platform(
         self, function: str, arguments: Mapping[str, object], returns: TypeAdapter[T], *, safe: bool
