@@ -249,8 +249,8 @@ async def test_a_stack_that_does_not_run_says_how_to_start_it():
 
 @pytest.mark.timed
 async def test_a_warm_start_takes_less_than_the_bar(stack, record_figure):
-    times: list[float] = []
-    while len(times) < 10 and min(times, default=WARM_START_SECONDS) >= WARM_START_SECONDS:
+    times = []
+    for _ in range(3):
         began = time.perf_counter()
         async with LocalStack(migrate=False):
             times.append(time.perf_counter() - began)

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping  # noqa: TC003 - pydantic reads the annotations
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from haive.core.persistence._encoding import describe
 from haive.core.persistence.errors import ConfigurationError
 
 _GB = 1_000_000_000
 _Limit = Annotated[int, Field(ge=0, le=2**62)]
-
-
-def _hide(found: Mapping[str, str | SecretStr]) -> Mapping[str, str | SecretStr]:
-    return {
-        name: SecretStr(address) if isinstance(address, str) else address
-        for name, address in found.items()
-    }
-
-
-_Addresses = Annotated[Mapping[str, str | SecretStr], AfterValidator(_hide)]
-"""They hold passwords, which no log of the settings shows."""
 
 
 class IsolationLevel(StrEnum):
@@ -130,6 +112,6 @@ class TenantConfig(_Settings):
     admin_connection_string: SecretStr | None = None
     """A direct connection as the owner of the schema, for what the REST API cannot do: making and
     moving schemas. Unset: that of a PostgresStore, else ``DATABASE_URL`` from the environment."""
-    databases: _Addresses | Callable[[str], str | SecretStr] | None = None
-    """Where the databases of tenants are: by the name of their location, or a function of it.
-    Unset, the environment variable ``TENANT_DATABASE_URL_<LOCATION>``."""
+    databases: Mapping[str, SecretStr] | Callable[[str], str | SecretStr] | None = None
+    """Where the databases of tenants are: by the name of their location, as secrets or in the
+    clear, or a function of it. Unset, the variable ``TENANT_DATABASE_URL_<LOCATION>``."""

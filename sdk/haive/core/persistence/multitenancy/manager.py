@@ -346,7 +346,8 @@ class TenantManager:
         Args:
             tenant_id: Its id.
             database_is_gone: The tenant's own database, or project, is no more: take the tenant,
-                deleted or not, out of the register. A database that answers is not gone.
+                deleted or not, out of the register. A database that answers is not gone. Nothing
+                is counted then: 0.
 
         Raises:
             ConflictError: It is not deleted, or its database is said to be gone and answers.

@@ -202,10 +202,12 @@ async def purge(
     """Remove a deleted tenant with all that it has. This cannot be undone."""
     there = await manager.get_tenant(tenant)
     if not yes:
-        typer.confirm(f"Remove all data of {there.tenant_id} ({plain(there.name)})?", abort=True)
+        what = "the registration" if database_is_gone else "all data"
+        typer.confirm(f"Remove {what} of {there.tenant_id} ({plain(there.name)})?", abort=True)
     removed = await manager.purge_tenant(tenant, database_is_gone=database_is_gone)
     if as_json:
-        print_json({"tenant_id": tenant, "conversations": removed})
+        # How many there were, only that database knew.
+        print_json({"tenant_id": tenant, "conversations": None if database_is_gone else removed})
         return
     having = "" if database_is_gone else f" with {count(removed, 'conversation')}"
     out.print(f"Removed {plain(tenant)}{having}.", highlight=False)
