@@ -2,8 +2,10 @@
 --  * all that pass are compared where they are few: the answer is exact, and a filter loses nothing;
 --  * else the index is read. A tenant with many rows, and yet few of all, has an index of its own, which
 --    plan_memory_indexes made: reading on in the one of all would lose half of them;
---  * a filter is tried on the nearest ones first. The share of them that passes tells whether these are
---    the answer, how far the index has to be read, or that comparing all that pass is less work;
+--  * what passes a filter is compared first where the planner expects few and an index lists them; more
+--    than twice as many are not fetched for it;
+--  * any other filter is tried on the nearest ones. The share of them that passes tells whether these are
+--    the answer, how far the index has to be read, or that comparing all that pass is less work after all;
 --  * where even that found less than was asked for, all are compared after all.
 
 -- Fewer are compared in some milliseconds, each at a cost of its width.
@@ -241,6 +243,7 @@ set cpu_index_tuple_cost = 0.03
 as $$
 declare
   c_probe constant int := 100; -- of the nearest, to see which share of them passes
+  c_most constant int := 400; -- for which a walk takes little longer
   c_sure constant int := 8; -- passed, and the share is known well enough
   v_own text := format('t.tenant_id = %L', p_tenant);
   v_enough int := p_limit + greatest(10, p_limit / 2); -- so many candidates that pass
@@ -251,7 +254,11 @@ declare
   v_wide int;
   v_probe int;
   v_share double precision; -- of the index's rows, those that pass
+  v_fewest bigint; -- have to pass for reading the index to be less work
   v_plan json;
+  v_expected double precision; -- to pass
+  v_listed boolean;
+  v_compared bigint := 0; -- in vain, for more passed
   v_found haive_private.near_memories;
 begin
   select
@@ -300,38 +307,48 @@ begin
   end;
 
   if p_filtered then
+    v_fewest := haive_private.fewest_to_walk(v_indexed);
+    execute format(
+      'explain (format json) select from %s as t where %s',
+      format('vecs.%I', p_collection.table_name), p_condition
+    ) into v_plan;
+    v_expected := greatest(1, (v_plan -> 0 -> 'Plan' ->> 'Plan Rows')::double precision);
+    -- Whether what passes can be looked up, or each row of the tenant has to be tried.
+    v_listed := v_plan::text ~ '"Index Cond": "[^"]*\m(metadata|importance|happened_at|user_id)\M';
+    if v_listed and v_expected < v_fewest then
+      -- The planner may be far from right: not many more are fetched than it expects.
+      v_compared := least(v_fewest, greatest(1000, 2 * v_expected));
+      v_found := haive_private.compare_memories(
+        p_collection, p_condition, p_vector, p_limit, p_documents, v_compared
+      );
+      if v_found.ids is not null then
+        return v_found;
+      end if;
+    end if;
+
+    -- Where one in ten is expected to pass, among so many more there are enough: one walk in place of two.
     v_probe := greatest(c_probe, v_enough);
+    if p_collection.index_type <> 'binary' and 1.5 * v_enough * v_rows / v_expected <= c_most then
+      v_probe := greatest(v_probe, 1.5 * v_enough * v_rows / v_expected);
+    end if;
     v_found := haive_private.walk_memories(
       p_collection, v_own, format('(%s) is true', p_condition), p_vector, p_limit, v_probe,
-      greatest(v_probe, v_ef), p_documents
+      greatest(v_ef, least(1000, v_probe * v_indexed / v_rows)::int), p_documents
     );
     v_share := greatest(v_found.passed, 0.5) / v_probe * v_rows / v_indexed;
-    if
-      v_found.passed < c_sure or v_share * v_indexed < haive_private.fewest_to_walk(v_indexed)
-    then
-      -- Whether what passes can be looked up, or each row of the tenant has to be tried.
-      execute format(
-        'explain (format json) select from %s as t where %s',
-        format('vecs.%I', p_collection.table_name), p_condition
-      ) into v_plan;
+    if v_found.passed < c_sure or v_share * v_indexed < v_fewest then
       if v_found.passed < c_sure then
         -- One more or less makes all the difference: what the planner expects is a second opinion.
-        v_share := sqrt(
-          v_share * least(1, (v_plan -> 0 -> 'Plan' ->> 'Plan Rows')::double precision / v_indexed)
-        );
+        v_share := sqrt(v_share * least(1, v_expected / v_indexed));
       end if;
-      if
-        v_share * v_indexed < haive_private.fewest_to_walk(v_indexed)
-        and v_plan::text ~ '"Index Cond": "[^"]*\m(metadata|importance|happened_at|user_id)\M'
-      then
+      if v_listed and v_share * v_indexed < v_fewest and v_compared < v_fewest then
         v_found := haive_private.compare_memories(
-          p_collection, p_condition, p_vector, p_limit, p_documents,
-          haive_private.fewest_to_walk(v_indexed)
+          p_collection, p_condition, p_vector, p_limit, p_documents, v_fewest
         );
         if v_found.ids is not null then
           return v_found;
         end if;
-      elsif v_share * v_indexed < 300 then
+      elsif not v_listed and v_share * v_indexed < 300 then
         return haive_private.compare_memories(p_collection, p_condition, p_vector, p_limit, p_documents);
       end if;
     elsif v_found.passed >= v_enough and p_collection.index_type <> 'binary' then

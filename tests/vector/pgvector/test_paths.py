@@ -141,28 +141,50 @@ async def test_of_many_the_index_finds_nearly_all_and_filters_lose_nothing(
     assert set(await _found(backend, everything, recall=1.0)) == _nearest(records, everything)
 
 
-async def test_of_a_few_that_passed_the_planner_is_asked_too(
+async def test_what_few_pass_is_compared_and_what_one_in_ten_pass_is_walked_once(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    of = collection_of(dimensions=_WIDTH)
+    backend = await open_backend(of)
+    records = _many(_MANY, 1)
+    await backend.load(records)
+    await backend.reindex(memory="64MB")
+    await owner.execute(f'analyze vecs."{of.name}"')
+    asked = _many(1, 99)[0].vector
+    for where, passes, walks in (
+        ({"importance": {"$lt": 0.02}}, lambda m: m["importance"] < 0.02, 0),
+        ({"importance": {"$lt": 0.15}}, lambda m: m["importance"] < 0.15, 1),
+        ({"importance": {"$lt": 0.6}}, lambda m: m["importance"] < 0.6, 1),
+    ):
+        before = await _uses(backend, owner, of.name)
+        found = set(await _found(backend, asked, where))
+        assert await _uses(backend, owner, of.name) == before + walks
+        some = _nearest([record for record in records if passes(record.metadata)], asked)
+        assert len(found & some) >= (10 if walks == 0 else 8)
+
+
+async def test_of_more_that_pass_than_was_expected_not_all_are_compared(
     open_backend: Open, owner: asyncpg.Connection
 ) -> None:
     of = collection_of(dimensions=4)
     backend = await open_backend(of)
-    records = _many(34_000, 1, width=4)
-    # Seven of the hundred nearest pass, and else one in a hundred: as many as seven in a hundred
-    # would be read by the index.
-    asked = records[0].vector
-    nearest = np.argsort([-float(record.vector @ asked) for record in records])[:100]
-    passing = {*nearest[:7].tolist(), *range(100, 34_000, 100)} - {*nearest[7:].tolist()}
-    for place, record in enumerate(records):
-        record.metadata["importance"] = float(place in passing)
-    assert await backend.load(records) == 34_000
+    await owner.execute(f'alter table vecs."{of.name}" set (autovacuum_enabled = false)')
+    records = _many(9_000, 1, width=4)
+    for record in records:
+        record.metadata["importance"] = 0.9 if record.metadata["number"] % 2 else 0.1
+    some = records[1::2]
+    await backend.load(records[::2])
     await backend.reindex(memory="64MB")
     await owner.execute(f'analyze vecs."{of.name}"')
-    before = await _uses(backend, owner, of.name)
-    some = [records[place] for place in passing]
-    assert set(await _found(backend, asked, {"importance": 1})) == _nearest(some, asked)
-    assert await _uses(backend, owner, of.name) == before + 1, (
-        "the hundred nearest, and no second time"
-    )
+    await backend.load(some)
+    asked = records[7].vector
+    walked = await _uses(backend, owner, of.name)
+    fetched = "select idx_tup_fetch from pg_stat_user_tables where relname = $1"
+    before = await owner.fetchval(fetched, of.name)
+    found = set(await _found(backend, asked, {"importance": {"$gt": 0.5}}))
+    assert await _uses(backend, owner, of.name) == walked + 1
+    assert 1_000 < await owner.fetchval(fetched, of.name) - before < 1_150
+    assert len(found & _nearest(some, asked)) >= 8
 
 
 async def test_of_few_bits_that_pass_few_are_compared(
