@@ -67,6 +67,28 @@ async def test_the_same_within_one_call_is_written_once(memory: VectorMemory) ->
     assert await total(memory) == 2
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("My main language is C++.", "My main language is C#."),
+        ("It is -5 degrees in the freezer.", "It is 5 degrees in the freezer."),
+        ("The room costs $500.", "The room costs \u20ac500."),
+        ("My grade in maths is A+.", "My grade in maths is A-."),
+        ("What I think of it: \U0001f44d", "What I think of it: \U0001f44e"),
+        # "My boy is ill" and "my girl is ill": the vowels are marks.
+        ("मेरा लड़का बीमार है।", "मेरी लड़की बीमार है।"),
+    ],
+)
+async def test_signs_and_marks_make_a_difference(
+    memory: VectorMemory, one: str, other: str
+) -> None:
+    first = await memory.add(one)
+    await memory.search(one)  # what is recalled is no way round it
+    assert await memory.add(other) != first
+    assert await memory.add(one) == first
+    assert await total(memory) == 2
+
+
 async def test_texts_of_one_call_that_mean_the_same_are_one(make) -> None:
     memory = make(near_duplicate=0.8)
     said = ["I have three dogs and a black cat.", "I have three dogs, a black cat and so on."]
@@ -136,6 +158,42 @@ async def test_merged_and_archived_memories_are_remembered(make) -> None:
     await memory.update(by_hand, archived=True)
     assert await memory.add("Bo drives a red car.") == by_hand
     assert by_hand in {hit.id for hit in await memory.search("red car")}
+
+
+async def test_what_was_said_and_is_kept_as_a_note_has_what_the_note_says(
+    memory: VectorMemory,
+) -> None:
+    said = [{"role": "user", "content": "My favourite colour is dark blue."}]
+    await memory.store_conversation(said, {"user_id": "u", "mood": "good"})
+    await memory.search("favourite colour")
+    known = await memory.add(
+        said[0]["content"], {"topic": "preference"}, user_id="u", importance=1.0
+    )
+    found = await memory.get(known)
+    assert found.metadata == {"mood": "good", "topic": "preference"}
+    assert found.importance == 1.0
+    hits = await memory.search("colour", filters={"topic": "preference"})
+    assert [hit.id for hit in hits] == [known]
+
+
+async def test_what_was_merged_takes_what_is_said_of_it_again(make) -> None:
+    twice = make(near_duplicate=None)
+    await twice.add_many([FACT] * 2, importance=0.3)
+    how = {"consolidation_strategy": "dedupe"}
+    [merged] = (await twice.consolidate_memories(**how)).created
+    assert await make().add(FACT, {"topic": "doors"}) == merged
+    assert (await twice.get(merged)).metadata["topic"] == "doors"
+    assert (await twice.consolidate_memories(**how)).removed == ()
+
+
+async def test_without_vectors_many_notes_are_no_hindrance(
+    make, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = make(embedding_strategy="none")
+    await memory.add_many([f"Note {number} is here." for number in range(21)])
+    monkeypatch.setattr("haive.core.persistence.vector.backends._fusing.WORDS_UP_TO", 20)
+    assert await memory.add("One more note is here.")
+    assert await total(memory) == 22
 
 
 async def test_what_held_once_is_news_of_then(memory: VectorMemory, clock) -> None:

@@ -14,16 +14,20 @@ from haive.core.persistence.vector import MemoryKind, VectorMemory
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
 
 TOPICS = {
-    "boats": "The harbour master counts the {} boats in dock number {} of the old harbour.",
+    "boats": "The harbour master counts the {} boats in dock {} of the old harbour.",
     "tea": "A pot of {} tea costs {} coins in the little shop at the market.",
     "trains": "The {} train leaves platform {} for the mountains in the early morning.",
 }
 COLOURS = ["red", "blue", "green", "black", "white"]
+# No numbers: those of two texts that say the same are the same.
+NAMES = "abcdefghijklmnop"
 
 
 def notes(each: int) -> list[str]:
     return [
-        form.format(COLOURS[n % len(COLOURS)], n) for n in range(each) for form in TOPICS.values()
+        form.format(COLOURS[n % len(COLOURS)], NAMES[n])
+        for n in range(each)
+        for form in TOPICS.values()
     ]
 
 
@@ -121,6 +125,36 @@ async def test_what_says_the_same_is_one_in_searches(memory: VectorMemory) -> No
     assert found[0].id == merged
     assert len(await memory.provenance(merged)) == 4
     assert len(await memory.search("boat", include_archived=True)) == 6
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("The budget of the project is 100 euro.", "The budget of the project is 900 euro."),
+        ("The flight to Rome leaves on Monday.", "The flight to Rome leaves on Friday."),
+        ("Anna does like coffee.", "Anna does not like coffee."),
+        ("It is 5 degrees in the cellar.", "It is -5 degrees in the cellar."),
+        ("The main language is C++ here.", "The main language is C# here."),
+    ],
+)
+async def test_what_contradicts_is_not_merged(memory: VectorMemory, one: str, other: str) -> None:
+    await memory.add_many([one, other, one], importance=0.2)
+    how = {"consolidation_strategy": "dedupe", "similarity_threshold": 0.5}
+    [group] = (await memory.consolidate_memories(**how)).plan.groups
+    assert [(await memory.get(each)).text for each in group.sources] == [one, one]
+    assert {hit.text for hit in await memory.search(one)} == {one, other}
+
+
+async def test_merged_memories_last_as_long_as_any_of_them(memory: VectorMemory, clock) -> None:
+    for ttl in (60, 36_000):
+        await memory.add("The door code is 4711.", ttl=ttl, importance=0.3)
+    await memory.consolidate_memories(consolidation_strategy="dedupe")
+    clock.forward(seconds=61)
+    assert len(await memory.search("door code")) == 1
+    assert (await memory.forget_expired()).counts == {"note": 1}
+    assert [hit.text for hit in await memory.search("door code")] == ["The door code is 4711."]
+    clock.forward(hours=10)
+    assert (await memory.forget_expired()).counts == {"note": 1, "merged": 1}
 
 
 async def test_only_what_is_in_the_window_and_passes_is_considered(memory, clock) -> None:

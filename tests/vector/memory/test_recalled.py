@@ -61,7 +61,7 @@ def test_a_sign_may_deny_where_words_have_no_spaces_between() -> None:
 def test_long_memories_are_kept_in_mind_up_to_a_size() -> None:
     long = " ".join(f"word{n}" for n in range(20_000))
     found = recalled(*(f"{long} of number {n}" for n in range(40)))
-    assert sum(len(said) for _, said in found._said.values()) < 2 * 1024 * 1024
+    assert sum(len(said) for _, said, _ in found._said.values()) < 2 * 1024 * 1024
     assert found.recited(f"{long} of number 39", user_id="u") == ["m39"]
     assert found.recited(f"{long} of number 0", user_id="u") == []
     found.forget([f"m{n}" for n in range(40)])

@@ -9,10 +9,12 @@ from uuid import UUID
 
 import pytest
 
+from haive.core.persistence.embedding import HashingEmbedder
 from haive.core.persistence.errors import InvalidInputError, NotFoundError
 from haive.core.persistence.vector import MemoryKind, VectorMemory
 from haive.core.persistence.vector._conversations import Turn
 from haive.core.persistence.vector._placing import placed
+from haive.core.persistence.vector.backends.protocol import MemoryBackend
 from haive.core.persistence.vector.models import Memory
 
 AT = datetime(2026, 2, 1, 9, tzinfo=UTC)
@@ -238,3 +240,68 @@ async def test_what_recites_a_memory_that_is_gone_is_stored(make, clock, swept) 
     said = [{"role": "assistant", "content": fact}]
     await memory.store_conversation(said, {"user_id": "a"})
     assert [hit.memory.kind for hit in await memory.search("bicycle")] == [MemoryKind.TURN]
+
+
+async def test_a_turn_that_was_changed_stays_so_and_the_next_one_quotes_it(
+    memory: VectorMemory,
+) -> None:
+    said = ["My PIN is 9876, keep that.", "I will keep that.", "Thanks, that is all."]
+    whole = await memory.get(await memory.store_conversation(said, FACTS))
+    await memory.update(whole.sources[0], text="This was taken back.")
+    again = await memory.get(await memory.store_conversation([*said, "Bye then."], FACTS))
+    assert again.sources[:3] == whole.sources
+    turns = [await memory.get(each) for each in again.sources]
+    assert turns[0].text == again.text == "This was taken back."
+    assert not any("9876" in str(turn.to_metadata()) for turn in turns)
+    [hit] = await memory.search("This was taken back.", top_k=1)
+    assert hit.id == turns[0].id
+
+
+async def test_a_speaker_who_becomes_known_is_read_with_the_turn(
+    memory: VectorMemory, backend: MemoryBackend
+) -> None:
+    said = [{"seq": 1, "role": "user", "content": "The boat is red."}]
+    [first] = (await memory.get(await memory.store_conversation(said, FACTS))).sources
+    named = [{**said[0], "speaker": "Anna"}]
+    [again] = (await memory.get(await memory.store_conversation(named, FACTS))).sources
+    assert again == first
+    [record] = await backend.get([first], vectors=True)
+    [wanted] = await HashingEmbedder(256).embed(["Anna: The boat is red."])
+    assert record.vector == pytest.approx(wanted, abs=1e-5)
+
+
+async def test_a_turn_that_was_handed_over_stays_with_whom_it_is(memory: VectorMemory) -> None:
+    whole = await memory.get(await memory.store_conversation(talk(), FACTS))
+    theirs = whole.sources[1]
+    await memory.update(theirs, metadata={"user_id": "bo"})
+    again = await memory.get(await memory.store_conversation(talk(), FACTS))
+    assert (await memory.get(theirs)).user_id == "bo"
+    assert again.sources == (whole.sources[0], *whole.sources[2:])
+    turns = [await memory.get(each) for each in again.sources]
+    assert not any(theirs in turn.context_ids or SAID[1][2] in str(turn.context) for turn in turns)
+
+
+async def test_messages_that_are_numbered_within_their_conversation_are_not_mixed_up(
+    memory: VectorMemory,
+) -> None:
+    said = [{"id": "1", "role": "user", "content": "Hello there"}]
+    wholes = [
+        await memory.store_conversation(said, {"conversation_id": name, "user_id": "u"})
+        for name in ("a", "b")
+    ]
+    await memory.forget(filters={"conversation_id": "b"})
+    [turn] = (await memory.get(wholes[0])).sources
+    assert (await memory.get(turn)).conversation_id == "a"
+
+
+async def test_what_only_says_what_was_recalled_leaves_the_conversation_as_it_is(
+    memory: VectorMemory,
+) -> None:
+    whole = await memory.store_conversation(talk(3), FACTS)
+    before = await memory.get(whole)
+    await memory.search("Where does the replica run?", filters={"user_id": "user-1"})
+    recital = [{"role": "assistant", "content": SAID[2][2]}]
+    assert await memory.store_conversation(recital, FACTS) == whole
+    assert (await memory.get(whole)).sources == before.sources
+    with pytest.raises(InvalidInputError, match="nothing to remember"):
+        await memory.store_conversation(recital, {**FACTS, "conversation_id": "another"})

@@ -65,3 +65,20 @@ async def test_a_text_cannot_close_the_frame_that_it_stands_in(make) -> None:
     await memory.store_conversation(said, generate_summary=True)
     [(_, prompt)] = chat.prompts
     assert prompt.count("</text>") == 1
+
+
+async def test_a_model_that_is_away_consolidates_nothing_and_a_plan_asks_none(make) -> None:
+    chat = Chat()
+    memory: VectorMemory = make(chat=chat, near_duplicate=None)
+    await memory.add_many(["The boat is red.", "The boat is very red."])
+    how = {"similarity_threshold": 0.3}
+    planned = await memory.consolidate_memories(**how, dry_run=True)
+    assert len(planned.plan.groups) == 1
+    assert chat.prompts == []
+    chat.away = True
+    with pytest.raises(ModelUnavailableError):
+        await memory.consolidate_memories(**how)
+    assert (await memory.stats()).total == 2
+    chat.away = False
+    [made] = (await memory.consolidate_memories(**how)).created
+    assert (await memory.get(made)).writer == "counting-model"

@@ -5,7 +5,20 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_WORD = re.compile(r"\w+")
+# Marks are written within words, and Python takes none for a letter: accents apart from their
+# letters, points of Hebrew and Arabic, vowels of India, Thailand, Laos, Burma and Cambodia.
+_MARKS = (
+    "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
+    "\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0900-\u0963\u0966-\u096f\u0971-\u0df3"
+    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u1056-\u1059"
+    "\u17b4-\u17d3\u17dd"
+)
+_WORD = re.compile(rf"[\w{_MARKS}]+")
+# What says something and is no word: C++ and C#, A+ and A-, -5, currencies, < and >, emoji.
+_SAYING = re.compile(
+    r"[^\W_]+(?:[+#]+|-(?![\w-]))|(?<![\w-])-(?=\.?\d)"
+    "|[$\u00a2-\u00a5\u00b0\u00b1\u00d7\u00f7\u20a0-\u20cf<>=\u2190-\u2bff\U0001f000-\U0001faff]"
+)
 # Scripts without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
 _DENSE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _RUN = re.compile(f"[{_DENSE}]+|[^{_DENSE}]+")
@@ -31,6 +44,11 @@ def words_of(text: str) -> list[str]:
             else:
                 found += [run[at : at + 2] for at in range(max(len(run) - 1, 1))]
     return found or plain.split() or [""]
+
+
+def signs_of(text: str) -> list[str]:
+    """What a text says beside its words: signs, some with the word that they stand at."""
+    return _SAYING.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
 def letters_of(word: str) -> int:

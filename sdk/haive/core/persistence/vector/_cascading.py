@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from haive.core.persistence.errors import ConflictError, QuotaExceededError
 from haive.core.persistence.vector._chunks import context_of
 from haive.core.persistence.vector._keywords import keywords
-from haive.core.persistence.vector._summaries import opening, summarize
+from haive.core.persistence.vector._summaries import Wording, opening, summarize
 from haive.core.persistence.vector.models import DERIVED, Memory, MemoryKind
 
 if TYPE_CHECKING:
@@ -206,11 +206,20 @@ async def made_of(memory: Memory, said: Mapping[str, Memory], shelf: Shelf) -> M
     return replace(made, sources=memory.sources)
 
 
-async def rebuilt_from(memory: Memory, sources: Mapping[str, Memory], shelf: Shelf) -> Memory:
-    """A derived memory, made of the sources that it has now."""
+async def rebuilt_from(
+    memory: Memory,
+    sources: Mapping[str, Memory],
+    shelf: Shelf,
+    how: Wording = Wording.EITHER,
+) -> Memory:
+    """A derived memory, made of the sources that it has now.
+
+    Raises:
+        ModelError: The language model failed, and no extract will do.
+    """
     texts = [sources[each].text for each in memory.sources if each in sources]
     if memory.kind is MemoryKind.SUMMARY:
-        text, writer = await summarize(texts, shelf, fall_back=True)
+        text, writer = await summarize(texts, shelf, how)
         return replace(memory, text=text, writer=writer)
     if memory.kind is MemoryKind.KEYWORD:
         turns = [(sources[each].speaker, sources[each].text) for each in memory.sources]

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from haive.core.persistence.errors import ConflictError, InvalidInputError
 from haive.core.persistence.vector._cascading import rebuilt_from
 from haive.core.persistence.vector._clusters import clusters
+from haive.core.persistence.vector._duplicates import claims_of
 from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._importance import IMPORTANT
 from haive.core.persistence.vector._shelf import PAGE, both
+from haive.core.persistence.vector._summaries import Wording
 from haive.core.persistence.vector._values import time_text
 from haive.core.persistence.vector.filters import Comparison, Operator
 from haive.core.persistence.vector.models import (
@@ -194,6 +196,9 @@ class _Planner:
         if self._how.strategy == "summarize":
             day = "" if memory.timestamp is None else memory.timestamp.date().isoformat()
             return (user, until, memory.conversation_id or "", day)
+        if self._how.strategy == "dedupe":
+            # "100 euro" is as near to "900 euro" as can be, and does not say the same.
+            return (user, until, claims_of(memory.text))
         return (user, until)
 
     async def _made(
@@ -213,7 +218,9 @@ class _Planner:
                 made.append(covering)
                 continue
             planned = self._planned(group, level)
-            memory = self._above.get(planned.id) or await self._written(group, planned)
+            memory = self._above.get(planned.id) or await self._written(
+                group, planned, dry_run=dry_run
+            )
             made.append(memory)
             batch.append((group, planned, memory))
             if sum(len(members) for members, _, _ in batch) >= most and not dry_run:
@@ -240,12 +247,16 @@ class _Planner:
         self._groups.append(planned)
         return planned
 
-    async def _written(self, group: Sequence[Memory], planned: ConsolidationGroup) -> Memory:
+    async def _written(
+        self, group: Sequence[Memory], planned: ConsolidationGroup, *, dry_run: bool
+    ) -> Memory:
+        """The memory of a group; no model is asked for a plan."""
         members = {memory.id: memory for memory in group}
         ordered = [members[each] for each in planned.sources]
         now = self._shelf.clock()
         empty = _unwritten(planned.id, planned.kind, ordered, self._how.strategy, now)
-        return await rebuilt_from(empty, members, self._shelf)
+        how = Wording.EXTRACT if dry_run else Wording.MODEL
+        return await rebuilt_from(empty, members, self._shelf, how)
 
     async def _store(
         self, batch: Sequence[tuple[list[Memory], ConsolidationGroup, Memory]]
@@ -370,8 +381,9 @@ def _unwritten(
         until_seq=max(seqs) if one_talk and seqs else None,
         timestamp=max(times, default=None),
         valid_from=min(held, default=None) if merged else max(held, default=None),
-        # Members are of one day of expiry: none is hidden for long by what goes before it.
-        expires_at=min(expiries, default=None),
+        # What says the same lasts as long as any of it. Of a summary the members are of one day of
+        # expiry: none is hidden for long by what goes before it.
+        expires_at=(max if merged else min)(expiries, default=None),
         importance=max(memory.importance for memory in group),
         sources=tuple(memory.id for memory in group),
         trust=trust_of(group),

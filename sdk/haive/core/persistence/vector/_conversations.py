@@ -16,13 +16,13 @@ from haive.core.persistence.vector._keywords import has_keyword, keywords
 from haive.core.persistence.vector._locks import one_at_a_time
 from haive.core.persistence.vector._personal import tagged, talk_looked_through
 from haive.core.persistence.vector._placing import placed
-from haive.core.persistence.vector._shelf import both, equals
+from haive.core.persistence.vector._shelf import both, equals, spoken
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.filters import Comparison, Operator
 from haive.core.persistence.vector.models import CONSOLIDATION, Memory, MemoryKind, trust_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping, Sequence, Set
     from datetime import datetime
 
     from haive.core.persistence.vector._recalled import Recalled
@@ -47,6 +47,9 @@ class Turn:
     speaker: str | None = None
     at: datetime | None = None
     message_id: str | None = None
+    """What its giver calls it within the conversation."""
+    stored_id: str | None = None
+    """The id of a `Message`."""
     importance: float | None = None
     numbered: bool = False
     """Whether it was given its ``seq``; if not, that is its place in the call."""
@@ -98,12 +101,16 @@ async def _stored(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled)
     there = {memory.id: memory for memory in stored if memory.kind in _SAID}
     talk = replace(talk, turns=placed(talk.turns, there.values()))
     pieces = await _pieces(talk, how, shelf, recalled, there)
-    if not pieces:
-        raise InvalidInputError("The conversation has nothing to remember: its messages are empty.")
-    pieces = [_with_what_is_known(p, there[p.id], talk) if p.id in there else p for p in pieces]
+    if others_own := await _others_own(pieces, shelf, there):
+        pieces = await _pieces(talk, how, shelf, recalled, there, without=others_own)
     counted = {turn.seq for turn in talk.turns}
     others = [memory for memory in there.values() if memory.seq not in counted]
     every = sorted([*pieces, *others], key=lambda memory: memory.seq or 0)
+    if not every:
+        raise InvalidInputError(
+            "The conversation has nothing to remember: its messages are empty, say only what was "
+            "recalled, or are another user's by now."
+        )
     telling: list[str] = []
     if how.extract_keywords:
         telling = keywords([(p.speaker or p.role, p.text) for p in _holding(every)])
@@ -119,12 +126,22 @@ async def _stored(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled)
     known = [piece for piece in every if piece.id in there]
     above = [whole, *_of_keywords(talk, telling, every, shelf, wholes)]
     await shelf.write([*new, *above])
-    await shelf.rewrite([memory for memory in known if memory != there[memory.id]])
+    # Who says it may have become known.
+    await shelf.renew([m for m in known if spoken(m) != spoken(there[m.id])])
+    await shelf.rewrite([m for m in known if spoken(m) == spoken(there[m.id]) and m != there[m.id]])
     # A message that has changed, or is cut otherwise than the last time, leaves old pieces behind.
     old = [m.id for m in there.values() if m.id not in ours and m.seq in counted]
     if old:
         await forget(shelf, old)
     return whole.id
+
+
+async def _others_own(
+    pieces: Sequence[Memory], shelf: Shelf, there: Mapping[str, Memory]
+) -> set[str]:
+    """Ids of pieces that were handed over to another user since they were stored."""
+    known = await shelf.get(piece.id for piece in pieces if piece.id not in there)
+    return {p.id for p in pieces if p.id in known and known[p.id].user_id != p.user_id}
 
 
 def _holding(pieces: Sequence[Memory]) -> Sequence[Memory]:
@@ -148,6 +165,8 @@ async def _pieces(
     shelf: Shelf,
     recalled: Recalled,
     there: Mapping[str, Memory],
+    *,
+    without: Set[str] = frozenset(),
 ) -> list[Memory]:
     now = shelf.clock()
     found: list[Memory] = []
@@ -161,9 +180,12 @@ async def _pieces(
         kind = MemoryKind.TURN if len(parts) == 1 else MemoryKind.CHUNK
         made: list[Memory] = []
         for number, text in enumerate(parts):
-            source = turn.message_id or f"{talk.id}:{turn.seq}"
+            # The id of a message that is stored is nobody else's; another one's may count from 1.
+            source = turn.stored_id or f"{talk.id}:{turn.message_id or turn.seq}"
             told = (kind.value, source, str(number), text)
             memory_id = _id_of(talk, shelf.tenant, turn.at, *told)
+            if memory_id in without:
+                continue
             fields: dict[str, Any] = {
                 "timestamp": turn.at,
                 "importance": importance_of(text) if turn.importance is None else turn.importance,
@@ -191,7 +213,10 @@ async def _pieces(
                 metadata=dict(talk.metadata),
                 **fields,
             )
-            made.append(tagged(memory, shelf.redactor))
+            memory = tagged(memory, shelf.redactor)
+            if memory_id in there:
+                memory = _with_what_is_known(memory, there[memory_id], talk)
+            made.append(memory)
         own = [memory.id for memory in made]
         is_new = there.keys().isdisjoint(own)
         if (
@@ -220,11 +245,14 @@ async def _recites(
 
 
 def _with_what_is_known(piece: Memory, there: Memory, talk: Talk) -> Memory:
-    """A piece that is there already: what happened to it since stays."""
+    """A piece that is there already: what happened to it since stays, and so do its words."""
     kept = {name: getattr(there, name) for name in _LEFT if talk.fields.get(name) is None}
     return replace(
         piece,
         **kept,
+        text=there.text,
+        speaker=piece.speaker or there.speaker,
+        role=piece.role or there.role,
         valid_from=there.valid_from,
         keywords=piece.keywords or there.keywords,
         metadata={**there.metadata, **piece.metadata},

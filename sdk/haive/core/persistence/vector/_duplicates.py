@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from haive.core.persistence.embedding._words import signs_of
 from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._shelf import both, equals
 from haive.core.persistence.vector.config import RetrievalWeights
 from haive.core.persistence.vector.filters import Comparison, Operator
-from haive.core.persistence.vector.models import WORDS_HASH, Memory, MemoryKind
+from haive.core.persistence.vector.models import CONSOLIDATION, WORDS_HASH, Memory, MemoryKind
 from haive.core.persistence.vector.records import Query
 
 if TYPE_CHECKING:
@@ -26,13 +27,11 @@ if TYPE_CHECKING:
 NEAREST = RetrievalWeights(
     words=0.0, context=0.0, vector=1.0, neighbours=0.0, speaker=0.0, recency=0.0, importance=0.0
 )
-_WORDS = RetrievalWeights(
-    words=1.0, context=0.0, vector=0.0, neighbours=0.0, speaker=0.0, recency=0.0, importance=0.0
-)
 _LOOKED_AT = 5
 # An index of Postgres answers for so many.
 _AT_ONCE = 20
 _SAYING = (MemoryKind.NOTE.value, MemoryKind.MERGED.value)
+_OF_WHOLES = frozenset({MemoryKind.SUMMARY, MemoryKind.CONVERSATION, MemoryKind.KEYWORD})
 
 
 async def same_words(memories: Sequence[Memory], shelf: Shelf) -> dict[str, Memory]:
@@ -63,24 +62,24 @@ async def near(
 
     The same is what has a cosine of ``threshold`` or more and claims nothing else: "I have three
     dogs" is as near to "I have four dogs" as can be, and is news. Without vectors it is what has
-    the same words.
+    the same words, which `same_words` finds.
     """
+    if vector is None:
+        return None
     hits = await shelf.backend.search(
         Query(
             text=memory.text,
             vector=vector,
             limit=_LOOKED_AT,
             filter=_of(memory.user_id),
-            weights=_WORDS if vector is None else NEAREST,
+            weights=NEAREST,
             now=shelf.clock(),
             include_archived=True,
         )
     )
     ids = [hit.record.id for hit in hits]
-    cosines: dict[str, float] = {}
-    if vector is not None:
-        records = await shelf.backend.get(ids, vectors=True)
-        cosines = {r.id: float(r.vector @ vector) for r in records if r.vector is not None}
+    records = await shelf.backend.get(ids, vectors=True)
+    cosines = {r.id: float(r.vector @ vector) for r in records if r.vector is not None}
     for hit in hits:
         other = Memory.from_metadata(hit.record.id, hit.record.metadata)
         if other.id == memory.id or not _is_there(other, shelf.clock()):
@@ -92,9 +91,16 @@ async def near(
     return None
 
 
+def claims_of(text: str) -> str:
+    """What a text claims beside its wording: numbers, names, signs, and whether it is negated."""
+    claims = Claims.of(text)
+    parts = (sorted(claims.numbers), sorted(claims.names), signs_of(text), claims.is_negated)
+    return repr(parts)
+
+
 def claim_alike(one: str, other: str) -> bool:
-    """Whether two texts have the same numbers and names and are both negated or both not."""
-    return Claims.of(one) == Claims.of(other)
+    """Whether two texts claim the same."""
+    return claims_of(one) == claims_of(other)
 
 
 async def standing_for(memory: Memory, shelf: Shelf) -> Memory | None:
@@ -112,7 +118,8 @@ def said_again(
 ) -> Memory | None:
     """What a memory is when it is said again: it lasts as long as either of them.
 
-    None where it cannot: a turn is as it was said, and a merged one goes with its sources.
+    None where it cannot: a turn lasts as it was said, a merged one with its sources, and what was
+    made of a whole conversation has nothing of its own.
     """
     changes: dict[str, Any] = {}
     if known.expires_at is not None and (by.expires_at is None or by.expires_at > known.expires_at):
@@ -125,13 +132,16 @@ def said_again(
         changes["valid_to"] = by.valid_to
     if known.valid_from and known.valid_from > now and (by.valid_from or now) < known.valid_from:
         changes["valid_from"] = by.valid_from
-    if known.kind is not MemoryKind.NOTE:
-        return None if changes else known
+    if changes and known.kind is not MemoryKind.NOTE:
+        return None
+    if known.kind in _OF_WHOLES:
+        return None if by.metadata or importance is not None else known
     if known.archived and known.archived_for is None:
         changes["archived"] = False
     if importance is not None:
         changes["importance"] = importance
-    return replace(known, metadata={**known.metadata, **by.metadata}, **changes)
+    ours = {name: known.metadata[name] for name in (CONSOLIDATION,) if name in known.metadata}
+    return replace(known, metadata={**known.metadata, **by.metadata, **ours}, **changes)
 
 
 def _of(user_id: str | None) -> Filter | None:

@@ -6,7 +6,7 @@ import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.embedding._words import letters_of, words_of
+from haive.core.persistence.embedding._words import letters_of, signs_of, words_of
 from haive.core.persistence.session._contradictions import Claims, denies
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Recalled:
     """
 
     def __init__(self) -> None:
-        self._said: OrderedDict[str, tuple[str | None, str]] = OrderedDict()
+        self._said: OrderedDict[str, tuple[str | None, str, frozenset[str]]] = OrderedDict()
         self._size = 0
 
     def remember(self, memories: Iterable[Memory]) -> None:
@@ -45,7 +45,8 @@ class Recalled:
             words = words_of(memory.text)
             if len(words) < _FEWEST:
                 continue
-            self._said[memory.id] = memory.user_id, f" {' '.join(words)} "
+            signs = frozenset(signs_of(memory.text))
+            self._said[memory.id] = memory.user_id, f" {' '.join(words)} ", signs
             self._size += len(self._said[memory.id][1])
         while len(self._said) > _KEPT or self._size > _MOST:
             self._drop(next(iter(self._said)))
@@ -56,7 +57,7 @@ class Recalled:
             self._drop(memory_id)
 
     def _drop(self, memory_id: str) -> None:
-        _, said = self._said.pop(memory_id, (None, ""))
+        _, said, _ = self._said.pop(memory_id, (None, "", frozenset()))
         self._size -= len(said)
 
     def recited(
@@ -80,11 +81,16 @@ class Recalled:
         left = f" {' '.join(words)} "
         passed = set(own)
         found: list[str] = []
-        for memory_id, (whose, said) in reversed(self._said.items()):
+        signs: set[str] = set()
+        for memory_id, (whose, said, at) in reversed(self._said.items()):
             if whose != user_id or memory_id in passed or said not in left:
                 continue
             left = left.replace(said, " ")
             found.append(memory_id)
+            signs |= at
+        # "It is -5 degrees" has the words of one who said 5.
+        if signs != set(signs_of(text)):
+            return []
         beside = left.split()
         if wholly:
             return found if len(beside) <= 1 and _OPENING.issuperset(beside) else []

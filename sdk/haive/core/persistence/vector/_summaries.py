@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.errors import ModelError
@@ -26,20 +27,31 @@ _SYSTEM = (
 )
 
 
+class Wording(Enum):
+    """Who words a summary."""
+
+    MODEL = auto()
+    """The language model, where there is one; it may fail."""
+    EITHER = auto()
+    """The language model, and where that fails the sentences themselves."""
+    EXTRACT = auto()
+    """The sentences themselves."""
+
+
 async def summarize(
-    texts: Sequence[str], shelf: Shelf, *, fall_back: bool = False
+    texts: Sequence[str], shelf: Shelf, how: Wording = Wording.MODEL
 ) -> tuple[str, str]:
     """A summary of texts, and what made it: the language model's name, or ``extractive``.
 
     Args:
         texts: In their order.
         shelf: Whose language model is asked, where it has one.
-        fall_back: Whether an extract will do where the model fails.
+        how: Who words it.
 
     Raises:
         ModelError: The model gave no answer.
     """
-    chat = shelf.config.chat
+    chat = None if how is Wording.EXTRACT else shelf.config.chat
     if chat is not None:
         shown = "\n".join(texts)
         if estimate_tokens(shown) > _MOST_TOKENS:
@@ -48,7 +60,7 @@ async def summarize(
             framed = f"<text>\n{_FRAME.sub('', shown)}\n</text>"
             answer = await chat.complete(framed, system=_SYSTEM)
         except ModelError:
-            if not fall_back:
+            if how is Wording.MODEL:
                 raise
         else:
             return answer.strip(), chat.name

@@ -155,7 +155,7 @@ def turn_of(message: object, number: int) -> Turn:
             role=message.role.value,
             speaker=_speaker(message.metadata),
             at=message.created_at,
-            message_id=str(message.id),
+            stored_id=str(message.id),
             numbered=True,
         )
     if isinstance(message, str):
