@@ -119,6 +119,24 @@ async def test_what_expires_is_not_in_a_summary_that_stays(memory, clock, strate
     assert any("red" in hit.text or "blue" in hit.text for hit in hits)
 
 
+async def test_what_holds_again_is_merged_again(memory, clock) -> None:
+    fact = "The door code is 4711."
+    ids = await memory.add_many([fact] * 2, importance=0.3)
+    how = {"consolidation_strategy": "dedupe"}
+    [merged] = (await memory.consolidate_memories(**how)).created
+    clock.forward(minutes=1)
+    await memory.update(ids[0], valid_to=clock.now)
+    assert [hit.id for hit in await memory.search("door code")] == [ids[1]]
+    await memory.update(ids[0], valid_to=None)
+    await memory.consolidate_memories(**how)
+    clock.forward(minutes=1)
+    assert [hit.id for hit in await memory.search("door code")] == [merged]
+    # What somebody ended by itself stays so.
+    await memory.update(merged, valid_to=clock.now)
+    await memory.consolidate_memories(**how)
+    assert await memory.search("door code") == []
+
+
 async def test_memories_of_another_user_are_not_ended(memory, clock) -> None:
     first, _ = await budgets(memory, clock)
     [made] = (await memory.consolidate_memories(similarity_threshold=0.5)).created

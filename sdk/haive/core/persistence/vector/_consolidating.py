@@ -280,6 +280,15 @@ class _Planner:
                 "Memories were forgotten or changed while they were consolidated.",
                 hint="Call it again: it goes on from here.",
             )
+        # One that ended with a member, which holds again: searches would find neither.
+        await self._shelf.rewrite(
+            [
+                replace(made, valid_to=None)
+                for _, planned, made in batch
+                if made.valid_to is not None and made.superseded_by is None
+                if any(there[each].archived_for != planned.id for each in planned.archives)
+            ]
+        )
         await self._shelf.rewrite(
             [
                 replace(
