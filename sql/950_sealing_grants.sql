@@ -8,8 +8,10 @@ haive.drop_tenant_key(text, text),
 haive.destroy_tenant_keys(text),
 haive.find_stale_messages(text, uuid, bigint, int, text),
 haive.find_stale_conversations(text, uuid, int, text),
+haive.find_stale_checkpoint_schemas(text, bytea, int, text),
 haive.reseal_messages(jsonb, text),
 haive.reseal_conversations(jsonb, text),
+haive.reseal_checkpoint_schemas(jsonb, text),
 haive.count_sealed(text),
 haive.find_messages(uuid[], text)
 from public, anon, authenticated, service_role, haive_client;
@@ -21,7 +23,8 @@ haive_private.put_tenant_key(text, text, bytea, text, text, text),
 haive_private.drop_tenant_key(text, text),
 haive_private.destroy_tenant_keys(text),
 haive_private.reseal_messages(text, jsonb),
-haive_private.reseal_conversations(text, jsonb)
+haive_private.reseal_conversations(text, jsonb),
+haive_private.reseal_checkpoint_schemas(text, jsonb)
 from public, anon, authenticated, service_role, haive_client;
 
 revoke create on schema haive_private from haive_writer;
@@ -36,15 +39,18 @@ haive.drop_tenant_key(text, text),
 haive.destroy_tenant_keys(text),
 haive.find_stale_messages(text, uuid, bigint, int, text),
 haive.find_stale_conversations(text, uuid, int, text),
+haive.find_stale_checkpoint_schemas(text, bytea, int, text),
 haive.reseal_messages(jsonb, text),
 haive.reseal_conversations(jsonb, text),
+haive.reseal_checkpoint_schemas(jsonb, text),
 haive.count_sealed(text),
 haive_private.list_tenant_keys(text),
 haive_private.put_tenant_key(text, text, bytea, text, text, text),
 haive_private.drop_tenant_key(text, text),
 haive_private.destroy_tenant_keys(text),
 haive_private.reseal_messages(text, jsonb),
-haive_private.reseal_conversations(text, jsonb)
+haive_private.reseal_conversations(text, jsonb),
+haive_private.reseal_checkpoint_schemas(text, jsonb)
 to service_role, haive_client;
 
 -- What the definer functions do, they do as haive_writer.

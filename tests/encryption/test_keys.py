@@ -95,34 +95,90 @@ async def postgres_store(database):
         yield store
 
 
-async def test_a_key_in_vault_wraps_until_it_is_changed(
-    postgres_store, postgres: asyncpg.Connection
-):
+@pytest.fixture
+async def vault(postgres: asyncpg.Connection):
+    """Vault with a secret that is not ours; returns what sets ours."""
     # The extension is Supabase's own and not in this server: a view of its name and columns.
     await postgres.execute(
         """
         create schema vault;
-        create table vault.secrets (id uuid default gen_random_uuid(), name text, secret text);
+        create table vault.secrets (
+          id uuid default gen_random_uuid(), name text unique, secret text
+        );
         create view vault.decrypted_secrets as
         select id, name, secret, secret as decrypted_secret from vault.secrets;
+        insert into vault.secrets (name, secret) values ('other', 'x');
         """
     )
+
+    async def put(*masters: str) -> None:
+        await postgres.execute(
+            "insert into vault.secrets (name, secret) values ('haive_master_key', $1)"
+            " on conflict (name) do update set secret = excluded.secret",
+            ",".join(masters),
+        )
+
+    return put
+
+
+async def test_a_key_in_vault_wraps_until_it_is_changed(postgres_store, vault):
     kek = VaultKey(postgres_store)
     with pytest.raises(ConfigurationError, match="no secret haive_master_key"):
         await kek.kek_id()
-    await postgres.execute("insert into vault.secrets (name, secret) values ('other', 'x')")
-    await postgres.execute(
-        "insert into vault.secrets (name, secret) values ('haive_master_key', $1)", OLD
-    )
+    await vault(OLD)
     wrapped = await kek.wrap("a", "00000001", b"k" * 32)
     assert await environment(OLD).unwrap("a", "00000001", wrapped) == b"k" * 32
-    await postgres.execute(
-        "update vault.secrets set secret = $1 where name <> 'other'", f"{NEW},{OLD}"
-    )
+    await vault(NEW, OLD)
     newer = await environment(NEW).wrap("a", "00000001", b"n" * 32)
     assert await kek.unwrap("a", "00000001", newer) == b"n" * 32
     assert await kek.kek_id() == await environment(NEW).kek_id()
     assert await kek.destroy("a") is False
+
+
+async def test_a_changed_secret_wraps_from_now_on(postgres_store, vault, key_store, tenant_of):
+    tenant = await tenant_of("changed")
+    store = key_store(postgres_store)
+    await vault(OLD)
+    keys = DataKeys(VaultKey(postgres_store), store)
+    await keys.create(tenant)
+    await keys.ring(tenant)
+    await vault(NEW, OLD)
+    await keys.add_next(tenant)
+    assert await keys.rewrap(tenant) == 1
+    assert await keys.rewrap(tenant) == 0
+    await vault(NEW)
+    ids = (await keys.ring(tenant)).for_tenant(tenant).key_ids
+    only_new = DataKeys(environment(NEW), store)
+    assert (await only_new.ring(tenant)).for_tenant(tenant).key_ids == ids
+
+
+async def test_a_key_made_while_the_secret_is_changed_is_wrapped_anew(
+    postgres_store, vault, key_store, tenant_of
+):
+    tenant = await tenant_of("meanwhile")
+    store = key_store(postgres_store)
+
+    class ChangedMeanwhile(VaultKey):
+        calls = 0
+
+        async def _between(self) -> None:
+            self.calls += 1
+            if self.calls == 2:
+                await vault(NEW, OLD)
+
+        async def kek_id(self) -> str:
+            await self._between()
+            return await super().kek_id()
+
+        async def wrap(self, *key) -> bytes:
+            await self._between()
+            return await super().wrap(*key)
+
+    await vault(OLD)
+    await DataKeys(ChangedMeanwhile(postgres_store), store).create(tenant)
+    await DataKeys(VaultKey(postgres_store), store).rewrap(tenant)
+    only_new = DataKeys(environment(NEW), store)
+    assert (await only_new.ring(tenant)).for_tenant(tenant).key_ids
 
 
 # ── keeping ──────────────────────────────────────────────────────────────────────────────────

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
+from pydantic import BaseModel
 
 from haive.core.persistence._encoding import new_id
 from haive.core.persistence.checkpointer import CheckpointConfig, Checkpointer
 from haive.core.persistence.encryption import KeyStatus, drop_unused, rotate
 from haive.core.persistence.encryption._rotation import _uses
-from haive.core.persistence.errors import ConflictError, DecryptionError, KeyMissingError
+from haive.core.persistence.errors import (
+    ConflictError,
+    CorruptCheckpointError,
+    DecryptionError,
+    KeyMissingError,
+)
 from haive.core.persistence.models import NewConversation, NewMessage
 
 _ROWS, _CONVERSATIONS = 3_000, 30
 PLAIN = CheckpointConfig(compression="none")
+
+
+class State(BaseModel):
+    step: int
 
 
 class KilledError(BaseException):
@@ -24,20 +34,21 @@ class KilledError(BaseException):
 
 
 class Killer:
-    """A transport that does not outlive a number of calls."""
+    """A transport that does not outlive a number of calls, of one function or of all."""
 
-    def __init__(self, transport, calls):
+    def __init__(self, transport, calls, of=None):
         self._transport = transport
         self._left = calls
+        self._of = of
 
     def __getattr__(self, name):
         return getattr(self._transport, name)
 
-    async def call(self, *arguments, **settings):
-        self._left -= 1
+    async def call(self, function, *arguments, **settings):
+        self._left -= self._of in {None, function}
         if self._left < 0:
             raise KilledError
-        return await self._transport.call(*arguments, **settings)
+        return await self._transport.call(function, *arguments, **settings)
 
     async def rows(self, *arguments):
         self._left -= 1
@@ -84,9 +95,9 @@ async def everything(store, conversations):
 
 
 @contextmanager
-def dying(store, calls):
+def dying(store, calls, of=None):
     """The store does not outlive a number of calls."""
-    cls, killer = type(store), Killer(store._transport, calls)
+    cls, killer = type(store), Killer(store._transport, calls, of)
     store.__class__ = type("Dying", (cls,), {"_transport": property(lambda _: killer)})
     try:
         yield
@@ -220,10 +231,121 @@ async def test_a_row_that_does_not_open_is_named_and_the_others_are_done(
     assert (await in_use(store))["messages"] == {first: 1, second: 59}
     # Its key stays: nothing that is there becomes unreadable.
     assert await drop_unused(store, store._sealer, keys) == []
-    with pytest.raises(DecryptionError):
+    # Nor does it keep the others from a new key, and that from the next one.
+    with pytest.raises(DecryptionError, match=f"1 rows do not open.*{damaged}"):
         await rotate(store, store._sealer, keys)
+    third = (await store._sealer.refresh()).keys.key_id
+    assert third not in {first, second}
+    assert (await in_use(store))["messages"] == {first: 1, third: 59}
     await owner.execute("delete from haive.messages where id = $1", damaged)
-    assert await drop_unused(store, store._sealer, keys) == [first]
+    assert await drop_unused(store, store._sealer, keys) == [first, second]
+    assert (await rotate(store, store._sealer, keys)).began
+
+
+async def test_what_was_left_is_done_though_a_row_does_not_open(
+    store, open_store, keys, owner, tenant
+):
+    _, said = await fill(store, 60)
+    damage = "update haive.messages set sealed = '', sealed_with = '00000000' where id = $1"
+    await owner.execute(damage, said[7].id)
+    rotor = await open_store()
+    with dying(rotor, 2, of="reseal_messages"), pytest.raises(KilledError):
+        await rotate(rotor, rotor._sealer, keys, batch=10)
+    with pytest.raises(DecryptionError, match="1 rows do not open"):
+        await rotate(store, store._sealer, keys)
+    # The key that was begun, and no other.
+    _, second = [key.key_id for key in await keys.stored(tenant)]
+    assert (await in_use(store))["messages"] == {"00000000": 1, second: 59}
+
+
+async def test_a_checkpoint_that_does_not_open_holds_up_nothing_else(store, keys, owner, tenant):
+    await fill(store, 10)
+    checkpointer = Checkpointer(store)
+    await checkpointer.save("damaged", {"n": 1})
+    await checkpointer.save("sound", {"n": 2})
+    await owner.execute(
+        "update haive.checkpoints as c set payload = '' from haive.threads as t"
+        " where t.thread_key = c.thread_key and t.tenant_id = $1 and t.thread_id = 'damaged'",
+        tenant,
+    )
+    (first,) = [key.key_id for key in await keys.stored(tenant)]
+    for _ in range(2):
+        before = (await store._sealer.refresh()).keys.key_id
+        with pytest.raises(CorruptCheckpointError, match="'damaged'"):
+            await rotate(store, store._sealer, keys)
+        active = (await store._sealer.refresh()).keys.key_id
+        assert active != before
+        uses = await in_use(store)
+        assert uses["messages"] == {active: 10}
+        assert uses["checkpoints"] == {first: 1, active: 1}
+
+
+async def test_a_schema_that_no_checkpoint_has_is_sealed_anew(store, keys, owner, tenant):
+    checkpointer = Checkpointer(store)
+    await checkpointer.save("t", State(step=1))
+    await checkpointer.delete_thread("t")
+    before = [key.key_id for key in await keys.stored(tenant)]
+    for _ in range(2):
+        rotated = await rotate(store, store._sealer, keys)
+        assert rotated.began
+        assert (await in_use(store))["checkpoint_schemas"] == {rotated.key_id: 1}
+        assert await drop_unused(store, store._sealer, keys) == before
+        before = [rotated.key_id]
+    # Who saved it before does not send it again.
+    saved = await checkpointer.save("t", State(step=2))
+    found = await checkpointer.restore(saved, model=State, validate_schema=True)
+    assert found == State(step=2)
+
+
+async def test_schemas_of_pruned_checkpoints_are_sealed_anew(store, keys):
+    checkpointer = Checkpointer(store)
+    await checkpointer.save("t", State(step=0))
+    await rotate(store, store._sealer, keys)
+    keep = CheckpointConfig(max_checkpoints_per_thread=1, keep_minimum=1)
+    for step in range(1, 4):
+        await checkpointer.save("t", State(step=step))
+    await Checkpointer(store, keep).prune("t")
+    rotated = await rotate(store, store._sealer, keys)
+    assert rotated.began
+    # By a hash of the first key, by one of the second.
+    assert (await in_use(store))["checkpoint_schemas"] == {rotated.key_id: 2}
+
+
+@pytest.mark.parametrize("calls", range(3))
+async def test_a_rotation_killed_beside_a_schema_is_finished(store, open_store, keys, calls):
+    checkpointer = Checkpointer(store)
+    saved = await checkpointer.save("t", State(step=1))
+    await checkpointer.create_branch(saved, "b", {"why": "x"})
+    rotor = await open_store()
+    with dying(rotor, calls, of="rewrite_checkpoints"), suppress(KilledError):
+        await rotate(rotor, rotor._sealer, keys)
+    rotated = await rotate(store, store._sealer, keys)
+    uses = await in_use(store)
+    assert {table: set(found) for table, found in uses.items()} == {
+        table: {rotated.key_id} for table in ("branches", "checkpoints", "checkpoint_schemas")
+    }
+    assert await drop_unused(store, store._sealer, keys)
+    found = await Checkpointer(store).restore(saved, model=State, validate_schema=True)
+    assert found == State(step=1)
+
+
+async def test_a_schema_that_does_not_open_is_named_and_the_others_are_done(
+    store, keys, owner, tenant
+):
+    checkpointer = Checkpointer(store)
+    await checkpointer.save("t", State(step=1))
+    await owner.execute(
+        "insert into haive.checkpoint_schemas (tenant_id, hash, payload, key_id)"
+        " values ($1, 'x', '', '00000000')",
+        tenant,
+    )
+    for _ in range(2):
+        before = (await store._sealer.refresh()).keys.key_id
+        with pytest.raises(DecryptionError, match=r"1 rows do not open.*checkpoint_schemas 78"):
+            await rotate(store, store._sealer, keys)
+        active = (await store._sealer.refresh()).keys.key_id
+        assert active != before
+        assert (await in_use(store))["checkpoint_schemas"] == {"00000000": 1, active: 1}
 
 
 async def test_messages_repeated_after_a_rotation_are_the_same(store, open_store, keys, tenant):

@@ -64,6 +64,7 @@ def _arguments(red, mine):
         "conversations": [{"id": key, "agent_id": "agent", "user_id": mine}],
         "changes": {"name": "changed"},
         "hash": "\\x" + red.key.hex,
+        "checkpoint_schemas": [{"hash": red.key.hex, "payload": "", "key_id": red.canary[:8]}],
         "payload": "\\x00",
         "size": 1,
         "writes": [{"idx": 1, "channel": "c", "size": 0, "codec": 0, "payload": ""}],

@@ -1575,6 +1575,71 @@ $$;
 
 ALTER FUNCTION haive.find_messages(ids uuid[], tenant text) OWNER TO postgres;
 
+-- ACL FUNCTION find_stale_checkpoint_schemas(key_id text, after bytea, page_size integer, tenant text)
+GRANT ALL ON FUNCTION haive.find_stale_checkpoint_schemas(key_id text, after bytea, page_size integer, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.find_stale_checkpoint_schemas(key_id text, after bytea, page_size integer, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.find_stale_checkpoint_schemas(key_id text, after bytea, page_size integer, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION find_stale_checkpoint_schemas(key_id text, after bytea, page_size integer, tenant text)
+COMMENT ON FUNCTION haive.find_stale_checkpoint_schemas(key_id text, after bytea, page_size integer, tenant text) IS 'Schemas of states that are not sealed with this key, by hash, as they are stored; no checkpoint may have them any more. For trusted callers only.';
+
+-- FUNCTION find_stale_checkpoint_schemas(text, bytea, integer, text)
+CREATE FUNCTION haive.find_stale_checkpoint_schemas(key_id text, after bytea DEFAULT '\x'::bytea, page_size integer DEFAULT 500, tenant text DEFAULT NULL::text) RETURNS json
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(find_stale_checkpoint_schemas.tenant, true);
+  v_docs json;
+begin
+  if (find_stale_checkpoint_schemas.page_size between 1 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 1000',
+      hint = 'Read on after the last hash.';
+  end if;
+  v_docs := (
+    select coalesce(
+      json_agg(
+        json_build_object(
+          'hash', encode(p.hash, 'hex'), 'key_id', p.key_id::text,
+          'payload', replace(encode(p.payload, 'base64'), e'\n', '')
+        )
+        order by p.hash
+      ),
+      '[]'
+    )
+    from (
+      select s.*, row_number() over w as place, sum(octet_length(s.payload)) over w as bytes
+      from (
+        select s.* from haive.checkpoint_schemas as s
+        where
+          s.tenant_id = v_caller.tenant and s.hash > find_stale_checkpoint_schemas.after
+          and s.key_id is distinct from find_stale_checkpoint_schemas.key_id
+        order by s.hash
+        limit find_stale_checkpoint_schemas.page_size
+      ) as s
+      window w as (order by s.hash)
+    ) as p
+    where p.bytes <= 16777216 or p.place = 1
+  );
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'find_stale_checkpoint_schemas',
+      (
+        select jsonb_object_agg(d.doc ->> 'hash', null)
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
+end;
+$$;
+
+
+ALTER FUNCTION haive.find_stale_checkpoint_schemas(key_id text, after bytea, page_size integer, tenant text) OWNER TO postgres;
+
 -- ACL FUNCTION find_stale_conversations(key_id text, after uuid, page_size integer, tenant text)
 GRANT ALL ON FUNCTION haive.find_stale_conversations(key_id text, after uuid, page_size integer, tenant text) TO haive_client;
 GRANT ALL ON FUNCTION haive.find_stale_conversations(key_id text, after uuid, page_size integer, tenant text) TO service_role;
@@ -2964,6 +3029,27 @@ $$;
 
 
 ALTER FUNCTION haive.reconcile_usage(tenant_id text) OWNER TO postgres;
+
+-- ACL FUNCTION reseal_checkpoint_schemas(checkpoint_schemas jsonb, tenant text)
+GRANT ALL ON FUNCTION haive.reseal_checkpoint_schemas(checkpoint_schemas jsonb, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.reseal_checkpoint_schemas(checkpoint_schemas jsonb, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.reseal_checkpoint_schemas(checkpoint_schemas jsonb, tenant text) FROM PUBLIC;
+
+-- COMMENT FUNCTION reseal_checkpoint_schemas(checkpoint_schemas jsonb, tenant text)
+COMMENT ON FUNCTION haive.reseal_checkpoint_schemas(checkpoint_schemas jsonb, tenant text) IS 'Replaces how schemas of states are sealed: a list of {hash, was_key_id, payload, key_id}. Those with another key by now stay. Returns how many were. For trusted callers only.';
+
+-- FUNCTION reseal_checkpoint_schemas(jsonb, text)
+CREATE FUNCTION haive.reseal_checkpoint_schemas(checkpoint_schemas jsonb, tenant text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE sql
+    SET search_path TO ''
+    AS $$
+  select haive_private.reseal_checkpoint_schemas(
+    reseal_checkpoint_schemas.tenant, reseal_checkpoint_schemas.checkpoint_schemas
+  )
+$$;
+
+
+ALTER FUNCTION haive.reseal_checkpoint_schemas(checkpoint_schemas jsonb, tenant text) OWNER TO postgres;
 
 -- ACL FUNCTION reseal_conversations(conversations jsonb, tenant text)
 GRANT ALL ON FUNCTION haive.reseal_conversations(conversations jsonb, tenant text) TO haive_client;
@@ -15045,6 +15131,43 @@ ALTER TABLE ONLY haive_private.request_buckets
 
 -- COMMENT COLUMN request_buckets.full_at
 COMMENT ON COLUMN haive_private.request_buckets.full_at IS 'When it will be full again: a minute ahead means that it is empty.';
+
+-- ACL FUNCTION reseal_checkpoint_schemas(p_tenant text, p_schemas jsonb)
+GRANT ALL ON FUNCTION haive_private.reseal_checkpoint_schemas(p_tenant text, p_schemas jsonb) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.reseal_checkpoint_schemas(p_tenant text, p_schemas jsonb) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.reseal_checkpoint_schemas(p_tenant text, p_schemas jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION reseal_checkpoint_schemas(p_tenant text, p_schemas jsonb)
+COMMENT ON FUNCTION haive_private.reseal_checkpoint_schemas(p_tenant text, p_schemas jsonb) IS 'What haive.reseal_checkpoint_schemas does, for a caller without rights on the table.';
+
+-- FUNCTION reseal_checkpoint_schemas(text, jsonb)
+CREATE FUNCTION haive_private.reseal_checkpoint_schemas(p_tenant text, p_schemas jsonb) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_count bigint;
+begin
+  if not v_caller.trusted then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only services seal what others wrote',
+      hint = 'Call with a secret key, or on a direct connection.';
+  end if;
+  update haive.checkpoint_schemas as s
+  set payload = decode(d.payload, 'base64'), key_id = d.key_id
+  from jsonb_to_recordset(p_schemas) as d (hash text, was_key_id text, payload text, key_id text)
+  where
+    s.tenant_id = v_caller.tenant and s.hash = decode(d.hash, 'hex')
+    and s.key_id is not distinct from d.was_key_id and d.payload is not null;
+  get diagnostics v_count = row_count;
+  return v_count;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.reseal_checkpoint_schemas(p_tenant text, p_schemas jsonb) OWNER TO haive_writer;
 
 -- ACL FUNCTION reseal_conversations(p_tenant text, p_conversations jsonb)
 GRANT ALL ON FUNCTION haive_private.reseal_conversations(p_tenant text, p_conversations jsonb) TO haive_client;

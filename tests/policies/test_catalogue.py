@@ -103,6 +103,7 @@ _PLATFORM = {
     "list_tenants",
     "purge_tenant",
     "put_tenant_key",
+    "reseal_checkpoint_schemas",
     "reseal_conversations",
     "reseal_messages",
     "reconcile_usage",

@@ -123,8 +123,10 @@ _EXPECTED = """
 | destroy_tenant_keys | call | no | no | no | no | no | no | no | all | all | all |
 | find_stale_messages | call | no | no | no | no | no | no | no | tenant | tenant | none |
 | find_stale_conversations | call | no | no | no | no | no | no | no | tenant | tenant | none |
+| find_stale_checkpoint_schemas | call | no | no | no | no | no | no | no | tenant | tenant | none |
 | reseal_messages | call | no | no | no | no | no | no | no | tenant | tenant | none |
 | reseal_conversations | call | no | no | no | no | no | no | no | tenant | tenant | none |
+| reseal_checkpoint_schemas | call | no | no | no | no | no | no | no | tenant | tenant | none |
 | count_sealed | call | no | no | no | no | no | no | no | tenant | tenant | none |
 | tenant_usage | call | no | none | none | none | none | tenant | tenant | all | all | all |
 | reconcile_usage | call | no | no | no | no | no | no | no | all | all | all |
@@ -747,6 +749,11 @@ class Probe:
         answer = await self._as_persona("fetchval", query)
         return str(self._targets[target]) in {row["id"] for row in json.loads(answer)}
 
+    async def _find_stale_checkpoint_schemas(self, target):
+        query = "select haive.find_stale_checkpoint_schemas('00000001')"
+        answer = await self._as_persona("fetchval", query)
+        return self._targets[target].hex in {row["hash"] for row in json.loads(answer)}
+
     async def _reseal_messages(self, target):
         key = str(self._targets[target])
         row = {"conversation_id": key, "id": key, "seq": 1, "sealed": "", "sealed_with": "0" * 8}
@@ -763,6 +770,11 @@ class Probe:
             "sealed": "", "sealed_with": "00000001",
         }  # fmt: skip
         query = "select haive.reseal_conversations($1)"
+        return await self._as_persona("fetchval", query, json.dumps([row]))
+
+    async def _reseal_checkpoint_schemas(self, target):
+        row = {"hash": self._targets[target].hex, "payload": "", "key_id": "00000001"}
+        query = "select haive.reseal_checkpoint_schemas($1)"
         return await self._as_persona("fetchval", query, json.dumps([row]))
 
     async def _count_sealed(self, target):

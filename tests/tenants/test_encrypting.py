@@ -8,12 +8,18 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from pydantic import BaseModel
 
 from haive.core.persistence._keys import KeyRing
 from haive.core.persistence._sealing import Sealer
 from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.encryption import DataKeys, EnvironmentKey, FileKeyStore
-from haive.core.persistence.errors import ConfigurationError, ConflictError, InvalidInputError
+from haive.core.persistence.errors import (
+    ConfigurationError,
+    ConflictError,
+    DecryptionError,
+    InvalidInputError,
+)
 from haive.core.persistence.multitenancy import TenantConfig, TenantManager
 from haive.core.persistence.multitenancy import manager as managing
 from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
@@ -88,8 +94,29 @@ async def test_one_that_was_ended_is_gone_on_with(keyed, new_id):
 
     with pytest.raises(EndedError):
         await keyed.encrypt_tenant(tenant, batch=20, progress=end)
+    # What is in the clear is taken as it is while it is being sealed, and no longer.
+    async with keyed.tenant_context(tenant) as store:
+        with pytest.raises(DecryptionError, match="not sealed"):
+            await store.get_messages(conversation)
     sealed = await keyed.encrypt_tenant(tenant, batch=20)
     assert (sealed.began, sealed.rows) == (False, 40)
+
+
+async def test_a_schema_that_no_checkpoint_has_is_sealed_too(keyed, new_id, stack):
+    class State(BaseModel):
+        step: int
+
+    tenant = (await keyed.create_tenant(new_id())).tenant_id
+    async with keyed.tenant_context(tenant) as store:
+        checkpointer = Checkpointer(store)
+        await checkpointer.save("thread", State(step=1))
+        await checkpointer.delete_thread("thread")
+    sealed = await keyed.encrypt_tenant(tenant)
+    owner = await asyncpg.connect(stack.database_url)
+    schemas = "select key_id from haive.checkpoint_schemas where tenant_id = $1"
+    assert [row["key_id"] for row in await owner.fetch(schemas, tenant)] == [sealed.key_id]
+    await owner.close()
+    assert (await keyed.rotate_keys(tenant)).began
 
 
 async def test_without_keys_nothing_is_changed(manager, tenant_id):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from uuid import UUID, uuid4
 
 import pytest
@@ -192,6 +193,46 @@ async def test_keys_are_rotated_while_others_save_and_tag_and_nothing_is_lost(
             assert (await new.get(checkpoint_id)).tags == ("late",)
     found = await new.find_checkpoint("t", tags=["late"])
     assert found.id == list(states)[-1]
+
+
+@pytest.mark.parametrize("parts", range(3))
+async def test_a_rotation_that_was_ended_anywhere_leaves_no_schema_behind(
+    new_checkpointer, monkeypatch, parts
+):
+    checkpointer = new_checkpointer()
+    saved = await checkpointer.save("t", Model(n=1))
+    await checkpointer.create_branch(saved, "b", {"why": "x"})
+    ended = new_checkpointer(encryption_key=BOTH)
+    rewrite, left = ended._rewriter._rewrite, iter(range(parts))
+
+    async def rewrite_some(*place, **part):
+        if next(left, None) is None:
+            raise TimeoutError
+        return await rewrite(*place, **part)
+
+    monkeypatch.setattr(ended._rewriter, "_rewrite", rewrite_some)
+    with suppress(TimeoutError):
+        await ended.rotate_keys()
+    await new_checkpointer(encryption_key=BOTH).rotate_keys()
+    new = new_checkpointer(encryption_key=NEW)
+    assert await new.restore(saved, model=Model, validate_schema=True) == Model(n=1)
+
+
+async def test_a_schema_that_was_left_behind_is_sealed_anew_with_its_checkpoints(
+    new_checkpointer, owner, tenant
+):
+    saved = await new_checkpointer().save("t", Model(n=1))
+    schemas = "from haive.checkpoint_schemas where tenant_id = $1"
+    before = await owner.fetchrow(f"select payload, key_id {schemas}", tenant)
+    ring = new_checkpointer(encryption_key=BOTH)
+    assert await ring.rotate_keys() == 1
+    await owner.execute(
+        "update haive.checkpoint_schemas set payload = $2, key_id = $3 where tenant_id = $1",
+        *(tenant, *before),
+    )
+    assert await ring.rotate_keys() == 0
+    new = new_checkpointer(encryption_key=NEW)
+    assert await new.restore(saved, model=Model, validate_schema=True) == Model(n=1)
 
 
 async def test_what_changes_of_an_old_checkpoint_stays_readable_by_its_key(new_checkpointer):

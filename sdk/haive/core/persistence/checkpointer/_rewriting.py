@@ -333,13 +333,16 @@ class Rewriter:
         async for found in self._pages(thread_id, namespace, states=True):
             checkpoints: _Items = []
             rows = {row.id: row for row in found.checkpoints}
+            # Of all: a rotation may have been killed between checkpoints and their schemas. A copy
+            # has the same ones.
+            if new_thread_id == thread_id:
+                hashes |= {row.schema_hash for row in found.checkpoints if row.schema_hash}
             for frame in found.frames or []:
                 row = rows.get(frame.id)
                 if row is None or not old(frame.key_id):
                     continue
                 passing = frame.key_id is None and seal_plain
                 packed = open_frame(plain if passing else sealer, thread_id, namespace, frame)
-                hashes |= {row.schema_hash} if row.schema_hash else set()
                 metadata, tags, terms = (
                     (row.metadata or {}, tuple(row.tags or ()), row_terms(row))
                     if frame.key_id is None
@@ -410,11 +413,7 @@ class Rewriter:
                 "get_checkpoint_schema", {"hash": bytes.fromhex(hash_)}, SCHEMA, safe=True
             )
             if schema is not None and old(schema.key_id):
-                data = opened(schema.key_id, schema.payload, "schema", bytes.fromhex(hash_))
-                schemas.append({
-                    "hash": hash_, "was_key_id": schema.key_id, "key_id": sealer.key_id,
-                    "payload": to_base64(sealer.seal(data, "schema", bytes.fromhex(hash_))),
-                })  # fmt: skip
+                schemas.append(resealed_schema(sealer, hash_, schema.key_id, schema.payload))
         if branches or schemas:
             yield {"branches": branches, "schemas": schemas}
 
@@ -490,6 +489,18 @@ class Rewriter:
             safe=False,
         )
         return done.removed, done.replaced
+
+
+def resealed_schema(
+    sealer: Sealer, hash_: str, key_id: str | None, payload: bytes
+) -> dict[str, Any]:
+    """A schema sealed with the key of now: what is sealed, or what is stored in the clear."""
+    place = ("schema", bytes.fromhex(hash_))
+    data = payload if key_id is None else sealer.open(key_id, payload, *place)
+    return {
+        "hash": hash_, "was_key_id": key_id, "key_id": sealer.key_id,
+        "payload": to_base64(sealer.seal(data, *place)),
+    }  # fmt: skip
 
 
 def _payload(items: _Items) -> int:

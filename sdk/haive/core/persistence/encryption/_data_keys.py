@@ -141,10 +141,12 @@ class DataKeys:
         data_key = secrets.token_bytes(KEY_BYTES)
         while (key_id := key_id_of(data_key)) in known:  # one of 2³² has the same
             data_key = secrets.token_bytes(KEY_BYTES)
+        # Asked first, as in `rewrap`: where it changes now, the key is merely wrapped once more.
+        kek_id = await self.encryption.kek_id()
         key = StoredKey(
             key_id=key_id,
             wrapped=await self.encryption.wrap(tenant, key_id, data_key),
-            kek_id=await self.encryption.kek_id(),
+            kek_id=kek_id,
             status=status,
             created_at=datetime.now(UTC),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64decode
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from pydantic import BaseModel, TypeAdapter
 from haive.core.persistence._encoding import to_json
 from haive.core.persistence._sealing import Sealed
 from haive.core.persistence.checkpointer import Checkpointer
+from haive.core.persistence.checkpointer._rewriting import resealed_schema
+from haive.core.persistence.checkpointer._sealing import Sealer as CheckpointSealer
 from haive.core.persistence.encryption._key_store import KeyStatus
-from haive.core.persistence.errors import ConflictError, DecryptionError
+from haive.core.persistence.errors import CheckpointError, ConflictError, DecryptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +76,7 @@ async def rotate(
     What is left of an earlier call, which was killed or failed, is finished first: nothing is
     kept of a rotation but the keys and the rows themselves, each of which names its key. Rows in
     the clear, of a tenant that was not encrypted, are sealed likewise, with the key that is there.
+    Rows that do not open stay as they are, and keep nobody from a new key.
 
     A new key is used when all must know it, and the rows are gone through until all must use it:
     each is ``max_age`` of the sealers, which must be the same in all processes. The old key stays,
@@ -88,6 +92,7 @@ async def rotate(
 
     Raises:
         ConflictError: Somebody else rotates the tenant's keys, or writes with an old one.
+        CheckpointError: Threads could not be read, and which; all others are done.
         DecryptionError: Rows do not open; all others are done.
     """
     transport = store._transport
@@ -150,6 +155,7 @@ class _Rotation:
     progress: Progress | None
     done: dict[str, int] = field(default_factory=dict)
     damaged: set[str] = field(default_factory=set)
+    unread: CheckpointError | None = None
 
     async def run(self) -> Rotated:
         active, began = await self._turn()
@@ -157,11 +163,8 @@ class _Rotation:
         late = 0
         while True:
             is_settled = monotonic() >= settled
-            stale = await self._stale(active)
-            if is_settled and not stale:
+            if await self._pass(active) and is_settled:
                 break
-            if stale:
-                await self._reseal(active, stale)
             if not is_settled:
                 # All who have the older key at hand ask anew by then.
                 await asyncio.sleep(max(0.0, settled - monotonic()))
@@ -170,6 +173,14 @@ class _Rotation:
                     "Rows are written with an old key all the time.",
                     hint="Give all sealers of the tenant the same max_age.",
                 )
+        if self.damaged:
+            raise DecryptionError(
+                f"{len(self.damaged)} rows do not open and stay as they are: "
+                f"{', '.join(sorted(self.damaged)[:5])}.",
+                hint="All others are done.",
+            ) from self.unread
+        if self.unread is not None:
+            raise self.unread
         done = self.done
         return Rotated(
             key_id=active,
@@ -182,8 +193,9 @@ class _Rotation:
         """Have a key that all is to be sealed with; say which, and whether it was made now."""
         tenant = self.sealer.tenant
         active = await self.keys.create(tenant)
+        await self.sealer.refresh()
         waiting = any(key.status is KeyStatus.NEXT for key in await self.keys.stored(tenant))
-        began = not waiting and not await self._stale(active)
+        began = not waiting and await self._pass(active)
         if began:
             await drop_unused(self.store, self.sealer, self.keys)
             await self.keys.add_next(tenant)
@@ -192,35 +204,49 @@ class _Rotation:
             # Who reads must know the key before anybody writes with it.
             await asyncio.sleep(self.sealer.max_age)
             await self.keys.activate_next(tenant)
-        await self.sealer.refresh()
+            await self.sealer.refresh()
         return self.sealer.at_hand.keys.key_id, began
 
-    async def _stale(self, active: str) -> set[str]:
-        """The tables with rows on another key, or in the clear."""
-        return {use.table for use in await _uses(self.store) if use.key_id != active}
+    async def _pass(self, active: str) -> bool:
+        """Go through all that has another key, or none; whether it had nothing to do.
 
-    async def _reseal(self, active: str, stale: set[str]) -> None:
+        Neither had it where all that there was does not open: whoever may write can leave rows of
+        which that is so, and must not thereby keep the tenant from a new key.
+        """
         self.damaged.clear()
-        if "conversations" in stale:
+        self.unread = None
+        stale = await self._stale(active)
+        if not stale:
+            return True
+        await self._reseal(active, {use.table for use in stale})
+        failed = bool(self.damaged) or self.unread is not None
+        return failed and await self._stale(active) == stale
+
+    async def _stale(self, active: str) -> list[_Use]:
+        """What is on another key, or in the clear."""
+        return [use for use in await _uses(self.store) if use.key_id != active]
+
+    async def _reseal(self, active: str, tables: set[str]) -> None:
+        if "conversations" in tables:
             await self._conversations(active)
-        if "messages" in stale:
+        if "messages" in tables:
             await self._messages(active)
-        if stale - {"conversations", "messages"}:
+        if "checkpoint_schemas" in tables:
+            await self._schemas(active)
+        if tables - {"conversations", "messages", "checkpoint_schemas"}:
             checkpointer = Checkpointer(self.store, self.checkpoints)
-            count = await checkpointer.rotate_keys(seal_plain=True)
-            self._tell("checkpoints", count)
-        if self.damaged:
-            raise DecryptionError(
-                f"{len(self.damaged)} rows do not open and stay as they are: "
-                f"{', '.join(sorted(self.damaged)[:5])}.",
-                hint="All others are done.",
-            )
+            try:
+                count = await checkpointer.rotate_keys(seal_plain=True)
+            except CheckpointError as error:
+                self.unread = error
+            else:
+                self._tell("checkpoints", count)
 
     async def _messages(self, active: str) -> None:
         after: dict[str, Any] = {}
         while rows := await self._read("find_stale_messages", active, after):
             after = {
-                "after_conversation": rows[-1]["conversation_id"],
+                "after_conversation": UUID(rows[-1]["conversation_id"]),
                 "after_seq": rows[-1]["seq"],
             }
             await self._write("messages", rows, _resealed_message)
@@ -228,13 +254,19 @@ class _Rotation:
     async def _conversations(self, active: str) -> None:
         after: dict[str, Any] = {}
         while rows := await self._read("find_stale_conversations", active, after):
-            after = {"after": rows[-1]["id"]}
+            after = {"after": UUID(rows[-1]["id"])}
             await self._write("conversations", rows, _resealed_conversation)
+
+    async def _schemas(self, active: str) -> None:
+        # Also those that no checkpoint has any more: a save may be about to name one of them.
+        after: dict[str, Any] = {}
+        while rows := await self._read("find_stale_checkpoint_schemas", active, after):
+            after = {"after": bytes.fromhex(rows[-1]["hash"])}
+            await self._write("checkpoint_schemas", rows, _resealed_schema)
 
     async def _read(
         self, function: str, active: str, after: dict[str, Any]
     ) -> list[dict[str, Any]]:
-        after = {name: UUID(at) if isinstance(at, str) else at for name, at in after.items()}
         arguments = {"key_id": active, "page_size": self.batch, **after}
         return await self.store._transport.call(function, arguments, _ROWS, safe=True)
 
@@ -251,8 +283,8 @@ class _Rotation:
             for row in rows:
                 try:
                     documents.append(resealed(keys, row))
-                except DecryptionError:
-                    self.damaged.add(f"{table} {row['id']}")
+                except (CheckpointError, DecryptionError):
+                    self.damaged.add(f"{table} {row.get('id') or row['hash']}")
             return documents
 
         documents = await asyncio.to_thread(reseal)
@@ -299,3 +331,8 @@ def _resealed_conversation(keys: ContentKeys, row: dict[str, Any]) -> dict[str, 
         "was_updated_at": row["updated_at"],
         **sealed.document(),
     }
+
+
+def _resealed_schema(keys: ContentKeys, row: dict[str, Any]) -> dict[str, Any]:
+    sealer = CheckpointSealer(keys.tenant, keys.keys)
+    return resealed_schema(sealer, row["hash"], row["key_id"], b64decode(row["payload"]))

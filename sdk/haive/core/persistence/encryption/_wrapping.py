@@ -139,8 +139,9 @@ class EnvironmentKey:
 class VaultKey:
     """A key-encryption key of all tenants, from Supabase Vault.
 
-    It is read from ``vault.decrypted_secrets`` when it is first needed, so the store needs a
-    direct connection as a user who may read that view. The secret is the text that
+    It is read from ``vault.decrypted_secrets``, so the store needs a direct connection as a user
+    who may read that view: each time that something is wrapped, for the secret may have changed,
+    and to unwrap where what was read last does not do it. The secret is the text that
     `EnvironmentKey` takes: ``select vault.create_secret('…', 'haive_master_key')``. Vault keeps
     it in the same database, encrypted by a key that is not in its backups; who may read the view
     reads it, so it protects backups and copies, and not from the owner of the database.
@@ -155,34 +156,32 @@ class VaultKey:
         self._name = name
         self._loaded: _MasterKeys | None = None
 
-    async def _keys(self) -> _MasterKeys:
-        if self._loaded is None:
-            rows = await self._store.execute(
-                "select decrypted_secret from vault.decrypted_secrets where name = $1", self._name
+    async def _read(self) -> _MasterKeys:
+        rows = await self._store.execute(
+            "select decrypted_secret from vault.decrypted_secrets where name = $1", self._name
+        )
+        if not rows:
+            raise ConfigurationError(
+                f"Vault has no secret {self._name}.",
+                hint="Make one with vault.create_secret(secret, name).",
             )
-            if not rows:
-                raise ConfigurationError(
-                    f"Vault has no secret {self._name}.",
-                    hint="Make one with vault.create_secret(secret, name).",
-                )
-            self._loaded = _parsed(str(rows[0]["decrypted_secret"]), f"The secret {self._name}")
+        self._loaded = _parsed(str(rows[0]["decrypted_secret"]), f"The secret {self._name}")
         return self._loaded
 
     async def kek_id(self) -> str:
         """See `KeyEncryption.kek_id`."""
-        return (await self._keys()).kek_id
+        return (await self._read()).kek_id
 
     async def wrap(self, tenant: str, key_id: str, data_key: bytes) -> bytes:
         """See `KeyEncryption.wrap`."""
-        return (await self._keys()).wrap(tenant, key_id, data_key)
+        return (await self._read()).wrap(tenant, key_id, data_key)
 
     async def unwrap(self, tenant: str, key_id: str, wrapped: bytes) -> bytes:
         """See `KeyEncryption.unwrap`."""
         try:
-            return (await self._keys()).unwrap(tenant, key_id, wrapped)
+            return (self._loaded or await self._read()).unwrap(tenant, key_id, wrapped)
         except KeyMissingError:  # the secret was changed since
-            self._loaded = None
-            return (await self._keys()).unwrap(tenant, key_id, wrapped)
+            return (await self._read()).unwrap(tenant, key_id, wrapped)
 
     async def destroy(self, tenant: str) -> bool:
         """Nothing: it wraps for the other tenants too."""

@@ -564,15 +564,15 @@ class TenantManager:
         sealer = Sealer(tenant_id, keys, allow_plain=True)
         way = RoutedTransport(tenant_id, self._way_to(tenant), self._find)
         self._places[tenant_id] = Place(way, sealer)
-        async with self.tenant_context(tenant_id) as store:
-            if await has_plain(store):
-                sealed = await rotate(store, sealer, keys, batch=batch, progress=progress)
-            else:
+        try:
+            async with self.tenant_context(tenant_id) as store:
+                if await has_plain(store):
+                    return await rotate(store, sealer, keys, batch=batch, progress=progress)
                 active = await keys.create(tenant_id)
-                sealed = Rotated(key_id=active, began=False, rows=0, checkpoints=0)
-        sealer.allow_plain = False
-        sealer.forget()
-        return sealed
+                return Rotated(key_id=active, began=False, rows=0, checkpoints=0)
+        finally:
+            sealer.allow_plain = False
+            sealer.forget()
 
     async def destroy_keys(self, tenant_id: str) -> Destroyed:
         """Destroy the keys of a tenant: what they sealed cannot be read any more, by anybody.
