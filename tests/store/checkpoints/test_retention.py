@@ -9,7 +9,7 @@ import pytest
 from haive.core.persistence.checkpointer import Pruned
 from haive.core.persistence.checkpointer._chains import MAX_DEPTH
 from haive.core.persistence.checkpointer._rewriting import Rewriter
-from haive.core.persistence.errors import CorruptCheckpointError, NotFoundError
+from haive.core.persistence.errors import ConflictError, CorruptCheckpointError, NotFoundError
 
 
 @pytest.fixture
@@ -355,3 +355,26 @@ async def test_a_damaged_thread_is_named_and_the_others_are_pruned(new_checkpoin
     with pytest.raises(CorruptCheckpointError) as told:
         await pruner.prune("a")
     assert "'a'" not in str(told.value)
+
+
+async def test_a_thread_that_goes_or_changes_meanwhile_stops_no_other(
+    new_checkpointer, monkeypatch
+):
+    for thread in ("a", "b", "c"):
+        await fill(new_checkpointer(), 6, thread)
+    other = new_checkpointer()
+    pruner = new_checkpointer(max_checkpoints_per_thread=2)
+    rewrite = Rewriter._rewrite
+
+    async def meanwhile(self, thread_id, namespace, **how):
+        if thread_id == "a":
+            await other.delete_thread("a")
+        if thread_id == "b":
+            raise ConflictError("The thread was changed meanwhile.")
+        return await rewrite(self, thread_id, namespace, **how)
+
+    monkeypatch.setattr(Rewriter, "_rewrite", meanwhile)
+    with pytest.raises(ConflictError, match="changed 'b' all the time"):
+        await pruner.prune()
+    counts = {t.thread_id: t.checkpoints for t in await pruner.list_threads()}
+    assert counts == {"b": 6, "c": 2}

@@ -540,6 +540,7 @@ class Checkpointer:
 
         Raises:
             CheckpointError: Threads could not be read, and which; all others are done.
+            ConflictError: Threads were changed by others all the time; all others are done.
         """
         return await self._threads.prune(thread_id, dry_run=dry_run)
 
@@ -557,5 +558,6 @@ class Checkpointer:
 
         Raises:
             CheckpointError: Threads could not be read, and which; all others are done.
+            ConflictError: Threads were changed by others all the time; all others are done.
         """
         return await self._threads.rotate(thread_id, seal_plain=seal_plain)
