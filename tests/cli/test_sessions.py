@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
@@ -384,3 +385,52 @@ async def test_what_others_wrote_commands_no_terminal(ok, manager):
     ):
         shown = await ok(*arguments)
         assert not {"\x1b", "\x07", "\x9b"} & set(shown), arguments
+
+
+async def test_sessions_are_exported_whole_and_what_is_hidden_stays_so(
+    manager, haive, stack, tenant, tmp_path
+):
+    session = await manager.create_session("ada", "agent")
+    said = await manager.add_messages(
+        session.id, [{"role": "user", "content": text} for text in ("one", "insult", "three")]
+    )
+    await manager.hide_message(session.id, said[1].id)
+    branch = await manager.branch_session(session.id)
+    await manager.add_message(branch.id, "user", "four")
+    plain = await manager.store.create_conversation("agent", "ada")
+    await manager.store.add_message(plain.id, "user", "five")
+
+    done = haive("conversations", "export", "--output", "out.jsonl")
+    assert "Exported 3 conversations, 7 messages." in done.stderr
+    text = (tmp_path / "out.jsonl").read_text("utf-8")
+    lines = {line["id"]: line for line in map(json.loads, text.splitlines())}
+    told = lines[str(branch.id)]
+    assert told["session"] == {
+        "status": "open", "parent_id": str(session.id), "branch_index": 3,
+    }  # fmt: skip
+    assert [
+        (one["seq"], one["content"], one.get("hidden"), one.get("conversation_id"))
+        for one in told["messages"]
+    ] == [
+        (1, "one", None, str(session.id)),
+        (3, "three", None, str(session.id)),
+        (4, "four", None, None),
+    ]
+    assert [one.get("hidden") for one in lines[str(session.id)]["messages"]] == [None, True, None]
+    assert "session" not in lines[str(plain.id)]
+    chat = haive("conversations", "export", str(branch.id), "--format", "openai", "-q").stdout
+    assert [one["content"] for one in json.loads(chat)["messages"]] == ["one", "three", "four"]
+
+    other = f"{tenant}-copy"
+    owner = await asyncpg.connect(stack.database_url)
+    await owner.execute("insert into haive.tenants (tenant_id, name) values ($1, $1)", other)
+    await owner.close()
+    for already in (0, 3):  # and again
+        report = json.loads(haive("import", "out.jsonl", "--json", "--tenant", other).stdout)
+        assert report["already_there"]["conversations"] == already
+        assert [(one["reason"], one["count"]) for one in report["skipped"]] == [
+            ("hidden by a moderator", 1)
+        ]
+    for one, kept in ((session, ["one", "three"]), (branch, ["one", "three", "four"])):
+        shown = haive("conversations", "show", str(one.id), "--json", "--tenant", other)
+        assert [message["content"] for message in json.loads(shown.stdout)["messages"]] == kept

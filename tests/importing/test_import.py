@@ -143,6 +143,66 @@ async def test_an_import_for_another_user_is_refused_one_by_one(store, lines):
     assert report.conversations == 1
 
 
+def _chat(key, model, *texts):
+    messages = [{"role": "user", "content": text, "id": f"{key}-{text}"} for text in texts]
+    return {"id": key, "model": model, "messages": messages}
+
+
+@pytest.mark.parametrize("count", [2, 30])
+@pytest.mark.parametrize("dated", [True, False])
+async def test_a_conversation_grows_by_another_model_and_keeps_its_agent(
+    store, lines, count, dated
+):
+    def chats(model, *texts):
+        for number in range(count):
+            created = {"created_at": 1_700_000_000 + 60 * number} if dated else {}
+            yield _chat(f"{number}", model, *texts) | created
+
+    await import_file(lines(*chats("gpt-4", "1")), store)
+    grown = lines(*chats("gpt-5", "1", "2"), _chat("new", "gpt-5", "1"))
+    report = await import_file(grown, store)
+    assert report.skipped == []
+    assert (report.conversations, report.grown_conversations) == (1, count)
+    assert report.messages == count + 1
+    agents = {key: found.agent_id for key, (found, _) in (await _all(store)).items()}
+    assert agents == {str(number): "gpt-4" for number in range(count)} | {"new": "gpt-5"}
+    again = await import_file(grown, store)
+    assert (again.conversations_already_there, again.messages) == (count + 1, 0)
+
+
+async def test_another_agent_that_was_asked_for_is_refused(store, lines):
+    await import_file(lines(_chat("a", "gpt-4", "1")), store)
+    report = await import_file(lines(_chat("a", "gpt-4", "1", "2")), store, agent="support")
+    assert [e.reason for e in report.skipped] == [
+        "its id is taken by another agent's, user's or time's"
+    ]
+
+
+async def test_looking_for_stored_agents_takes_few_calls(store, lines, monkeypatch):
+    def chats(model):
+        for number in range(60):
+            yield _chat(f"{number}", model, "1") | {"created_at": 1_700_000_000 + 60 * number}
+
+    await import_file(lines(*chats("gpt-4")), store)
+    calls = []
+
+    def counted(name):
+        call = getattr(store, name)
+
+        async def counting(*arguments, **options):
+            calls.append(name)
+            return await call(*arguments, **options)
+
+        return counting
+
+    for name in ("create_conversations", "query_conversations", "get_conversation"):
+        monkeypatch.setattr(store, name, counted(name))
+    report = await import_file(lines(*chats("gpt-5")), store)
+    assert report.conversations_already_there == 60
+    # Refused, looked for, and begun; then the last messages of what is there.
+    assert calls == ["create_conversations", "query_conversations"] * 2
+
+
 async def test_strict_stops_at_the_first_bad_record_and_keeps_what_stood_before(store, lines):
     file = lines(_dialogue("a", "1"), b"{broken\n", _dialogue("b", "1"))
     with pytest.raises(InvalidInputError, match="line 2: not JSON"):

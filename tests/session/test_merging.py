@@ -8,7 +8,13 @@ import pytest
 
 from haive.core.persistence.embedding import HashingEmbedder
 from haive.core.persistence.errors import InvalidInputError
-from haive.core.persistence.models import Message, ToolCallPart, ToolResultPart
+from haive.core.persistence.models import (
+    ImagePart,
+    Message,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 from haive.core.persistence.session import MergePlan, MessageRef
 from haive.core.persistence.session._merging import plan_merge
 
@@ -187,6 +193,103 @@ def test_prompts_that_ask_for_different_things_are_not_paired(talk) -> None:
     plan = merged(one, other, "intelligent")
     assert kept(plan) == ["p1", "p2", "s1", "s2"]
     assert not plan.conflicts
+
+
+@pytest.mark.parametrize(
+    ("asked", "asked_too"),
+    [
+        ("what is the weather in paris tomorrow?", "what is the weather in london tomorrow?"),
+        ("buy 100 shares of apple stock now", "sell 100 shares of apple stock now"),
+        (
+            "translate this letter to the bank to french",
+            "translate this letter to the bank to german",
+        ),
+        ("translate this from french to german", "translate this from german to french"),
+        ("book a table for two at the krone", "book a table for three at the krone"),
+        ("turn the light on", "turn the light off"),
+    ],
+)
+def test_nor_are_those_of_which_each_has_a_word_of_its_own_or_another_order(
+    talk, asked: str, asked_too: str
+) -> None:
+    one = talk.tail(
+        talk.primary,
+        ("user", asked),
+        ("assistant", "Tomorrow it will be sunny with 21 degrees."),
+    )
+    other = talk.tail(
+        talk.secondary,
+        ("user", asked_too),
+        ("assistant", "Tomorrow it will be cloudy with 14 degrees."),
+    )
+    for strategy in ("primary_wins", "intelligent"):
+        plan = merged(one, other, strategy, summary_chars=0)
+        assert kept(plan) == ["p1", "p2", "s1", "s2"]
+        assert not plan.dropped
+        assert not plan.conflicts
+
+
+def test_nor_is_what_says_the_same_of_them_elsewhere_dropped(talk) -> None:
+    asked = "please order one hundred shares of the company at the best price and {} them today"
+    one = talk.tail(
+        talk.primary,
+        ("user", "How do I reverse a list in Python?"),
+        ("assistant", "Call reversed() on the list."),
+        ("user", asked.format("hold")),
+        ("assistant", "The order for the shares of the company was placed."),
+    )
+    other = talk.tail(
+        talk.secondary,
+        ("user", asked.format("sell")),
+        ("assistant", "The order for the shares of the company was placed."),
+        ("user", "How do I reverse a list in Python?"),
+        ("assistant", "Call reversed() on the list."),
+    )
+    plan = merged(one, other, "intelligent", summary_chars=0)
+    assert kept(plan) == ["s1", "s2", "p1", "p2", "p3", "p4"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "asked_too"),
+    [
+        ("How is the weather tomorrow?", "What is the weather tomorrow?"),
+        ("can you book a table at the krone?", "could you book me a table at the krone?"),
+        ("book a table at the restaurant krone", "book a table at the restaurant krone, outside"),
+    ],
+)
+def test_prompts_are_paired_that_say_more_or_other_common_words(
+    talk, asked: str, asked_too: str
+) -> None:
+    one = talk.tail(talk.primary, ("user", asked), ("assistant", "Done."))
+    other = talk.tail(talk.secondary, ("user", asked_too), ("assistant", "Done."))
+    assert kept(merged(one, other, "primary_wins")) == ["p1", "p2"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "shown_too", "expected"),
+    [
+        ({"url": "https://a.ch/chair.jpg"}, {"url": "https://a.ch/chair.jpg"}, ["p1", "p2"]),
+        (
+            {"url": "https://a.ch/red-chair.jpg"},
+            {"url": "https://a.ch/oak-table.jpg"},
+            ["p1", "p2", "s1", "s2"],
+        ),
+        (
+            {"data": "AAAA", "media_type": "image/png"},
+            {"data": "BBBB", "media_type": "image/png"},
+            ["p1", "p2", "s1", "s2"],
+        ),
+        ({"url": "https://a.ch/chair.jpg"}, None, ["p1", "p2", "s1", "s2"]),
+    ],
+)
+def test_prompts_about_different_images_are_not_paired(talk, shown, shown_too, expected) -> None:
+    def asked(image) -> list:
+        text = TextPart(text="How much does this one in the picture here cost, all in all?")
+        return [text] if image is None else [text, ImagePart(**image)]
+
+    one = talk.tail(talk.primary, ("user", asked(shown)), ("assistant", "It is 40 francs."))
+    other = talk.tail(talk.secondary, ("user", asked(shown_too)), ("assistant", "It is 90 francs."))
+    assert kept(merged(one, other, "intelligent", summary_chars=0)) == expected
 
 
 def test_yes_is_read_with_what_it_answers(talk) -> None:

@@ -9,14 +9,23 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence import PersistenceConfig, PostgresStore, Store
 from haive.core.persistence.checkpointer import CheckpointConfig, Checkpointer
+from haive.core.persistence.embedding import HashingEmbedder
 from haive.core.persistence.errors import AccessDeniedError, LockTimeoutError
 from haive.core.persistence.local import LocalStack
-from haive.core.persistence.multitenancy import Members, Subjects, _scrub, scrub
+from haive.core.persistence.multitenancy import (
+    AuditMode,
+    IsolationLevel,
+    Members,
+    Subjects,
+    TenantConfig,
+    TenantManager,
+    _scrub,
+    scrub,
+)
 from haive.core.persistence.schema import migrate
-
-_KINDS = 8
+from haive.core.persistence.vector import IndexType, MemoryConfig, VectorMemory
 
 
 @pytest.fixture(scope="module")
@@ -51,40 +60,52 @@ def _found(root: Path, prefix: str) -> dict[str, int]:
     return found
 
 
-async def _leave_traces(dsn: str, prefix: str, user: str) -> None:
+async def _leave_traces(store: Store, prefix: str, user: str) -> None:
     """Store 200 markers in all places that hold what users say, and learn them by ANALYZE."""
-    config = PersistenceConfig(connection_string=dsn, pool_size=2)
-    async with PostgresStore(config) as store:
-        markers = _markers(prefix)
-        conversations = [
-            await store.create_conversation(
-                "agent", user, {"title": marker, "tags": [marker], "context": {"k": marker}}
-            )
-            for marker in markers[:20]
-        ]
-        # The commonest values are what ANALYZE keeps, so each is there several times.
-        for _ in range(3):
-            await asyncio.gather(
-                *(
-                    store.add_message(
-                        conversations[n % 20].id,
-                        "user",
-                        marker if n % 20 else f"{marker} {os.urandom(3000).hex()}",
-                        metadata={"said": marker},
-                    )
-                    for n, marker in enumerate(markers)
+    markers = _markers(prefix)
+    conversations = [
+        await store.create_conversation(
+            "agent", user, {"title": marker, "tags": [marker], "context": {"k": marker}}
+        )
+        for marker in markers[:20]
+    ]
+    # The commonest values are what ANALYZE keeps, so each is there several times.
+    for _ in range(3):
+        await asyncio.gather(
+            *(
+                store.add_message(
+                    conversations[n % 20].id,
+                    "user",
+                    marker if n % 20 else f"{marker} {os.urandom(3000).hex()}",
+                    metadata={"said": marker},
                 )
+                for n, marker in enumerate(markers)
             )
-        checkpointer = Checkpointer(store, CheckpointConfig(compression="none"))
-        for n, marker in enumerate(markers[:50]):
-            await checkpointer.save(
-                f"{prefix}x thread {n % 3}", {"said": marker}, {"note": marker}, (marker,),
-                user_id=user,
-            )  # fmt: skip
-        await Members(store).add(user)
-        await Members(store).invite(label=user)
-        bystander = await store.create_conversation("agent", "bystander", {"participants": [user]})
-        await store.add_message(bystander.id, "user", "this stays")
+        )
+    checkpointer = Checkpointer(store, CheckpointConfig(compression="none"))
+    for n, marker in enumerate(markers[:50]):
+        await checkpointer.save(
+            f"{prefix}x thread {n % 3}", {"said": marker}, {"note": marker}, (marker,),
+            user_id=user,
+        )  # fmt: skip
+    await Members(store).add(user)
+    await Members(store).invite(label=user)
+    bystander = await store.create_conversation("agent", "bystander", {"participants": [user]})
+    await store.add_message(bystander.id, "user", "this stays")
+    await _leave_memories(store, markers, user)
+
+
+async def _leave_memories(store: Store, markers: list[str], user: str) -> None:
+    # With a graph of vectors, and one of bits: what ANALYZE learns of those is kept of their index.
+    for kind in (IndexType.HNSW, IndexType.BINARY):
+        config = MemoryConfig(
+            index_name=f"said-{kind}",
+            index_type=kind,
+            embedder=HashingEmbedder(64),
+            near_duplicate=None,
+        )
+        async with VectorMemory(config=config, store=store) as memory:
+            await memory.add_many([f"remember {marker}" for marker in markers[:20]], user_id=user)
 
 
 @pytest.fixture
@@ -93,13 +114,14 @@ def trace(server, admin):
 
     async def leave(prefix: str) -> None:
         user = f"{prefix}x user"
-        await _leave_traces(server.database_url, prefix, user)
+        config = PersistenceConfig(connection_string=server.database_url, pool_size=2)
+        async with PostgresStore(config) as store:
+            await _leave_traces(store, prefix, user)
         await admin.execute("analyze")
         await admin.execute("checkpoint")
         before = _found(server.data_dir, prefix)
         assert sum(before.values()) > 1_000
         assert any("pg_wal" in name for name in before)
-        config = PersistenceConfig(connection_string=server.database_url, pool_size=2)
         async with PostgresStore(config) as store:
             await Subjects(store).erase(user)
 
@@ -117,14 +139,22 @@ async def test_vacuum_and_checkpoint_alone_leave_what_was_erased(server, admin, 
     await scrub(server.admin_url)
 
 
-async def test_nothing_erased_is_in_any_file_after_a_scrub(server, trace):
+async def test_nothing_erased_is_in_any_file_after_a_scrub(server, admin, trace):
     await trace("gone")
+    learnt = (
+        "select count(*) from pg_statistic join pg_class as c on c.oid = starelid"
+        " where relnamespace = 'vecs'::regnamespace and relkind = $1"
+    )
+    assert await admin.fetchval(learnt, b"r") > 0
+    assert await admin.fetchval(learnt, b"i") > 0
     done = await scrub(server.admin_url)
     assert done.left == []
     assert done.tables > 10
     assert done.columns > 0
     assert done.wal_segments > 0
     assert _found(server.data_dir, "gone") == {}
+    assert await admin.fetchval(learnt, b"r") == 0
+    assert await admin.fetchval(learnt, b"i") == 0
     config = PersistenceConfig(connection_string=server.database_url)
     async with PostgresStore(config) as store:
         page = await store.query_conversations("bystander", include_messages=True)
@@ -193,10 +223,15 @@ async def test_a_table_in_use_is_a_lock_timeout(server):
     await other.close()
 
 
-async def test_an_installation_of_another_name_is_scrubbed(server):
+async def test_an_installation_of_another_name_is_scrubbed_and_databases_are_left(server, admin):
     await migrate(server.database_url, schema="elsewhere")
+    await admin.execute(
+        "insert into elsewhere.tenants (tenant_id, name, isolation, location)"
+        " values ('far', 'Far', 'database', 'eu-1')"
+    )
     done = await scrub(server.admin_url, schema="elsewhere")
     assert done.tables > 10
+    assert [one for one in done.left if "databases of tenants" in one and "eu-1" in one]
 
 
 async def test_only_the_owner_scrubs(server, admin):
@@ -204,3 +239,29 @@ async def test_only_the_owner_scrubs(server, admin):
     host = server.database_url.partition("@")[2]
     with pytest.raises(AccessDeniedError):
         await scrub(f"postgresql://passer_by:x@{host}")
+
+
+async def test_schemas_of_tenants_are_scrubbed_too_and_what_is_left_of_purged_ones(server, admin):
+    config = PersistenceConfig(connection_string=server.database_url, pool_size=2)
+    async with PostgresStore(config) as store:
+        manager = TenantManager(store, TenantConfig(isolation_level=IsolationLevel.SCHEMA))
+        await manager.create_tenant("apart", audit=AuditMode.OFF)
+        # The record stays when a tenant is purged, and with it the emptied schema.
+        await manager.create_tenant("recorded", audit=AuditMode.WRITES)
+        for tenant in ("apart", "recorded"):
+            async with manager.tenant_context(tenant) as its_store:
+                await _leave_memories(its_store, _markers(tenant), "somebody")
+        await admin.execute("analyze")
+        async with manager.tenant_context("apart") as its_store:
+            await Subjects(its_store).erase("somebody")
+        await manager.delete_tenant("recorded")
+        await manager.purge_tenant("recorded")
+    await admin.execute("checkpoint")
+    schemas = "select count(*) from pg_namespace where nspname like 'haive_t_recorded_%'"
+    assert await admin.fetchval(schemas) == 2
+    for tenant in ("apart", "recorded"):
+        assert any("base" in name for name in _found(server.data_dir, tenant))
+    done = await scrub(server.admin_url)
+    assert done.left == []
+    for tenant in ("apart", "recorded"):
+        assert _found(server.data_dir, tenant) == {}

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from haive.core.persistence.cli.connection import Target
+    from haive.core.persistence.cli.session_lines import SessionLines
     from haive.core.persistence.models import Conversation, Message
+    from haive.core.persistence.session import Session
     from haive.core.persistence.store import Store
 
 # Conversations of a page, and the messages that come with each: longer ones are read on their own.
@@ -49,6 +51,8 @@ def export_to(
     """
     from rich.progress import Progress, SpinnerColumn, TextColumn  # noqa: PLC0415 - slow
 
+    from haive.core.persistence.cli import session_lines  # noqa: PLC0415 - slow
+
     write_one = _write_haive if file_format is Format.HAIVE else _write_openai
     conversations = messages = 0
 
@@ -66,10 +70,10 @@ def export_to(
         async def run() -> None:
             nonlocal conversations, messages
             async with target.opened() as store:
+                lines = await session_lines.SessionLines.among(store, conversation_ids, filters)
                 async for conversation in _conversations(store, conversation_ids, filters):
-                    await write_one(store, conversation, file.write)
+                    messages += await write_one(store, lines, conversation, file.write)
                     conversations += 1
-                    messages += conversation.message_count
                     progress.update(task, description=told())
 
         asyncio.run(run())
@@ -134,7 +138,18 @@ async def _conversations(
             return
 
 
-async def _messages(store: Store, conversation: Conversation) -> AsyncIterator[Message]:
+async def _messages(
+    store: Store,
+    lines: SessionLines,
+    conversation: Conversation,
+    session: Session | None,
+    *,
+    hidden: bool,
+) -> AsyncIterator[Message]:
+    if session is not None:
+        async for one in lines.messages(session, hidden=hidden):
+            yield one
+        return
     there = conversation.messages or []
     if len(there) == conversation.message_count:
         for message in there:
@@ -145,27 +160,39 @@ async def _messages(store: Store, conversation: Conversation) -> AsyncIterator[M
 
 
 async def _write_haive(
-    store: Store, conversation: Conversation, write: Callable[[bytes], object]
-) -> None:
+    store: Store,
+    lines: SessionLines,
+    conversation: Conversation,
+    write: Callable[[bytes], object],
+) -> int:
     from haive.core.persistence.importing.formats import haive  # noqa: PLC0415 - slow
 
-    write(haive.head(conversation))
-    comma = b""
-    async for message in _messages(store, conversation):
-        write(comma + haive.message(message))
+    session = await lines.find(conversation.id)
+    write(haive.head(conversation, session))
+    comma, written = b"", 0
+    async for message in _messages(store, lines, conversation, session, hidden=True):
+        write(comma + haive.message(message, session))
         comma = b","
+        written += 1
     write(haive.TAIL)
+    return written
 
 
 async def _write_openai(
-    store: Store, conversation: Conversation, write: Callable[[bytes], object]
-) -> None:
+    store: Store,
+    lines: SessionLines,
+    conversation: Conversation,
+    write: Callable[[bytes], object],
+) -> int:
     from haive.core.persistence.importing.formats import openai_lines  # noqa: PLC0415 - slow
 
+    session = await lines.find(conversation.id)
     write(openai_lines.HEAD)
-    comma = b""
-    async for message in _messages(store, conversation):
+    comma, written = b"", 0
+    async for message in _messages(store, lines, conversation, session, hidden=False):
         for record in openai_lines.records(message):
             write(comma + record)
             comma = b","
+        written += 1
     write(openai_lines.TAIL)
+    return written

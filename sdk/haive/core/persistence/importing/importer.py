@@ -57,7 +57,7 @@ async def import_file(
         format: ``haive``, ``openai``, ``chatgpt`` or ``dialogues``; told by the content if not
             given.
         agent: The agent of all conversations; else the one of the source, its model, or
-            "imported".
+            "imported". What is stored keeps its agent where none is given.
         user: The user of all conversations.
         tags: Added to each conversation.
         source: A name for what the file is a copy of. It keeps apart two sources with the same
@@ -94,7 +94,7 @@ async def import_file(
 
         prepared = _prepared(read_values(opened, framing), settings, note)
         batches = _batches(prepared, batch_size)
-        writer = None if store is None or dry_run else Writer(store, report, note)
+        writer = None if store is None or dry_run else Writer(store, report, note, agent)
 
         def progress() -> None:
             report.tick(opened.bytes_read, opened.size)

@@ -6,10 +6,12 @@ import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from haive.core.persistence.errors import NotFoundError
 from haive.core.persistence.importing import ids
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from haive.core.persistence.importing.prepare import Prepared
@@ -48,17 +50,51 @@ async def count_stored(store: Store, pairs: Sequence[Pair]) -> dict[UUID, int | 
     return {prepared.id: known.get(prepared.id, 0) for prepared, _ in pairs}
 
 
+async def stored_agents(store: Store, batch: Sequence[Prepared]) -> dict[UUID, str]:
+    """The agents of those conversations of a batch that are stored, as far as few looks tell."""
+    if len(batch) > _LOOKS:
+        times = {
+            prepared.id: prepared.conversation.created_at
+            for prepared in batch
+            if prepared.conversation.created_at is not None
+        }
+        found = list((await _by_time(store, times)).values())
+    else:
+        looks = await asyncio.gather(*(_look(store, prepared.id) for prepared in batch))
+        found = [conversation for conversation in looks if conversation is not None]
+    return {conversation.id: conversation.agent_id for conversation in found}
+
+
+async def _look(store: Store, conversation_id: UUID) -> Conversation | None:
+    try:
+        return await store.get_conversation(conversation_id)
+    except NotFoundError:
+        return None
+
+
 async def _last_messages(store: Store, wanted: Sequence[Conversation]) -> dict[UUID, Message]:
-    """The last message of conversations, as far as few pages have them.
+    """The last message of conversations, as far as few pages have them."""
+    if len(wanted) <= _LOOKS:
+        return {}
+    found = await _by_time(store, {one.id: one.created_at for one in wanted})
+    return {one.id: one.messages[-1] for one in found.values() if one.messages}
+
+
+async def _by_time(store: Store, wanted: Mapping[UUID, datetime]) -> dict[UUID, Conversation]:
+    """Conversations with their last message, as far as few pages have them.
 
     What was imported together was made at one time, or its source's times lie near each other: a
     page by time answers for a thousand, where single looks took 19 s for 6,000 over the REST API.
+
+    Args:
+        store: Where they are.
+        wanted: When which of them began.
     """
-    missing = {conversation.id for conversation in wanted}
-    found: dict[UUID, Message] = {}
-    if len(missing) <= _LOOKS:
+    missing = set(wanted)
+    found: dict[UUID, Conversation] = {}
+    if not missing:
         return found
-    times = [conversation.created_at for conversation in wanted]
+    times = wanted.values()
     filters = {
         "created_after": min(times).isoformat(),
         "created_before": (max(times) + timedelta(microseconds=1)).isoformat(),
@@ -75,7 +111,7 @@ async def _last_messages(store: Store, wanted: Sequence[Conversation]) -> dict[U
             page_after=page_after,
         )
         hits = [conversation for conversation in page if conversation.id in missing]
-        found |= {hit.id: hit.messages[-1] for hit in hits if hit.messages}
+        found |= {hit.id: hit for hit in hits}
         missing.difference_update(hit.id for hit in hits)
         page_after = page.next_page
         if page_after is None or len(hits) * 10 < len(page):

@@ -12,7 +12,7 @@ from haive.core.persistence.errors import (
 )
 from haive.core.persistence.importing.prepare import reason
 from haive.core.persistence.importing.records import Skipped, What
-from haive.core.persistence.importing.stored import count_stored
+from haive.core.persistence.importing.stored import count_stored, stored_agents
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -45,9 +45,14 @@ class Writer:
         store: Where to.
         report: Counts what was written and what was there.
         note: Told what the database refused.
+        agent: What the caller says that the agent of all is. Without it what is stored keeps its
+            own: a source names its model, which may be another one by now.
     """
 
-    def __init__(self, store: Store, report: ImportReport, note: Note) -> None:
+    def __init__(
+        self, store: Store, report: ImportReport, note: Note, agent: str | None = None
+    ) -> None:
+        self._agent = agent
         self._store = store
         self._report = report
         self._note = note
@@ -74,6 +79,25 @@ class Writer:
         self._report.messages += len(written)
 
     async def _create(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Conversation]]:
+        try:
+            return await self._begin(batch)
+        except ConflictError:
+            if self._agent is not None or not await self._take_stored_agents(batch):
+                raise
+        return await self._begin(batch)
+
+    async def _take_stored_agents(self, batch: Sequence[Prepared]) -> bool:
+        """Give conversations the agents that they are stored with; whether those were others."""
+        agents = await stored_agents(self._store, batch)
+        changed = False
+        for prepared in batch:
+            agent = agents.get(prepared.id, prepared.conversation.agent_id)
+            if agent != prepared.conversation.agent_id:
+                prepared.conversation = prepared.conversation.model_copy(update={"agent_id": agent})
+                changed = True
+        return changed
+
+    async def _begin(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Conversation]]:
         try:
             stored = await self._store.create_conversations(
                 [prepared.conversation for prepared in batch]

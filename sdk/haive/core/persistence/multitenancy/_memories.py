@@ -16,7 +16,7 @@ _COLUMNS = "id, vec, metadata, tenant_id, tokens"
 
 async def drop_collections(connection: Connection, schema: str) -> None:
     """Remove the tables of an installation's collections, which do not go with its schemas."""
-    for _, table in await _collections(connection, schema):
+    for _, table in await collections(connection, schema):
         await connection.execute(f"drop table if exists {table}")
 
 
@@ -35,7 +35,7 @@ async def move_memories(
         PersistenceError: What was copied is not what was removed; roll back.
     """
     found = []
-    for name, table in await _collections(connection, source):
+    for name, table in await collections(connection, source):
         has = f"select exists (select from {table} where tenant_id = $1)"  # noqa: S608 # nosec B608 - quoted by Postgres
         if await connection.fetchval(has, tenant_id):
             settings = await connection.fetchval(
@@ -53,7 +53,7 @@ async def move_memories(
     # Opening has entered a tenant, and so said what is metered and on record there.
     await connection.execute("select pg_catalog.set_config('persistence.watch', '--', true)")
     # A target that had the tenant before: the source is the truth.
-    for _, table in await _collections(connection, target):
+    for _, table in await collections(connection, target):
         await connection.execute(f"delete from {table} where tenant_id = $1", tenant_id)  # noqa: S608 # nosec B608
     moved = {}
     for name, table, there in found:
@@ -75,7 +75,7 @@ async def move_memories(
     return moved
 
 
-async def _collections(connection: Connection, schema: str) -> list[tuple[str, str]]:
+async def collections(connection: Connection, schema: str) -> list[tuple[str, str]]:
     """The name and the quoted table of each collection; none in an installation without any."""
     check_schema_name(schema)
     register = f"{schema}_private.memory_collections"

@@ -30,9 +30,18 @@ def tenant_schema(base: str, tenant_id: str) -> str:
     check_schema_name(base)
     digest = hashlib.sha256(f"{base}/{tenant_id}".encode("utf-8", "surrogatepass")).hexdigest()
     end = f"_{digest[:_DIGITS]}"
-    # A long base leaves the slug eight characters at least: else all its tenants look the same.
-    head = f"{base[: _LONGEST - len(end) - len('_t_') - 9]}_t_"
-    if head.startswith("pg_"):  # Postgres keeps those for itself
-        head = f"_{head}"
+    head = _head(base)
     slug = _UNFIT.sub("_", tenant_id.lower()).strip("_")[: _LONGEST - len(head) - len(end)]
     return check_schema_name(f"{head}{slug.strip('_') or 'tenant'}{end}")
+
+
+def tenant_schemas(base: str) -> str:
+    """What the names of the schemas of all tenants match, in the register or not: a pattern."""
+    check_schema_name(base)
+    return f"^{_head(base)}[a-z0-9_]+_[0-9a-f]{{{_DIGITS}}}$"
+
+
+def _head(base: str) -> str:
+    # A long base leaves the slug eight characters at least: else all its tenants look the same.
+    head = f"{base[: _LONGEST - len('_') - _DIGITS - len('_t_') - 9]}_t_"
+    return f"_{head}" if head.startswith("pg_") else head  # Postgres keeps those for itself

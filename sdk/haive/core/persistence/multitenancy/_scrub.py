@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING
 import asyncpg
 
 from haive.core.persistence._postgres_errors import translated
+from haive.core.persistence.multitenancy._memories import collections
+from haive.core.persistence.multitenancy._names import tenant_schemas
 from haive.core.persistence.schema import DEFAULT_SCHEMA, check_schema_name
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 # The first round leaves the segment that it began in to be used again; the second fills it too.
 _ROUNDS = 2
 _PAUSE = 0.1
+# As for `haive memory reindex`: a graph of vectors that fits is built many times faster.
+_MEMORY = "1GB"
 
 
 @dataclass(kw_only=True)
@@ -49,9 +53,11 @@ async def scrub(
 ) -> Scrubbed:
     """Overwrite what deleted rows have left in the tables of an installation and in the log.
 
-    Each table is locked while it is written anew: about a second for 100 MB. The log is run through
-    only by a login that may: a superuser, or a member of pg_checkpoint that may execute
-    pg_switch_wal, pg_logical_emit_message and pg_ls_waldir.
+    Memories and the schemas of tenants are of it. Each table is locked while it is written anew:
+    about a second for 100 MB, and of memories as long as a graph of their vectors takes to build,
+    like `haive memory reindex`. The log is run through only by a login that may: a superuser, or a
+    member of pg_checkpoint that may execute pg_switch_wal, pg_logical_emit_message and
+    pg_ls_waldir.
 
     Args:
         dsn: A direct connection as the owner of the schema, past any pooler.
@@ -61,6 +67,7 @@ async def scrub(
 
     Raises:
         AccessDeniedError: The login does not own the tables.
+        SchemaMissingError: Nothing is installed under the name.
         LockTimeoutError: A table was in use; what was done before stays done.
     """
     check_schema_name(schema)
@@ -70,12 +77,24 @@ async def scrub(
         try:
             await connection.execute("set statement_timeout = 0")
             await connection.execute("select set_config('lock_timeout', $1, false)", lock_timeout)
+            await connection.execute(f"set maintenance_work_mem = '{_MEMORY}'")
+            await _name_databases(connection, schema, done)
             await _wait_for_readers(connection, done, patience)
             await _write_anew(connection, schema, done)
             await _run_through_log(connection, done)
         finally:
             await connection.close()
     return done
+
+
+async def _name_databases(connection: Connection, schema: str, done: Scrubbed) -> None:
+    """Tell which databases of tenants this connection does not lead to."""
+    locations = await connection.fetchval(
+        f"select string_agg(location, ', ' order by location) from {schema}.tenants"  # noqa: S608 # nosec B608 - checked
+        " where isolation = 'database'"
+    )
+    if locations:
+        done.left.append(f"The databases of tenants, each by its own address: {locations}.")
 
 
 async def _wait_for_readers(connection: Connection, done: Scrubbed, patience: float) -> None:
@@ -105,11 +124,7 @@ async def _wait_for_readers(connection: Connection, done: Scrubbed, patience: fl
 
 
 async def _write_anew(connection: Connection, schema: str, done: Scrubbed) -> None:
-    tables = await connection.fetch(
-        "select oid, oid::regclass::text as name from pg_class where relkind = 'r'"
-        " and relnamespace::regnamespace::text = any($1::text[]) order by 2",
-        [schema, f"{schema}_private"],
-    )
+    tables = await _tables(connection, schema)
     for table in tables:
         await connection.execute(f"vacuum (full) {table['name']}")
         done.tables += 1
@@ -123,21 +138,47 @@ async def _write_anew(connection: Connection, schema: str, done: Scrubbed) -> No
         done.left.append("Statistics: only the owner of the database writes pg_statistic anew.")
 
 
+async def _tables(connection: Connection, schema: str) -> list[asyncpg.Record]:
+    """The tables of an installation, of the schemas of its tenants, and of the memories of both."""
+    # A schema with an audit log outlives its tenant, and is in no register then.
+    apart = await connection.fetch(
+        "select nspname::text from pg_namespace where nspname ~ $1"
+        " and to_regclass(nspname || '_private.migrations') is not null",
+        tenant_schemas(schema),
+    )
+    schemas = [schema, *(name for (name,) in apart)]
+    memories = [table for each in schemas for _, table in await collections(connection, each)]
+    return await connection.fetch(
+        "select oid, oid::regclass::text as name from pg_class where relkind = 'r'"
+        " and (relnamespace::regnamespace::text = any($1::text[]) or oid = any($2::regclass[]))"
+        " order by 2",
+        [*schemas, *(f"{each}_private" for each in schemas)],
+        memories,
+    )
+
+
 async def _forget_statistics(connection: Connection, tables: list[int], done: Scrubbed) -> None:
-    """Forget the commonest values and the histograms: of an empty table, ANALYZE keeps the old."""
+    """Forget the commonest values and the histograms: of an empty table, ANALYZE keeps the old.
+
+    Of what an index computes they are kept as the index's.
+    """
+    indexes = await connection.fetch(
+        "select indexrelid from pg_index where indrelid = any($1::oid[])", tables
+    )
+    relations = [*tables, *(index for (index,) in indexes)]
     if connection.get_server_version() >= (18,):
         cleared = await connection.fetch(
             "select pg_clear_attribute_stats("
             "s.schemaname::text, s.tablename::text, s.attname::text, s.inherited)"
             " from pg_stats as s"
             " where format('%I.%I', s.schemaname, s.tablename)::regclass::oid = any($1::oid[])",
-            tables,
+            relations,
         )
         done.columns = len(cleared)
         return
     try:
         status = await connection.execute(
-            "delete from pg_catalog.pg_statistic where starelid = any($1::oid[])", tables
+            "delete from pg_catalog.pg_statistic where starelid = any($1::oid[])", relations
         )
         done.columns = int(status.split()[-1])
     except asyncpg.InsufficientPrivilegeError:

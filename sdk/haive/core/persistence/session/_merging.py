@@ -12,7 +12,8 @@ import numpy as np
 from haive.core.persistence._in_parallel import in_parallel
 from haive.core.persistence.errors import InvalidInputError, ModelError
 from haive.core.persistence.session._aligning import align_turns, likeness, repeats
-from haive.core.persistence.session._contradictions import Claims, contradiction
+from haive.core.persistence.session._asked import Asked
+from haive.core.persistence.session._contradictions import contradiction
 from haive.core.persistence.session._draft import Draft
 from haive.core.persistence.session._judging import judge
 from haive.core.persistence.session._summary import summary_of
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from haive.core.persistence.session.models import DropReason
 
     OnModelError = Literal["raise", "go_without"]
+    _Grid = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 # Prompts that are this much the same ask the same.
 _SAME_PROMPT = 0.75
@@ -69,9 +71,9 @@ async def plan_merge(
     - ``append``: the primary's messages, then the secondary's.
     - ``chronological``: by time of creation, the primary first where it is the same, and no message
       before an earlier one of its own side.
-    - ``primary_wins``: turns with the same prompt, word for word or nearly, are paired. Where the
-      answers differ the primary's is kept. What else is new in the secondary follows after all of
-      the primary.
+    - ``primary_wins``: turns with the same prompt, word for word or nearly, are paired: one may say
+      more, but not each something else, nor of another image. Where the answers differ the
+      primary's is kept. What else is new in the secondary follows after all of the primary.
     - ``secondary_wins``: the same, and the secondary's answer is kept, in the primary's place; what
       else is new stands in place, between the same turns as before, the primary's first.
     - ``intelligent``: turns are paired, and what is new stands in place. Answers that say the same
@@ -189,7 +191,8 @@ class _Merge:
         draft = self._draft
         ours, theirs = turns_of(draft.primary), turns_of(draft.secondary)
         alike = await likeness(ours, theirs, self._embedder, await self._embedder.calibration())
-        pairs = align_turns(_comparable(ours, theirs, alike), _SAME_PROMPT)
+        comparable = _comparable(ours, theirs, alike)
+        pairs = align_turns(comparable, _SAME_PROMPT)
         verdicts = await in_parallel(
             [
                 partial(self._verdict, ours[i], theirs[j], float(alike.answers[i, j]), chat)
@@ -197,7 +200,8 @@ class _Merge:
             ],
             _AT_ONCE,
         )
-        twins = self._twins(ours, theirs, alike, pairs, verdicts)
+        both = np.minimum(comparable, alike.answers)
+        twins = self._twins(ours, theirs, both, pairs, verdicts)
         draft.secondary_last = self._strategy is MergeStrategy.PRIMARY_WINS
         row = column = 0
         for (i, j), outcome in [
@@ -300,7 +304,7 @@ class _Merge:
         self,
         ours: Sequence[Turn],
         theirs: Sequence[Turn],
-        alike: Likeness,
+        both: _Grid,
         pairs: Sequence[tuple[int, int]],
         verdicts: Sequence[_Verdict],
     ) -> dict[int, int]:
@@ -313,7 +317,6 @@ class _Merge:
             if verdict.kept == "secondary"
         }
         paired = {j for _, j in pairs}
-        both = np.minimum(alike.prompts, alike.answers)
         twins: dict[int, int] = {}
         for j, theirs_turn in enumerate(theirs):
             if j in paired or not theirs_turn.prompt or not theirs_turn.answer:
@@ -337,17 +340,15 @@ class _Merge:
         )
 
 
-def _comparable(
-    ours: Sequence[Turn], theirs: Sequence[Turn], alike: Likeness
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _comparable(ours: Sequence[Turn], theirs: Sequence[Turn], alike: Likeness) -> _Grid:
     """How alike prompts are, where they do not ask for different things."""
     prompts = alike.prompts.copy()
     refs = [[set(map(MessageRef.of, turn.prompt)) for turn in side] for side in (ours, theirs)]
-    claims = [[Claims.of(said(turn.prompt)) for turn in side] for side in (ours, theirs)]
+    asked = [[Asked.of(turn.prompt) for turn in side] for side in (ours, theirs)]
     for i, j in np.argwhere(prompts >= _SAME_PROMPT).tolist():
         if refs[0][i] & refs[1][j]:
             prompts[i, j] = 2.0  # the same message, not one with the same words
-        elif claims[0][i] != claims[1][j] and claims[0][i].against(claims[1][j]):
+        elif asked[0][i].differs_from(asked[1][j]):
             prompts[i, j] = 0.0  # a table for two, and one for three
     return prompts
 

@@ -101,8 +101,23 @@ def said(messages: Sequence[Message]) -> str:
                     part.content if isinstance(part.content, str) else _json(part.content)
                 )
             elif isinstance(part, ImagePart):
-                pieces.append(part.url or hashlib.sha256((part.data or "").encode()).hexdigest())
+                pieces.append(_shown(part))
     return "\n".join(pieces)
+
+
+def images_of(messages: Sequence[Message]) -> tuple[str, ...]:
+    """The images in messages, each by its address or its hash."""
+    return tuple(
+        _shown(part)
+        for message in messages
+        if not isinstance(message.content, str)
+        for part in message.content
+        if isinstance(part, ImagePart)
+    )
+
+
+def _shown(part: ImagePart) -> str:
+    return part.url or hashlib.sha256((part.data or "").encode()).hexdigest()
 
 
 def _is_prompt(message: Message) -> bool:

@@ -424,14 +424,24 @@ class SessionManager:
         )
 
     async def iter_messages(
-        self, session_id: UUID | str, *, after: int = 0, as_user: str | None = None
+        self,
+        session_id: UUID | str,
+        *,
+        after: int = 0,
+        hidden: bool = False,
+        as_user: str | None = None,
     ) -> AsyncIterator[SessionMessage]:
-        """All messages of a session in order, page by page."""
+        """All messages of a session in order, page by page; see `messages`."""
         count = (await self.get_session(session_id, as_user=as_user)).message_count
         # By indexes and not by what comes: a page may be all hidden.
         for start in range(after, count, _PAGE_SIZE):
             for message in await self.messages(
-                session_id, after=start, before=count + 1, limit=_PAGE_SIZE, as_user=as_user
+                session_id,
+                after=start,
+                before=count + 1,
+                limit=_PAGE_SIZE,
+                hidden=hidden,
+                as_user=as_user,
             ):
                 yield message
 

@@ -17,8 +17,11 @@ from haive.core.persistence.importing.records import (
 
 if TYPE_CHECKING:
     from haive.core.persistence.models import Conversation, Message
+    from haive.core.persistence.session import Session
 
 VERSION = 1
+# What tells of a line that it is a session's; the rest of it is not exported.
+_OF_SESSIONS = {"status", "parent_id", "branch_index"}
 
 
 def draft(value: object, place: str) -> ConversationDraft:
@@ -47,18 +50,26 @@ def draft(value: object, place: str) -> ConversationDraft:
     )
     for position, message in enumerate(as_list(record.get("messages") or [], "messages"), 1):
         try:
-            conversation.messages.append(_message(message, position))
+            found = as_object(message, "a message")
+            if found.get("hidden") is True:
+                # Only sessions hide: what is imported would show it to everybody.
+                conversation.skip("hidden by a moderator", position, expected=True)
+                continue
+            conversation.messages.append(_message(found, position))
         except UnusableError as error:
             conversation.skip(str(error), position)
     return conversation
 
 
-def _message(value: object, position: int) -> MessageDraft:
-    record = as_object(value, "a message")
+def _message(record: dict[str, Any], position: int) -> MessageDraft:
     usage = record.get("token_usage")
+    own = as_text(record.get("id"))
+    # The id of what is shared is its own where it is stored: here it makes another one.
+    is_shared = "conversation_id" in record
     return MessageDraft(
         position=position,
-        id=as_text(record.get("id")),
+        id=None if is_shared else own,
+        key=own if is_shared else None,
         role=as_text(record.get("role")) or "",
         content=record.get("content", ""),
         metadata=as_object(record.get("metadata") or {}, "metadata"),
@@ -67,18 +78,31 @@ def _message(value: object, position: int) -> MessageDraft:
     )
 
 
-def head(conversation: Conversation) -> bytes:
+def head(conversation: Conversation, session: Session | None = None) -> bytes:
     """The begin of a conversation's line; messages and `TAIL` complete it."""
     record: dict[str, Any] = {
         "haive": VERSION,
         **conversation.model_dump(mode="json", exclude={"messages"}),
     }
+    if session is not None:
+        record["session"] = session.model_dump(mode="json", include=_OF_SESSIONS)
     return orjson.dumps(record)[:-1] + b',"messages":['
 
 
-def message(stored: Message) -> bytes:
-    """A message of a conversation's line; a comma belongs between two of them."""
-    return orjson.dumps(stored.model_dump(mode="json", exclude={"conversation_id"}))
+def message(stored: Message, session: Session | None = None) -> bytes:
+    """A message of a conversation's line; a comma belongs between two of them.
+
+    Of a session's, ``seq`` is where it stands in the session, and ``conversation_id`` says of what
+    is shared where it is stored.
+    """
+    record = stored.model_dump(mode="json")
+    if session is None or stored.conversation_id == session.id:
+        del record["conversation_id"]
+    if session is not None:
+        record["seq"] = record.pop("index")
+        if not record["hidden"]:
+            del record["hidden"]
+    return orjson.dumps(record)
 
 
 TAIL = b"]}\n"
