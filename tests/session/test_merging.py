@@ -207,6 +207,7 @@ def test_prompts_that_ask_for_different_things_are_not_paired(talk) -> None:
         ("translate this from french to german", "translate this from german to french"),
         ("book a table for two at the krone", "book a table for three at the krone"),
         ("turn the light on", "turn the light off"),
+        ("how do i read a file line by line in C++", "how do i read a file line by line in C#"),
     ],
 )
 def test_nor_are_those_of_which_each_has_a_word_of_its_own_or_another_order(

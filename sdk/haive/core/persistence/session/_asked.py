@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.embedding._common import COMMON
-from haive.core.persistence.embedding._words import words_of
+from haive.core.persistence.embedding._words import signs_of, words_of
 from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.session._turns import images_of, said
 
@@ -22,6 +22,7 @@ class Asked:
 
     words: tuple[str, ...]
     """Each once, in their order."""
+    signs: tuple[str, ...]
     images: tuple[str, ...]
     claims: Claims
 
@@ -29,18 +30,25 @@ class Asked:
     def of(cls, prompt: Sequence[Message]) -> Asked:
         """What the messages of a prompt ask for."""
         text = said(prompt)
-        return cls(tuple(dict.fromkeys(words_of(text))), images_of(prompt), Claims.of(text))
+        return cls(
+            tuple(dict.fromkeys(words_of(text))),
+            tuple(signs_of(text)),
+            images_of(prompt),
+            Claims.of(text),
+        )
 
     def differs_from(self, other: Asked) -> bool:
         """Whether the other one asks for something else, however alike they are.
 
-        It does with other images, numbers or names, or a negation; if each has words that the
-        other one has not, and not all of these are among the commonest; and if what both say stands
-        in another order: "from French to German". One may say more than the other one.
+        It does with other images, signs, numbers or names, or a negation; if each has words that
+        the other one has not, and not all of these are among the commonest; and if what both say
+        stands in another order: "from French to German". One may say more than the other one.
         """
         if self == other:
             return False
-        if self.images != other.images or self.claims.against(other.claims):
+        if (self.images, self.signs) != (other.images, other.signs):
+            return True
+        if self.claims.against(other.claims):
             return True
         both = set(self.words) & set(other.words)
         mine, yours = set(self.words) - both, set(other.words) - both
