@@ -446,7 +446,7 @@ class Store:
         if self._sealer is not None:
             row = (await self._sealer.ready()).seal_message(row)
         if self._commits is None:
-            self._commits = GroupCommit(self._transport.append)
+            self._commits = GroupCommit(self._transport.append, self._transport.check_loop)
         try:
             return await self._commits.add(row)
         except ConflictError:
