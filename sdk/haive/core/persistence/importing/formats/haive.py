@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from haive.core.persistence._encoding import json_bytes
 from haive.core.persistence.importing.records import (
     ConversationDraft,
     MessageDraft,
@@ -73,12 +72,12 @@ def head(conversation: Conversation) -> bytes:
         "haive": VERSION,
         **conversation.model_dump(mode="json", exclude={"messages"}),
     }
-    return orjson.dumps(record)[:-1] + b',"messages":['
+    return json_bytes(record)[:-1] + b',"messages":['
 
 
 def message(stored: Message) -> bytes:
     """A message of a conversation's line; a comma belongs between two of them."""
-    return orjson.dumps(stored.model_dump(mode="json", exclude={"conversation_id"}))
+    return json_bytes(stored.model_dump(mode="json", exclude={"conversation_id"}))
 
 
 TAIL = b"]}\n"
