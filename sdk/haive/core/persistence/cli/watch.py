@@ -86,7 +86,7 @@ def watch(
     heard = named[0] if named else "tenant"
 
     async def run() -> None:
-        async with target.store(enable_realtime=True) as store:
+        async with target.opened(enable_realtime=True) as store:
             tail = asyncio.create_task(_tail(store, heard, after, messages, limit, as_json, quiet))
             loop = asyncio.get_running_loop()
             # Windows has no signal handlers, and no thread but the main one has.
