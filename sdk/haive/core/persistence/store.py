@@ -511,9 +511,10 @@ class Store:
 
     async def _found(self, rows: Sequence[MessageRow]) -> list[Message]:
         """The messages at the ids of rows, which the database could not compare with them."""
-        if self._sealer is None:
-            return []
-        ids = [row.id for row in rows]
+        return [] if self._sealer is None else await self._find_messages([row.id for row in rows])
+
+    async def _find_messages(self, ids: Sequence[UUID]) -> list[Message]:
+        """The messages at these ids that are there, and the caller's to see."""
         return await self._read("find_messages", {"ids": ids}, _MESSAGES, ContentKeys.open_messages)
 
     async def get_messages(
