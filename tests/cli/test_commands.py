@@ -121,6 +121,32 @@ def test_export_and_import_are_each_others_reverse(filled, tmp_path):
     assert again["already_there"] == {"conversations": 3, "messages": 5}
 
 
+def test_numbers_beyond_64_bits_are_shown_and_exported_whole(haive):
+    number = 6022 * 10**20
+    parts = [
+        {"type": "tool_call", "id": "c", "name": "f", "arguments": {"n": number}},
+        {"type": "tool_result", "tool_call_id": "c", "content": {"avogadro": 6.022e23}},
+    ]
+    messages = [{"role": "assistant", "content": parts}]
+    record = {"haive": 1, "agent_id": "agent", "metadata": {"context": {"n": number}}}
+    assert haive("import", "-", stdin=json.dumps(record | {"messages": messages})).returncode == 0
+    (one,) = _listed(haive)
+    assert one["metadata"]["context"] == {"n": number}
+    shown = haive("conversations", "show", one["id"]).stdout
+    assert f'calls f({{"n":{number}}})' in shown
+    assert f'answers c: {{"avogadro":{number}}}' in shown
+    as_json = json.loads(haive("conversations", "show", one["id"], "--json").stdout)
+    exported = json.loads(haive("conversations", "export", "-q").stdout)
+    for found in (as_json, exported):
+        call, result = found["messages"][0]["content"]
+        assert call["arguments"] == {"n": number}
+        assert result["content"] == {"avogadro": number}
+    line = haive("conversations", "export", "-q", "--format", "openai").stdout
+    result, call = json.loads(line)["messages"]
+    assert json.loads(result["content"]) == {"avogadro": number}
+    assert json.loads(call["tool_calls"][0]["function"]["arguments"]) == {"n": number}
+
+
 def test_export_takes_ids_filters_and_openai_s_format(filled):
     one = _id(filled, "--tag", "Trains")
     by_id = filled("conversations", "export", one, "--format", "openai", "--quiet")

@@ -98,3 +98,43 @@ async def test_a_session_begins_and_is_shown_there(kind, make, bare_haive, stack
     assert branch["parent_id"] == made["id"]
     assert "Only they read this." in haive("tree", branch["id"])
     assert "Only they read this." in haive("list")
+
+
+@pytest.mark.parametrize("kind", ["sealed", "in a schema"])
+async def test_what_happens_there_is_watched(kind, make, bare_haive, stack):
+    tenant = await make(kind)
+
+    def haive(*arguments, **given):
+        environment = {"DATABASE_URL": stack.database_url, "TENANT_MASTER_KEY": _MASTER}
+        done = bare_haive(*arguments, "--tenant", tenant, **given, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    haive("import", "-", "--quiet", stdin=_LINES)
+    shown = haive("watch", "--after", "0", "--limit", "2", "--messages", "--json")
+    created, added = map(json.loads, shown.splitlines())
+    assert created["kind"] == "conversation.created"
+    assert [message["content"] for message in added["messages"]] == ["Only they read this."]
+
+
+@pytest.mark.parametrize("kind", ["sealed", "in a schema"])
+async def test_its_record_is_read_without_the_key(kind, make, bare_haive, stack, tmp_path):
+    tenant = await make(kind)
+    environment = {"DATABASE_URL": stack.database_url}
+    done = bare_haive(
+        *("import", "-", "--quiet", "--tenant", tenant),
+        stdin=_LINES,
+        TENANT_MASTER_KEY=_MASTER,
+        **environment,
+    )
+    assert done.returncode == 0, done.stderr
+
+    def audit(*arguments):
+        done = bare_haive("audit", *arguments, "--tenant", tenant, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "insert messages 1" in audit("tail")
+    assert json.loads(audit("verify", "--quiet", "--json"))["ok"]
+    assert json.loads(audit("head"))["tenant"] == tenant
+    assert '\\"messages\\"' in audit("export", "--quiet")

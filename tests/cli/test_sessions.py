@@ -242,6 +242,18 @@ async def test_participants_are_set_and_removed_by_moderators_alone(ok, run, man
     assert (await run("participants", session.id, "--set", "zoe=rule")).exit_code == 2
 
 
+async def test_who_leaves_removes_all_they_named_and_is_told_who_stays(ok, manager):
+    everybody = ["mod", "bob", "eve", "zoe"]
+    session = await manager.create_collaborative_session(
+        everybody, {"mod": ["read", "moderate"], "bob": ["read"], "eve": ["read"], "zoe": ["read"]}
+    )
+    removed = ("--remove", "mod", "--remove", "bob", "--remove", "eve")
+    said = await ok("participants", session.id, *removed, "--as-user", "mod", "--json")
+    assert json.loads(said) == {"owner": None, "permissions": {"zoe": ["read"]}}
+    found = await manager.get_session(session.id)
+    assert found.permissions == {"zoe": ["read"]}
+
+
 async def test_a_moderator_hides_a_message_by_its_index_and_shows_it(ok, run, manager):
     session = await manager.create_collaborative_session(
         ["eve", "mod"], {"eve": ["read", "write"], "mod": ["read", "moderate"]}

@@ -65,6 +65,18 @@ async def test_json_is_an_event_a_line_with_the_messages(run, store):
     assert again.stderr == ""
 
 
+async def test_json_has_numbers_beyond_64_bits(run, store):
+    conversation = await store.create_conversation("agent")
+    await store.add_message(conversation.id, "user", "hello", metadata={"n": 10**23})
+    options = ("--conversation", conversation.id, "--json", "--messages", "--after", "0")
+    shown = await run(*options, "--limit", 2)
+    assert shown.exit_code == 0, shown.output
+    first, second = map(json.loads, shown.stdout.splitlines())
+    assert second["messages"][0]["metadata"] == {"n": 10**23}
+    assert second["created_at"][:11] == first["created_at"][:11]
+    assert second["conversation_id"] == str(conversation.id)
+
+
 async def test_a_thread_and_a_session_are_watched_by_name(run, store):
     from haive.core.persistence.checkpointer import Checkpointer  # noqa: PLC0415
 

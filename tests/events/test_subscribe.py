@@ -195,6 +195,76 @@ async def test_the_channels_of_a_store_are_heard_from_its_initialization_on(
         assert [event.conversation_id for event in await take(events, 1)] == [conversation.id]
 
 
+async def test_the_channels_of_a_store_are_heard_on_from_where_it_was_left_off(
+    open_store, other, take
+) -> None:
+    store = await open_store("supabase", realtime_channels=["conversations", "agent_states"])
+    await store.initialize()
+    made = [await other.create_conversation("agent") for _ in range(3)]
+    async with store.events("conversations") as events:
+        assert [event.conversation_id for event in await take(events, 1)] == [made[0].id]
+    async with store.events() as events:
+        assert [event.conversation_id for event in await take(events, 1)] == [made[1].id]
+    # With a cursor of one's own it is left where it is.
+    async with store.events(after={"conversations": "0"}) as events:
+        assert [event.conversation_id for event in await take(events, 1)] == [made[0].id]
+    async with store.events() as events:
+        assert [event.conversation_id for event in await take(events, 1)] == [made[2].id]
+    await Checkpointer(other).save("trip", {"step": 1})
+    async with store.events() as events:
+        assert [event.thread for event in await take(events, 1)] == ["trip"]
+
+
+async def test_a_store_that_could_not_join_its_channels_joins_them_the_next_time(
+    stack, open_store, other, take
+) -> None:
+    store = await open_store(
+        "supabase",
+        key=stack.publishable_key,
+        access_token=stack.mint_user_token("ada"),
+        realtime_channels=["conversations"],
+    )
+    with pytest.raises(AccessDeniedError):
+        await store.initialize()
+    await other.set_member("ada", "member")
+    await store.initialize()
+    conversation = await other.create_conversation("agent", user_id="ada")
+    async with store.events() as events:
+        assert [event.conversation_id for event in await take(events, 1)] == [conversation.id]
+
+
+async def test_a_store_that_is_opened_again_joins_its_channels_anew(
+    open_store, other, take
+) -> None:
+    store = await open_store("supabase", realtime_channels=["conversations"])
+    await store.initialize()
+    await store.aclose()
+    await other.create_conversation("meanwhile")
+    await store.initialize()
+    conversation = await other.create_conversation("agent")
+    async with store.events() as events:
+        assert [event.conversation_id for event in await take(events, 1)] == [conversation.id]
+
+
+async def test_a_store_tells_once_that_what_it_had_not_heard_is_gone(
+    open_store, other, owner, tenant, take
+) -> None:
+    store = await open_store("supabase", realtime_channels=["conversations"])
+    await store.initialize()
+    await other.create_conversation("agent")
+    await owner.execute(
+        "update haive.events set created_at = now() - interval '8 days' where tenant_id = $1",
+        tenant,
+    )
+    await owner.execute("select haive.apply_retention(tenant => $1)", tenant)
+    with pytest.raises(CursorExpiredError):
+        async with store.events():
+            pass
+    async with store.events() as events:
+        conversation = await other.create_conversation("agent")
+        assert [event.conversation_id for event in await take(events, 1)] == [conversation.id]
+
+
 async def test_who_is_slow_holds_one_page_and_no_more(store, other, owner, tenant, take) -> None:
     conversation = await other.create_conversation("agent")
     async with store.subscribe("conversations") as events:

@@ -127,6 +127,31 @@ async def test_one_bad_record_does_not_spoil_the_others(store, lines):
     assert await _texts(store) == {"a": ["1"], "nul": ["fine", "fine too"]}
 
 
+async def test_whole_numbers_keep_all_their_digits(store, lines):
+    account = 12345678901234567890123
+    call = {"id": "c", "function": {"name": "pay", "arguments": f'{{"account": {account}}}'}}
+    messages = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "user", "content": "Yes.", "account": account},
+    ]
+    await import_file(lines({"id": "1", "messages": messages, "limit": -(2**63) - 1}), store)
+    ((conversation, (asked, answered)),) = (await _all(store)).values()
+    assert conversation.metadata.context["limit"] == -(2**63) - 1
+    assert asked.content[0].arguments == {"account": account}
+    assert answered.metadata == {"account": account}
+
+
+async def test_a_cost_beyond_the_bound_skips_its_message_alone(store, lines):
+    def message(cost):
+        usage = {"input_tokens": 1, "output_tokens": 1, "cost": cost}
+        return {"role": "user", "content": "Hello", "token_usage": usage}
+
+    record = {"agent_id": "a", "messages": [message(1e16), message(1.5)]}
+    report = await import_file(lines({"haive": 1, **record}), store)
+    assert report.messages == 1
+    assert [(e.what, e.reason) for e in report.skipped] == [("message", "token_usage is not valid")]
+
+
 async def test_what_only_the_database_refuses_is_skipped_too(store, lines):
     wide = _dialogue("wide", "1") | {"services": ["x" * 100_000, "y" * 100_001]}
     report = await import_file(lines(_dialogue("a", "1"), wide, _dialogue("b", "1")), store)

@@ -30,7 +30,7 @@ from haive.core.persistence.models import (
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 _NAME = _TEXT.filter(lambda text: len(text) > 0)
 _VALUE = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | _TEXT,
+    st.none() | st.booleans() | st.integers() | st.integers(10**18, 10**30) | _TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_TEXT, inner, max_size=3),
     max_leaves=6,
 )

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from pydantic import SecretStr, TypeAdapter
 
-from haive.core.persistence.errors import ConfigurationError, SchemaMissingError
+from haive.core.persistence.errors import (
+    ConfigurationError,
+    PersistenceError,
+    SchemaMissingError,
+)
 from haive.core.persistence.multitenancy import TenantConfig
 from haive.core.persistence.multitenancy._databases import Databases, find_database
 
@@ -30,6 +36,21 @@ async def test_a_tenant_works_in_the_database_of_its_location(databases, postgre
     assert await _current(transport.scoped(tenant="default")) == {"tenant": "default"}
     async with transport.alone("job") as alone:
         assert alone
+
+
+async def test_another_event_loop_is_refused_once_one_was_opened(databases):
+    transport = databases.transport("eu", "default")
+    transport.check_loop()
+    await _current(transport)
+
+    async def elsewhere() -> None:
+        with pytest.raises(PersistenceError, match="another event loop"):
+            transport.check_loop()
+        with pytest.raises(PersistenceError, match="another event loop"):
+            await _current(transport)
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    assert await _current(transport) == {"tenant": "default"}
 
 
 async def test_a_project_is_reached_by_its_key(stack):

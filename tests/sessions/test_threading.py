@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import uuid4
 
 import pytest
 
-from haive.core.persistence.errors import UnsupportedOperationError
+from haive.core.persistence.errors import ConflictError, UnsupportedOperationError
 from haive.core.persistence.session import SessionManager, ThreadingStrategy
 
 TABLE = "Book a table at an Italian restaurant in San Jose"
@@ -44,6 +45,38 @@ async def test_an_expired_session_is_not_the_latest_open_one(say, new_manager, a
     first = await say("one", using=manager)
     await age(await manager.get_session(first), 101)
     assert await say("two", using=manager) != first
+
+
+@pytest.mark.parametrize("since", ["closed", "expired", "rested", "not the latest"])
+async def test_a_message_that_is_said_again_is_the_one_that_was_stored(new_manager, age, since):
+    config = {"default_ttl": 100} if since == "expired" else {}
+    if since == "rested":
+        config = {"threading_strategy": ThreadingStrategy.TIME_BASED, "time_gap": 1800}
+    using = new_manager(**config)
+    said = ("ada", "a", "user", "one")
+    first = await using.thread_message(*said, id=(again := uuid4()))
+    session = await using.get_session(first.conversation_id)
+    if since == "closed":
+        await using.close(session.id)
+    elif since == "not the latest":
+        await using.create_session("ada", "a")
+    else:
+        await age(session, 101 if since == "expired" else 1900)
+    before = len(await using.list_sessions())
+    for _ in range(2):
+        assert await using.thread_message(*said, id=again) == first
+    assert len(await using.list_sessions()) == before
+
+
+@pytest.mark.parametrize(
+    "other", [("bob", "a", "user", "one"), ("ada", "b", "user", "one"), ("ada", "a", "user", "two")]
+)
+async def test_the_id_of_another_message_is_refused_and_begins_no_session(manager, other):
+    first = await manager.thread_message("ada", "a", "user", "one", id=uuid4())
+    await manager.close(first.conversation_id)
+    with pytest.raises(ConflictError):
+        await manager.thread_message(*other, id=first.id)
+    assert [each.id for each in await manager.list_sessions()] == [first.conversation_id]
 
 
 async def test_branches_and_other_agents_and_users_are_left_alone(say, manager):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from haive.core.persistence import PersistenceConfig, PostgresStore
@@ -57,6 +58,33 @@ async def test_another_event_loop_is_refused_and_harms_nothing(store) -> None:
 
     await asyncio.to_thread(asyncio.run, elsewhere())
     assert (await store.add_message(conversation.id, "user", "Hello")).seq == 1
+
+
+async def test_another_event_loop_is_refused_while_messages_are_on_their_way(store, stack) -> None:
+    conversation = await store.create_conversation("agent")
+    other = await asyncpg.connect(stack.database_url)
+
+    async def elsewhere() -> None:
+        async with asyncio.timeout(5):
+            with pytest.raises(PersistenceError, match="another event loop"):
+                await store.add_message(conversation.id, "user", "From elsewhere")
+
+    try:
+        async with other.transaction():
+            await other.execute(
+                "select from haive.conversations where id = $1 for update", conversation.id
+            )
+            calls = [
+                asyncio.create_task(store.add_message(conversation.id, "user", f"{n}"))
+                for n in range(3)
+            ]
+            await asyncio.sleep(0)  # they have called, and wait for the row
+            await asyncio.to_thread(asyncio.run, elsewhere())
+    finally:
+        await other.close()
+    assert [message.seq for message in await asyncio.gather(*calls)] == [1, 2, 3]
+    stored = await store.get_messages(conversation.id)
+    assert [message.text for message in stored] == ["0", "1", "2"]
 
 
 def test_a_store_that_was_closed_is_opened_in_the_next_loop(unopened) -> None:

@@ -206,7 +206,7 @@ async def test_a_statement_that_comes_too_soon_is_not_sent_again_in_parts() -> N
         def __init__(self, conversation_id):
             self.conversation_id = conversation_id
 
-    commits = GroupCommit(append)
+    commits = GroupCommit(append, lambda: None)
     outcomes = await asyncio.gather(
         *(commits.add(Row(uuid4())) for _ in range(50)), return_exceptions=True
     )

@@ -129,6 +129,20 @@ async def test_sealed_states_are_read_with_their_key_and_told_without(store, tmp
     assert record["thread_id"] == "thread"
 
 
+async def test_numbers_beyond_64_bits_are_in_the_export(store, tmp_path):
+    conversation = await store.create_conversation("agent", "ada", {"context": {"n": 10**23}})
+    await store.add_message(conversation.id, "user", "Hello", metadata={"n": 10**24})
+    config = MemoryConfig(index_name="numbers", embedding_strategy="none")
+    memory = VectorMemory(config=config, store=store)
+    await memory.add("The account is new.", metadata={"n": 10**25}, user_id="ada")
+    done = await Subjects(store).export("ada", tmp_path / "ada.zip")
+    (line,) = _lines(done.path, "conversations")
+    assert line["metadata"]["context"] == {"n": 10**23}
+    assert line["messages"][0]["metadata"] == {"n": 10**24}
+    (remembered,) = _lines(done.path, "memories")
+    assert remembered["metadata"]["n"] == 10**25
+
+
 async def test_pending_writes_are_in_the_export(store, tmp_path):
     checkpointer = Checkpointer(store)
     saved = await checkpointer.save("thread", {"n": 1}, user_id="ada")

@@ -32,6 +32,10 @@ def row(conversation_id: UUID, text: str = "") -> MessageRow:
     )
 
 
+def in_any_loop() -> None:
+    """Pass: what only pretends belongs to no loop."""
+
+
 class Database:
     """Gives seq, takes its time, and notes what flew together."""
 
@@ -73,7 +77,7 @@ async def nothing_hangs():
 
 async def test_a_lone_caller_waits_for_nobody():
     database = Database()
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     conversation = uuid4()
     for n in range(3):
         assert (await commits.add(row(conversation))).seq == n + 1
@@ -82,21 +86,21 @@ async def test_a_lone_caller_waits_for_nobody():
 
 async def test_callers_at_the_same_time_share_statements():
     database = Database()
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     await asyncio.gather(*(commits.add(row(uuid4())) for _ in range(200)))
     assert len(database.batches) <= 4
 
 
 async def test_statements_are_bounded():
     database = Database()
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     await asyncio.gather(*(commits.add(row(uuid4())) for _ in range(2_000)))
     assert max(map(len, database.batches)) <= LARGEST
 
 
 async def test_two_statements_are_in_flight_and_none_share_a_conversation():
     database = Database()
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     conversations = [uuid4() for _ in range(30)]
 
     async def caller(number: int) -> None:
@@ -113,7 +117,7 @@ async def test_two_statements_are_in_flight_and_none_share_a_conversation():
 @pytest.mark.parametrize("conversations", [1, 3, 500])
 async def test_a_conversation_keeps_the_order_of_its_calls(conversations):
     database = Database()
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     ids = [uuid4() for _ in range(conversations)]
     calls = [(ids[n % conversations], f"{n}") for n in range(1_500)]
     await asyncio.gather(*(commits.add(row(*call)) for call in calls))
@@ -125,7 +129,7 @@ async def test_a_conversation_keeps_the_order_of_its_calls(conversations):
 
 async def test_a_busy_conversation_does_not_hold_up_the_others():
     database = Database()
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     busy, quiet = uuid4(), uuid4()
     crowd = [asyncio.create_task(commits.add(row(busy))) for _ in range(5_000)]
     await asyncio.sleep(0)
@@ -142,7 +146,7 @@ async def test_each_caller_gets_its_own_outcome():
                 return NotFoundError(f"no conversation {row.conversation_id}")
             return super().outcome(row, _together)
 
-    commits = GroupCommit(Picky().append)
+    commits = GroupCommit(Picky().append, in_any_loop)
     rows = [row(uuid4(), "bad" if n % 7 == 0 else f"{n}") for n in range(100)]
     outcomes = await asyncio.gather(*map(commits.add, rows), return_exceptions=True)
     for given, outcome in zip(rows, outcomes, strict=True):
@@ -162,7 +166,7 @@ async def test_a_batch_that_is_refused_is_written_one_by_one():
             return await super().append(rows)
 
     database = Refusing()
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     conversation = uuid4()
     texts = [f"{n}" for n in range(50)]
     texts[20] = "bad"
@@ -186,7 +190,7 @@ async def test_a_lost_server_fails_a_batch_as_a_whole_and_the_next_ones_go_on():
             return await super().append(rows)
 
     database = Away()
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     outcomes = await asyncio.gather(
         *(commits.add(row(uuid4())) for _ in range(100)), return_exceptions=True
     )
@@ -211,7 +215,7 @@ async def test_an_error_that_is_none_of_ours_reaches_every_caller_and_blocks_non
     loop.set_exception_handler(lambda _, context: reported.append(context))
     try:
         database = Broken()
-        commits = GroupCommit(database.append)
+        commits = GroupCommit(database.append, in_any_loop)
         conversation = uuid4()
         outcomes = await asyncio.gather(
             *(commits.add(row(conversation)) for _ in range(10)), return_exceptions=True
@@ -229,7 +233,7 @@ async def test_two_callers_do_not_get_the_same_error_object():
         await asyncio.sleep(0.001)
         raise StatementTimeoutError if len(rows) == 1 else ConnectionLostError
 
-    commits = GroupCommit(append)
+    commits = GroupCommit(append, in_any_loop)
     outcomes = await asyncio.gather(
         *(commits.add(row(uuid4())) for _ in range(10)), return_exceptions=True
     )
@@ -238,7 +242,7 @@ async def test_two_callers_do_not_get_the_same_error_object():
 
 async def test_a_caller_that_is_cancelled_takes_nobody_with_it():
     database = Database(pause=0.02)
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     conversation = uuid4()
     tasks = [asyncio.create_task(commits.add(row(conversation, f"{n}"))) for n in range(60)]
     for moment in range(3):
@@ -256,7 +260,7 @@ async def test_a_caller_that_is_cancelled_takes_nobody_with_it():
 @pytest.mark.parametrize("callers", [1, 2, 100])
 async def test_draining_waits_for_all_that_was_added(callers):
     database = Database(pause=0.01)
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     tasks = [asyncio.create_task(commits.add(row(uuid4()))) for _ in range(callers)]
     await asyncio.sleep(0)  # they have called, and nothing was launched yet
     await commits.drain()
@@ -266,10 +270,22 @@ async def test_draining_waits_for_all_that_was_added(callers):
 
 async def test_draining_waits_for_what_waits_behind_others():
     database = Database(pause=0.005)
-    commits = GroupCommit(database.append)
+    commits = GroupCommit(database.append, in_any_loop)
     conversation = uuid4()
     tasks = [asyncio.create_task(commits.add(row(conversation))) for _ in range(3_000)]
     await asyncio.sleep(0.002)
     await commits.drain()
     assert len(database.written) == 3_000
     await asyncio.gather(*tasks)
+
+
+async def test_where_the_loop_is_refused_nothing_is_queued():
+    def in_no_loop() -> None:
+        raise PersistenceError("The store was opened in another event loop.")
+
+    database = Database()
+    commits = GroupCommit(database.append, in_no_loop)
+    for call in (commits.add(row(uuid4())), commits.drain()):
+        with pytest.raises(PersistenceError, match="another event loop"):
+            await call
+    assert database.batches == []

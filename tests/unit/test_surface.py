@@ -227,6 +227,9 @@ def test_money_is_what_was_written_and_a_computed_float_is_rounded_to_twelve_pla
     assert cost(Decimal("0.10")) == "0.10"
     with pytest.raises(ValueError, match="12 decimal places"):
         cost(Decimal("0.0000000000001"))
+    for beyond in (1e12, 1e16, 1e300, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="cost"):
+            cost(beyond)
 
 
 def test_errors_have_public_names() -> None:

@@ -52,6 +52,20 @@ async def test_memories_are_the_same_and_found_by_the_other_model(make, backend)
         await old.reembed(old)
 
 
+async def test_memories_with_numbers_beyond_64_bits_are_copied_once(make, backend) -> None:
+    if not isinstance(backend, PgvectorBackend):
+        pytest.skip("It keeps no such numbers.")
+    old = make(near_duplicate=None)
+    await old.add("The account is new.", metadata={"account": 12345678901234567890123})
+    new = make(
+        over=beside(backend), index_name=f"{old.config.index_name}-new", near_duplicate=None,
+        embedder=HashingEmbedder(64),
+    )  # fmt: skip
+    assert await old.reembed(new) == 1
+    assert await ids(new) == await ids(old)
+    assert await old.reembed(new) == 0
+
+
 async def test_what_is_written_after_the_switch_stays(make, backend, clock) -> None:
     old = make(near_duplicate=None)
     first, second, third, fourth = await old.add_many(

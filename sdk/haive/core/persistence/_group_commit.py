@@ -40,8 +40,11 @@ _HEAVIEST = 16 * 1024 * 1024
 class GroupCommit:
     """Gathers the rows of concurrent callers and answers each with its own message or error."""
 
-    def __init__(self, append: Append) -> None:
+    def __init__(self, append: Append, check_loop: Callable[[], None]) -> None:
         self._append = append
+        # Before anything is queued: what is on its way is answered in one loop, without a lock.
+        self._check_loop = check_loop
+        self._checked: asyncio.AbstractEventLoop | None = None
         self._waiting: dict[int, deque[Waiting]] = {}
         self._ready: deque[int] = deque()
         self._busy: set[int] = set()
@@ -54,10 +57,17 @@ class GroupCommit:
         self._quiet.set()
 
     async def add(self, row: MessageRow) -> Message:
-        """Write one message and return it when it is durable."""
+        """Write one message and return it when it is durable.
+
+        Raises:
+            PersistenceError: The running loop is not that of the connections.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._checked:
+            self._check_loop()
+            self._checked = loop
         if self._alone and not self._outstanding:
             return await self._add_directly(row)
-        loop = asyncio.get_running_loop()
         future: asyncio.Future[Message] = loop.create_future()
         stream = row.conversation_id.int  # hashed in C, which a UUID is not
         queue = self._waiting.get(stream)
@@ -75,7 +85,8 @@ class GroupCommit:
         return await future
 
     async def drain(self) -> None:
-        """Wait until nothing is on its way."""
+        """Wait until nothing is on its way; in the loop of the connections, as `add`."""
+        self._check_loop()
         await self._quiet.wait()
 
     async def _add_directly(self, row: MessageRow) -> Message:

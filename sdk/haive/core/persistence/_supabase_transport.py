@@ -241,6 +241,10 @@ class SupabaseTransport:
             raise DatabaseError("The answer of the API cannot be read.")
         return [(place.seq, place.created_at) for place in written]
 
+    def check_loop(self) -> None:
+        """Refuse another event loop than that of the connections, if there are any."""
+        self._api.check_loop()
+
     def hints(self) -> Hints | None:
         """Supabase Realtime; see `Transport.hints`."""
         return self._api.hints()

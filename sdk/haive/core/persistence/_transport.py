@@ -69,6 +69,9 @@ class Transport(Protocol):
     async def execute(self, sql: str, arguments: Sequence[object]) -> list[dict[str, object]]:
         """Run a statement as the owner of the schema."""
 
+    def check_loop(self) -> None:
+        """Refuse another event loop than that of the connections."""
+
     def hints(self) -> Hints | None:
         """Where hints of new events come from; None where there are none, and one has to look."""
 

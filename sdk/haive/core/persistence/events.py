@@ -16,6 +16,7 @@ from uuid import UUID  # noqa: TC003 - likewise
 from pydantic import BaseModel, TypeAdapter
 
 from haive.core.persistence.errors import (
+    CursorExpiredError,
     InvalidInputError,
     PersistenceError,
     QuotaExceededError,
@@ -176,8 +177,10 @@ class _Reader:
                 _PAGE,
                 safe=True,
             )
-        except BaseException:
+        except BaseException as error:
             self._hinted = True  # what the hint told of was not read
+            if isinstance(error, CursorExpiredError):
+                self.cursor = None  # nobody can go on from there
             raise
         for row in page.events:
             self._last_id = max(self._last_id, row.id)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
-from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
@@ -20,6 +19,9 @@ from pydantic import (
     model_validator,
 )
 
+# Under which a sum of money is.
+_MOST_MONEY = 1_000_000_000_000
+
 
 def aware(value: datetime) -> datetime:
     """A naive datetime is UTC: ``datetime.utcnow()`` makes such ones."""
@@ -27,8 +29,11 @@ def aware(value: datetime) -> datetime:
 
 
 def _exact(value: object) -> object:
-    """0.0195 is meant as it is written, and 0.1 + 0.2 as 0.3: floats are rounded to 12 places."""
-    if not isinstance(value, float) or not isfinite(value):
+    """0.0195 is meant as it is written, and 0.1 + 0.2 as 0.3: floats are rounded to 12 places.
+
+    What is beyond the bound has more digits than are rounded, and is refused by it.
+    """
+    if not isinstance(value, float) or not abs(value) < _MOST_MONEY:
         return value
     written = Decimal(repr(value))
     return written if written == (rounded := round(written, 12)) else rounded.normalize()
@@ -38,7 +43,7 @@ Timestamp = Annotated[datetime, AfterValidator(aware)]
 Money = Annotated[
     Decimal,
     # First, beside the type: behind the others, pydantic checks the bounds in Python.
-    Field(ge=0, lt=1_000_000_000_000, decimal_places=12, allow_inf_nan=False),
+    Field(ge=0, lt=_MOST_MONEY, decimal_places=12, allow_inf_nan=False),
     BeforeValidator(_exact),
     PlainSerializer(str, return_type=str, when_used="json"),
 ]

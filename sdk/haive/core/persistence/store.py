@@ -102,8 +102,9 @@ class Store:
             )
 
             self._redactor = redactor_for(pii)
-        # The channels of `events`, and from where on they are heard.
-        self._cursors: dict[str, str | None] = {"conversations": None, "agent_states": None}
+        # The channels of `events`; and who read those last that are heard on where they left off.
+        self._channels: tuple[str, ...] = ("conversations", "agent_states")
+        self._last_read: dict[str, Subscription] = {}
         #: Seals content on its way out, and opens it on its way in, where a tenant asks for it.
         self._sealer: Sealer | None = None
 
@@ -446,7 +447,7 @@ class Store:
         if self._sealer is not None:
             row = (await self._sealer.ready()).seal_message(row)
         if self._commits is None:
-            self._commits = GroupCommit(self._transport.append)
+            self._commits = GroupCommit(self._transport.append, self._transport.check_loop)
         try:
             return await self._commits.add(row)
         except ConflictError:
@@ -511,9 +512,10 @@ class Store:
 
     async def _found(self, rows: Sequence[MessageRow]) -> list[Message]:
         """The messages at the ids of rows, which the database could not compare with them."""
-        if self._sealer is None:
-            return []
-        ids = [row.id for row in rows]
+        return [] if self._sealer is None else await self._find_messages([row.id for row in rows])
+
+    async def _find_messages(self, ids: Sequence[UUID]) -> list[Message]:
+        """The messages at these ids that are there, and the caller's to see."""
         return await self._read("find_messages", {"ids": ids}, _MESSAGES, ContentKeys.open_messages)
 
     async def get_messages(
@@ -625,16 +627,21 @@ class Store:
 
         Args:
             channels: As in `subscribe`; those of the store if none is given.
-            after: Cursors by channel, such as `Subscription.cursors`.
+            after: Cursors by channel, such as `Subscription.cursors`. Without one, a channel that
+                the store has joined goes on where it was last heard; any other begins now.
             on_event: As in `subscribe`.
         """
         from haive.core.persistence.events import Subscription  # noqa: PLC0415 - where it is used
 
-        known = self._cursors | dict(after or {})
-        names = channels or tuple(self._cursors)
-        return Subscription(
+        given = dict(after or {})
+        known = {name: last.cursors[name] for name, last in self._last_read.items()} | given
+        names = channels or self._channels
+        made = Subscription(
             lambda: self._transport, {name: known.get(name) for name in names}, on_event
         )
+        goes_on = (self._last_read.keys() & set(names)) - given.keys()
+        self._last_read |= dict.fromkeys(goes_on, made)
+        return made
 
     async def _read(
         self,

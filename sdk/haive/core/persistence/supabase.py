@@ -38,7 +38,8 @@ class SupabaseStore(Store):
         enable_realtime: Whether subscriptions are woken by Supabase Realtime, within milliseconds;
             else they look every two seconds.
         realtime_channels: Any of ``conversations`` and ``agent_states``: what `events` hears of.
-            `initialize` joins them, and nothing is missed that happens after it.
+            `initialize` joins them, and nothing is missed that happens after it: each `events`
+            goes on where the one before it left off.
         enable_rls: Refuse a key that row level security does not bind.
         auth_header: The header in which ``access_token`` travels, for gateways that keep
             ``Authorization`` for themselves.
@@ -101,7 +102,7 @@ class SupabaseStore(Store):
         )
         self._rest = SupabaseTransport(self._api, schema, tenant)
         if realtime_channels:
-            self._cursors = dict.fromkeys(realtime_channels)
+            self._channels = self.realtime_channels
         self._begun: Subscription | None = None
 
     @property
@@ -137,9 +138,10 @@ class SupabaseStore(Store):
         if check_version:
             _schema.check_version(self._rest.schema, version)
         if self.realtime_channels and self._begun is None:
-            self._begun = self.events()
-            await self._begun.__aenter__()
-            self._cursors = self._begun.cursors
+            begun = self.events()
+            await begun.__aenter__()
+            self._begun = begun
+            self._last_read = dict.fromkeys(self.realtime_channels, begun)
 
     @property
     def _state(self) -> str:
@@ -167,6 +169,7 @@ class SupabaseStore(Store):
         if self._begun is not None:
             await self._begun.aclose()
             self._begun = None
+            self._last_read = {}
         await super().aclose()
         self._commits = None
         await self._rest.aclose()

@@ -64,7 +64,7 @@ def tail(
     async def run() -> None:
         from haive.core.persistence.audit import AuditLog  # noqa: PLC0415 - slow
 
-        async with target.store() as store:
+        async with target.logged() as store:
             log = AuditLog(store)
             entries = await log.tail(limit)
             for entry in entries:
@@ -100,7 +100,7 @@ def export(
         nonlocal rows
         from haive.core.persistence.audit import AuditLog  # noqa: PLC0415 - slow
 
-        async with target.store() as store:
+        async with target.logged() as store:
             rows = -1  # the header
             async for line in AuditLog(store).lines(after):
                 write(line)
@@ -179,7 +179,7 @@ def head(
     async def run() -> AuditHead:
         from haive.core.persistence.audit import AuditLog  # noqa: PLC0415 - slow
 
-        async with target.store() as store:
+        async with target.logged() as store:
             log = AuditLog(store)
             return await (log.sign_head() if sign else log.head())
 
@@ -208,7 +208,7 @@ def _verify_log(target: Target, heads: list[AuditHead], *, quiet: bool) -> Verif
     async def run(told: Callable[[int], None]) -> Verification:
         from haive.core.persistence.audit import AuditLog  # noqa: PLC0415 - slow
 
-        async with target.store() as store:
+        async with target.logged() as store:
             return await AuditLog(store).verify(heads, on_progress=told)
 
     found: list[Verification] = []

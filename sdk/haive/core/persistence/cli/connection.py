@@ -96,7 +96,7 @@ class Target:
         return PostgresStore(config)
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Store]:
+    async def opened(self, *, enable_realtime: bool = False) -> AsyncIterator[Store]:
         """A store on it, open and in the tenant: where its rows are, and with its keys.
 
         Raises:
@@ -104,16 +104,30 @@ class Target:
             ConfigurationError: Its content is sealed, and TENANT_MASTER_KEY is not set.
         """
         if self.tenant is None:
+            async with self.store(enable_realtime=enable_realtime) as store:
+                yield store
+            return
+        async with (
+            self._manager(enable_realtime=enable_realtime) as manager,
+            manager.tenant_context(self.tenant) as store,
+        ):
+            yield store
+
+    @asynccontextmanager
+    async def logged(self) -> AsyncIterator[Store]:
+        """A store on it for the record of the tenant: where that is, and no key is needed."""
+        if self.tenant is None:
             async with self.store() as store:
                 yield store
             return
-        async with replace(self, tenant=None).store() as base:
-            manager = manager_of(base, enable_row_level_security=False)
-            try:
-                async with manager.tenant_context(self.tenant) as store:
-                    yield store
-            finally:
-                await manager.aclose()
+        async with self._manager() as manager, manager._log_store(self.tenant) as store:
+            yield store
+
+    @asynccontextmanager
+    async def _manager(self, *, enable_realtime: bool = False) -> AsyncIterator[TenantManager]:
+        base = replace(self, tenant=None).store(enable_realtime=enable_realtime)
+        async with base, manager_of(base, enable_row_level_security=False) as manager:
+            yield manager
 
     def dsn(self) -> str:
         """The direct connection.

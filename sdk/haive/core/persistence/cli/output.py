@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import orjson
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from haive.core.persistence._encoding import json_bytes
 from haive.core.persistence.errors import InvalidInputError
 
 out = Console(soft_wrap=True)
@@ -51,7 +51,7 @@ def safe_json(value: Any) -> str:
 
 def print_json(value: Any) -> None:
     """Print JSON for programs: no colours, no wrapping."""
-    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+    typer.echo(json_bytes(value, indent=True))
 
 
 def count(number: int, noun: str) -> str:

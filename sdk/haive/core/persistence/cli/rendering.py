@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from haive.core.persistence._encoding import json_bytes
 from haive.core.persistence.cli.output import harmless, out, plain
 from haive.core.persistence.models import ImagePart, TextPart, ToolCallPart, ToolResultPart
 
@@ -115,7 +115,7 @@ def _part(part: str | ContentPart) -> Text:
 
 
 def _json(value: Any) -> str:
-    text = harmless(orjson.dumps(value, default=str).decode())
+    text = harmless(json_bytes(value).decode())
     return escape(text if len(text) <= _MANY else f"{text[:_MANY]}…")
 
 

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID  # noqa: TC003 - typer reads the annotations
 
-import orjson
 import typer
 
+from haive.core.persistence._encoding import json_bytes
 from haive.core.persistence.cli.connection import (
     DatabaseUrl,
     Key,
@@ -86,7 +86,7 @@ def watch(
     heard = named[0] if named else "tenant"
 
     async def run() -> None:
-        async with target.store(enable_realtime=True) as store:
+        async with target.opened(enable_realtime=True) as store:
             tail = asyncio.create_task(_tail(store, heard, after, messages, limit, as_json, quiet))
             loop = asyncio.get_running_loop()
             # Windows has no signal handlers, and no thread but the main one has.
@@ -161,7 +161,7 @@ def _json(event: Event, said: list[Message] | None) -> bytes:
     }
     if said is not None:
         facts["messages"] = [message.model_dump(mode="json") for message in said]
-    return orjson.dumps(facts)
+    return json_bytes(facts)
 
 
 def _line(event: Event) -> str:

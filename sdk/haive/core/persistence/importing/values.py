@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import ijson  # type: ignore[import-untyped] # it has no types
@@ -24,6 +25,26 @@ MAX_LINE = 256 << 20
 
 Value = tuple[str, Any]
 """Where it stands, and what it is."""
+
+# A whole number beyond 64 bits has 19 digits or more.
+_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_MANY_DIGITS = b"0" * 19
+
+
+def exact_json(text: str | bytes) -> Any:
+    """Read JSON with all digits of whole numbers, of which orjson makes floats beyond 64 bits.
+
+    Raises:
+        orjson.JSONDecodeError: It is none.
+    """
+    value = orjson.loads(text)
+    data = text.encode() if isinstance(text, str) else text
+    if _MANY_DIGITS not in data.translate(_AS_ZEROS):
+        return value
+    try:
+        return json.loads(text)
+    except (RecursionError, ValueError):
+        return value  # nested too deeply, or thousands of digits: refused for it where it matters
 
 
 def read_values(source: Source, framing: Framing) -> Iterator[Value | Skipped]:
@@ -53,7 +74,7 @@ def _lines(stream: IO[bytes]) -> Iterator[Value | Skipped]:
         if not line:
             continue
         try:
-            yield place, orjson.loads(line)
+            yield place, exact_json(line)
         except orjson.JSONDecodeError:
             yield Skipped(what="conversation", reason="not JSON", place=place)
 

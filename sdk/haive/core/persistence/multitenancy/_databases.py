@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
+from haive.core.persistence._home_loop import check_loop
 from haive.core.persistence.config import PersistenceConfig
 from haive.core.persistence.errors import ConfigurationError, PersistenceError
 from haive.core.persistence.postgres import PostgresStore
@@ -69,6 +70,7 @@ class Databases:
         self._limit = limit
         self._opened: OrderedDict[str, _Opened] = OrderedDict()
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def transport(self, location: str, tenant_id: str) -> DatabaseTransport:
         """The way to a tenant in a database. Nothing is connected before the first call."""
@@ -101,6 +103,8 @@ class Databases:
         """
         if self._closed:
             raise PersistenceError("The manager of tenants is closed.")
+        self.check_loop()
+        self._loop = asyncio.get_running_loop()
         opened = self._opened.setdefault(location, _Opened())
         self._opened.move_to_end(location)
         opened.users += 1
@@ -114,6 +118,11 @@ class Databases:
         finally:
             opened.users -= 1
             await self._close_some()
+
+    def check_loop(self) -> None:
+        """Refuse another event loop than that in which one was opened first."""
+        if self._loop is not None:
+            check_loop(self._loop)
 
     def hints(self, location: str) -> Hints | None:
         """Where hints of a location come from; None while it is not open."""
@@ -209,6 +218,10 @@ class DatabaseTransport:
         """Run a statement as the owner of the schema; see `Transport.execute`."""
         async with self._there() as there:
             return await there.execute(sql, arguments)
+
+    def check_loop(self) -> None:
+        """Refuse another event loop; see `Transport.check_loop`."""
+        self._databases.check_loop()
 
     def hints(self) -> Hints | None:
         """Where hints come from while the database is open; see `Transport.hints`."""

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from pydantic import BaseModel, TypeAdapter
 
+from haive.core.persistence._encoding import json_bytes
 from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.checkpointer._cache import forget_everywhere
 from haive.core.persistence.checkpointer._text import json_text
@@ -144,7 +144,7 @@ class Subjects:
                     safe=True,
                 )
                 for row in page.rows:
-                    await part.record(orjson.dumps(row))
+                    await part.record(json_bytes(row))
                 after = page.next
                 if after is None:
                     return

@@ -48,7 +48,7 @@ class Place:
     commits: GroupCommit = field(init=False)
 
     def __post_init__(self) -> None:
-        self.commits = GroupCommit(self.transport.append)
+        self.commits = GroupCommit(self.transport.append, self.transport.check_loop)
 
 
 class TenantStore(Store):
@@ -152,6 +152,10 @@ class RoutedTransport:
             "A tenant's store runs no SQL of your own: nothing would keep it in the tenant.",
             hint="Use execute of the base store.",
         )
+
+    def check_loop(self) -> None:
+        """Refuse another event loop; see `Transport.check_loop`."""
+        self._place.check_loop()
 
     def hints(self) -> Hints | None:
         """Where hints come from; see `Transport.hints`."""

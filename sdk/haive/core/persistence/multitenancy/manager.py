@@ -640,12 +640,19 @@ class TenantManager:
         try:
             tenant = await self.get_tenant(tenant_id)
         except AccessDeniedError:
-            # A user does not read the register: the tenant itself says whether it is here.
-            here = self._store._transport.scoped(tenant=tenant_id)
-            return Place(RoutedTransport(tenant_id, here, self._find))
+            return self._place_by_itself(tenant_id)
         sealer = Sealer(tenant_id, self._data_keys()) if tenant.encrypted else None
         self._check_compliance(tenant.settings, encrypted=tenant.encrypted)
         return Place(RoutedTransport(tenant_id, self._way_to(tenant), self._find), sealer)
+
+    def _place_by_itself(self, tenant_id: str) -> Place:
+        """Where the tenant itself says that it is, for who does not read the register."""
+        here = self._store._transport.scoped(tenant=tenant_id)
+        return Place(RoutedTransport(tenant_id, here, self._find))
+
+    def _log_store(self, tenant_id: str) -> TenantStore:
+        """A store for the record of a tenant: no key is needed, and it may be closed or purged."""
+        return TenantStore(tenant_id, self._place_by_itself(tenant_id), None)
 
     async def _find(self, tenant_id: str) -> Transport:
         return self._way_to(await self.get_tenant(tenant_id))

@@ -9,7 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from haive.core.persistence.errors import SessionClosedError, UnsupportedOperationError
+from haive.core.persistence.errors import (
+    ConflictError,
+    SessionClosedError,
+    UnsupportedOperationError,
+)
 from haive.core.persistence.session._topics import OpenSession, advance, asks, place
 from haive.core.persistence.session.models import ThreadingStrategy
 from haive.core.persistence.session.session import SessionStatus
@@ -79,8 +83,18 @@ class Router:
         user_id: str | None,
         agent_id: str,
         context: Mapping[str, Any] | None,
+        *,
+        may_be_there: bool,
     ) -> Message:
-        """Add a message where it belongs; see `SessionManager.thread_message`."""
+        """Add a message where it belongs; see `SessionManager.thread_message`.
+
+        Args:
+            row: The message.
+            user_id: Whose sessions.
+            agent_id: Of which agent.
+            context: What a session begins with.
+            may_be_there: Whether its id was given, and it is perhaps stored already.
+        """
         if self._config.threading_strategy is ThreadingStrategy.MANUAL:
             raise UnsupportedOperationError(
                 "Sessions are chosen by hand.",
@@ -89,7 +103,12 @@ class Router:
         turn = self._turns.setdefault((user_id, agent_id), asyncio.Lock())
         async with turn:
             for attempt in range(_ATTEMPTS):
-                session_id, topic = await self._choose(row, user_id, agent_id)
+                topic = None
+                session_id = (
+                    await self._session_of(row, user_id, agent_id) if may_be_there else None
+                )
+                if session_id is None:
+                    session_id, topic = await self._choose(row, user_id, agent_id)
                 if session_id is None:
                     session_id = (await self._manager.create_session(user_id, agent_id, context)).id
                 try:
@@ -102,6 +121,19 @@ class Router:
                     self._remember(message.conversation_id, topic)
                 return message
         raise AssertionError
+
+    async def _session_of(self, row: MessageRow, user_id: str | None, agent_id: str) -> UUID | None:
+        """The session that has the message already; there it is compared with what is stored."""
+        found = await self._calls.store._find_messages([row.id])
+        if not found:
+            return None
+        session = await self._calls.get(found[0].conversation_id, None)
+        if session.agent_id != agent_id or user_id not in {None, session.user_id}:
+            raise ConflictError(
+                f"Another message has the id {row.id}.",
+                hint="Repeat a call only with the same content, for the same user and agent.",
+            )
+        return session.id
 
     async def _choose(
         self, row: MessageRow, user_id: str | None, agent_id: str

@@ -469,17 +469,21 @@ class SessionManager:
             context: What a session begins with, if it begins with this message.
             metadata: Any JSON object.
             token_usage: What the model read and wrote, and the cost.
-            id: A UUID of the caller's, to make a retry safe.
+            id: A UUID of the caller's, to make a retry safe: a message that was stored stays where
+                it is, whichever session would be found now.
             created_at: When it was said, if not now.
 
         Returns:
             The message; its ``conversation_id`` is the session's id.
 
         Raises:
+            ConflictError: The id is taken by another message.
             UnsupportedOperationError: The strategy is MANUAL: name a session in `add_message`.
         """
         row = self._writer.row(new_id(), role, content, metadata, token_usage, id, created_at)
-        return await self._router.thread(row, user_id, agent_id, context)
+        return await self._router.thread(
+            row, user_id, agent_id, context, may_be_there=id is not None
+        )
 
     # -- merging ---------------------------------------------------------------------------------
 

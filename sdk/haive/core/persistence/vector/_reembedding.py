@@ -6,8 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import orjson
-
+from haive.core.persistence._encoding import json_bytes
 from haive.core.persistence.errors import ConfigurationError
 from haive.core.persistence.vector._shelf import PAGE, spoken
 from haive.core.persistence.vector.models import Memory
@@ -64,7 +63,7 @@ async def reembed(source: Shelf, target: Shelf) -> int:
 def _origin(memory: Memory, collection: str) -> str:
     """Where a memory is copied from, and what it said there."""
     said = replace(memory, copy_of=None).to_metadata()
-    digest = hashlib.sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    digest = hashlib.sha256(json_bytes(said, sort_keys=True)).hexdigest()
     return f"{collection}:{digest[:32]}"
 
 

@@ -52,13 +52,19 @@ async def participants(
     for user, permissions in wanted:
         await manager.set_participant(found, user, permissions, as_user=as_user)
     for user in remove or ():
-        await manager.remove_participant(found, user, as_user=as_user)
-        if user == as_user:
-            out.print(f"{plain(user)} has left.", highlight=False)
-            return
+        if user != as_user:
+            await manager.remove_participant(found, user, as_user=as_user)
     session = await manager.get_session(found, as_user=as_user)
+    staying = session.permissions
+    left = as_user if as_user in (remove or ()) else None
+    if left is not None:  # at last: from then on they change and see nothing
+        await manager.remove_participant(found, left, as_user=as_user)
+        staying = {user: may for user, may in staying.items() if user != left}
     if as_json:
-        typer.echo(safe_json({"owner": session.user_id, "permissions": session.permissions}))
+        typer.echo(safe_json({"owner": session.user_id, "permissions": staying}))
+        return
+    if left is not None:
+        out.print(f"{plain(left)} has left.", highlight=False)
         return
     if session.user_id is not None:
         out.print(f"{'owner':<21} {plain(session.user_id)}", highlight=False)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from haive.core.persistence._encoding import json_bytes
 from haive.core.persistence.importing.records import (
     ConversationDraft,
     MessageDraft,
@@ -86,7 +85,7 @@ def head(conversation: Conversation, session: Session | None = None) -> bytes:
     }
     if session is not None:
         record["session"] = session.model_dump(mode="json", include=_OF_SESSIONS)
-    return orjson.dumps(record)[:-1] + b',"messages":['
+    return json_bytes(record)[:-1] + b',"messages":['
 
 
 def message(stored: Message, session: Session | None = None) -> bytes:
@@ -102,7 +101,7 @@ def message(stored: Message, session: Session | None = None) -> bytes:
         record["seq"] = record.pop("index")
         if not record["hidden"]:
             del record["hidden"]
-    return orjson.dumps(record)
+    return json_bytes(record)
 
 
 TAIL = b"]}\n"

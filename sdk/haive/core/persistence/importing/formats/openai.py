@@ -15,6 +15,7 @@ from haive.core.persistence.importing.records import (
     as_text,
     as_time,
 )
+from haive.core.persistence.importing.values import exact_json
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -166,7 +167,7 @@ def _tool_call(call: str | None, function: dict[str, Any]) -> dict[str, Any]:
     arguments = given
     if isinstance(given, str):
         try:
-            arguments = orjson.loads(given) if given else {}
+            arguments = exact_json(given) if given else {}
         except orjson.JSONDecodeError:
             arguments = None  # models do write broken JSON, and it is what they said
     if not isinstance(arguments, dict):

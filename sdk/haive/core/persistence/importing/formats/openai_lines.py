@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from haive.core.persistence._encoding import json_bytes
 from haive.core.persistence.models import ImagePart, TextPart, ToolCallPart, ToolResultPart
 
 if TYPE_CHECKING:
@@ -21,11 +20,11 @@ def records(message: Message) -> Iterator[bytes]:
     """A message as OpenAI has it: each tool result is one of its own there."""
     content = message.content
     if isinstance(content, str):
-        yield orjson.dumps({"role": message.role.value, "content": content, **_name(message)})
+        yield json_bytes({"role": message.role.value, "content": content, **_name(message)})
         return
     for part in content:
         if isinstance(part, ToolResultPart):
-            yield orjson.dumps(
+            yield json_bytes(
                 {"role": "tool", "tool_call_id": part.tool_call_id, "content": _text(part.content)}
             )
     said = [_part(part) for part in content if isinstance(part, TextPart | ImagePart)]
@@ -35,7 +34,7 @@ def records(message: Message) -> Iterator[bytes]:
     record: dict[str, Any] = {"role": message.role.value, "content": said or None, **_name(message)}
     if calls:
         record["tool_calls"] = calls
-    yield orjson.dumps(record)
+    yield json_bytes(record)
 
 
 def _name(message: Message) -> dict[str, str]:
@@ -53,7 +52,7 @@ def _part(part: ContentPart) -> dict[str, Any]:
 
 def _call(part: ToolCallPart) -> dict[str, Any]:
     raw = part.arguments.get("_raw") if len(part.arguments) == 1 else None
-    arguments = raw if isinstance(raw, str) else orjson.dumps(part.arguments).decode()
+    arguments = raw if isinstance(raw, str) else json_bytes(part.arguments).decode()
     return {
         "id": part.id,
         "type": "function",
@@ -62,4 +61,4 @@ def _call(part: ToolCallPart) -> dict[str, Any]:
 
 
 def _text(content: Any) -> str:
-    return content if isinstance(content, str) else orjson.dumps(content).decode()
+    return content if isinstance(content, str) else json_bytes(content).decode()
