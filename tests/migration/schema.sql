@@ -176,6 +176,7 @@ begin
       set_config('persistence.author', coalesce(add_session_messages.acting_user, ''), true),
       set_config('persistence.acting', coalesce(add_session_messages.acting_user, ''), true);
   end if;
+  perform set_config('persistence.session', 'on', true);
   select
     haive.add_messages(
       coalesce(
@@ -189,7 +190,9 @@ begin
     )
   into v_answer
   from jsonb_array_elements(add_session_messages.messages) with ordinality as u (doc, place);
-  perform set_config('persistence.author', '', true), set_config('persistence.acting', '', true);
+  perform
+    set_config('persistence.author', '', true), set_config('persistence.acting', '', true),
+    set_config('persistence.session', '', true);
   return v_answer;
 end;
 $$;
@@ -4287,9 +4290,10 @@ begin
     -- Of a session that is full or closed the writer hears that, before anything of the id.
     where
       case
-        when p.is_session then haive_private.check_session_write(
-          v_caller.tenant, v_caller.actor, p_conversation_id, p.user_id, p.seq
-        ) is not null
+        when p.is_session or current_setting('persistence.session', true) <> ''
+          then haive_private.check_session_write(
+            v_caller.tenant, v_caller.actor, p_conversation_id, p.user_id, p.seq
+          ) is not null
         else true
       end
   )
@@ -5412,7 +5416,7 @@ ALTER FUNCTION haive_private.check_session_change(p_tenant text, p_actor text, p
 REVOKE ALL ON FUNCTION haive_private.check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint) FROM PUBLIC;
 
 -- COMMENT FUNCTION check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint)
-COMMENT ON FUNCTION haive_private.check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint) IS 'Refuses a message to a session that is closed, expired or full, or by who may not write to it; else the session stays open for its ttl from now on.';
+COMMENT ON FUNCTION haive_private.check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint) IS 'Refuses a message to a session that is closed, expired or full, or by who may not write to it, and to what is none where a session is written to; else the session stays open for its ttl from now on.';
 
 -- FUNCTION check_session_write(text, text, uuid, text, bigint)
 CREATE FUNCTION haive_private.check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint) RETURNS void
@@ -5436,7 +5440,13 @@ begin
   end if;
   select * into v_row from haive.sessions as s
   where s.tenant_id = p_tenant and s.id = p_session_id;
-  if
+  if not found then
+    -- A plain conversation, by the function that writes to sessions.
+    raise exception using
+      errcode = 'PT404',
+      message = format('no session %s', p_session_id),
+      hint = 'A conversation that is no session is written to with add_messages.';
+  elsif
     v_actor is not null and v_actor is distinct from p_owner
     and v_actor <> all(coalesce(v_row.writers, '{}'))
   then
@@ -15187,7 +15197,7 @@ begin
     into last_seqs, v_is_session, v_owner;
     if not found then
       last_seqs := array[null::bigint];
-    elsif v_is_session then
+    elsif v_is_session or current_setting('persistence.session', true) <> '' then
       perform haive_private.check_session_write(p_tenant, p_actor, v_ids[1], v_owner, last_seqs[1]);
     end if;
   else

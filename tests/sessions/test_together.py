@@ -212,6 +212,18 @@ async def test_every_operation_is_on_record_and_none_for_when_it_was_active(
 # -- erased and exported, and kept no longer -------------------------------------------------------
 
 
+async def test_a_service_writes_for_a_user_to_sessions_alone(manager):
+    plain = await manager.store.create_conversation("agent", "alice", {"participants": ["bob"]})
+    for user in ("mallory", "bob", "alice"):
+        with pytest.raises(NotFoundError):
+            await manager.add_message(plain.id, "user", "transfer it", as_user=user)
+        with pytest.raises(NotFoundError):
+            await manager.add_messages(
+                plain.id, [{"role": "user", "content": "transfer it"}] * 2, as_user=user
+            )
+    assert await manager.store.get_messages(plain.id) == []
+
+
 async def test_an_erased_user_is_in_no_session_and_what_branched_off_goes_on(
     manager, owner, tenant, tmp_path, filled
 ):
