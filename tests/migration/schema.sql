@@ -2664,6 +2664,9 @@ ALTER TABLE ONLY haive.messages
 ALTER TABLE ONLY haive.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, seq);
 
+-- TRIGGER messages messages_refuse_erased
+CREATE TRIGGER messages_refuse_erased AFTER INSERT OR UPDATE OF author ON haive.messages FOR EACH ROW WHEN ((new.author IS NOT NULL)) EXECUTE FUNCTION haive_private.refuse_erased_author();
+
 -- TRIGGER messages meter_added
 CREATE TRIGGER meter_added AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN (((current_setting('persistence.watch'::text, true) ~~ '%---'::text) IS NOT TRUE)) EXECUTE FUNCTION haive_private.meter_messages('added');
 
@@ -7697,8 +7700,10 @@ begin
     and e.subject_hash = sha256(v_salt || convert_to(p_user_id, 'UTF8'))
   for update;
   if not found then
-    -- All who looked before it was there have ended when this lock is granted.
-    perform pg_advisory_xact_lock(hashtextextended('erasures of ' || v_caller.tenant, 0));
+    -- All who looked before it was there have ended when this lock is granted, or are this transaction.
+    perform
+      pg_advisory_xact_lock(hashtextextended('erasures of ' || v_caller.tenant, 0)),
+      set_config('persistence.not_erased', '', true);
     select e.salt into v_salt from haive.erasures as e where e.tenant_id = v_caller.tenant limit 1;
     v_salt := coalesce(v_salt, uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
     insert into haive.erasures (tenant_id, subject_hash, salt)
@@ -14748,6 +14753,32 @@ $$;
 
 
 ALTER FUNCTION haive_private.refuse_erased(p_tenant text, p_users text[]) OWNER TO postgres;
+
+-- ACL FUNCTION refuse_erased_author()
+REVOKE ALL ON FUNCTION haive_private.refuse_erased_author() FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_erased_author()
+COMMENT ON FUNCTION haive_private.refuse_erased_author() IS 'Refuses a message whose author was erased.';
+
+-- FUNCTION refuse_erased_author()
+CREATE FUNCTION haive_private.refuse_erased_author() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_author text := new.tenant_id || ' ' || new.author;
+  v_done text;
+begin
+  if current_setting('persistence.not_erased', true) is distinct from v_author then
+    perform haive_private.refuse_erased(new.tenant_id, array[new.author::text]);
+    v_done := set_config('persistence.not_erased', v_author, true);
+  end if;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_erased_author() OWNER TO postgres;
 
 -- ACL FUNCTION refuse_erased_owner()
 REVOKE ALL ON FUNCTION haive_private.refuse_erased_owner() FROM PUBLIC;

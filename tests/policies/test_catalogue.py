@@ -190,6 +190,7 @@ _INTERNAL = {
     "keep_an_owner",
     "refuse_erased",
     "refuse_erased_owner",
+    "refuse_erased_author",
     "refuse_erased_participants",
     "refuse_plain",
     "replay_messages",

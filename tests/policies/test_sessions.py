@@ -314,7 +314,7 @@ async def test_nobody_adds_to_a_plain_conversation_as_if_it_were_a_session(conne
         for messages in ([one], [one, one]):
             async with _undone(connection):
                 await _become(connection, user, acting=acting)
-                with pytest.raises(asyncpg.PostgresError, match="no session|no conversation") as no:
+                with pytest.raises(asyncpg.PostgresError, match=r"no (session|conversation)") as no:
                     await connection.fetch(
                         call, CONVERSATION, json.dumps(messages), user if acting else None
                     )
