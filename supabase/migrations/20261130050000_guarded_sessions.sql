@@ -562,6 +562,29 @@ create trigger messages_refuse_erased after insert or update of author on haive.
 for each row when (new.author is not null)
 execute function haive_private.refuse_erased_author();
 
+-- What a language model said of conflicts was put on record, in words of messages that may be sealed.
+update haive.session_merges as m
+set
+  conflicts = (
+    select jsonb_agg(
+      case
+        when u.doc ->> 'reason' in (
+          'numbers', 'names', 'negation', 'yes / no', 'different answers'
+        ) then u.doc
+        else u.doc || '{"reason": "model"}'
+      end
+      order by u.place
+    )
+    from jsonb_array_elements(m.conflicts) with ordinality as u (doc, place)
+  )
+where exists (
+  select from jsonb_array_elements(m.conflicts) as u (doc)
+  where
+    u.doc ->> 'reason' not in (
+      'numbers', 'names', 'negation', 'yes / no', 'different answers', 'model'
+    )
+);
+
 revoke create on schema haive_private from haive_writer;
 
 insert into haive_private.migrations (version, name) values

@@ -29,7 +29,7 @@ from haive.core.persistence.multitenancy import (
     apply_retention,
 )
 from haive.core.persistence.privacy import PIIPolicy
-from haive.core.persistence.session import SessionManager
+from haive.core.persistence.session import SessionConfig, SessionManager
 
 CANARY = "the canary sings"
 TABLES = ("conversations", "messages", "sessions", "session_segments", "session_merges", "events")
@@ -128,6 +128,32 @@ async def test_what_sessions_say_and_know_is_sealed_at_rest_and_read_as_it_was(s
     )
     assert old == 0
     assert await whole(manager, root, branch, deep, successor) == before
+
+
+class Quoting:
+    """A model that says in words of the messages what they contradict each other in."""
+
+    name = "quoting-model"
+
+    async def complete(self, prompt: str, *, system: str = "", max_tokens: int = 512) -> str:
+        return json.dumps({"contradict": True, "about": f"whether {CANARY}"})
+
+
+async def test_what_a_model_says_of_sealed_messages_is_not_on_record(sealed, owner):
+    manager, _, tenant = sealed
+    judged = SessionManager(manager.store, SessionConfig(chat=Quoting()))
+    root = await judged.create_session("ada")
+    branch = await judged.branch_session(root.id)
+    for session, answer in ((root, "Postgres it is."), (branch, "Something like SQLite.")):
+        await judged.add_message(session.id, "user", "Which database shall we take?")
+        await judged.add_message(session.id, "assistant", answer)
+    merged = await judged.merge_sessions(root.id, branch.id, "intelligent")
+    (conflict,) = merged.merge.conflicts
+    assert (conflict["reason"], conflict["by"]) == ("model", "quoting-model")
+    seen = await owner.fetch(
+        "select m::text from haive.session_merges as m where tenant_id = $1", tenant
+    )
+    assert "canary" not in str(seen)
 
 
 async def test_a_session_in_the_clear_goes_on_sealed_in_a_tenant_that_seals_now(sealed, owner):
