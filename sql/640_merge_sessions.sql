@@ -46,6 +46,11 @@ begin
   select m.* into v_known from haive.session_merges as m
   where m.tenant_id = v_tenant and m.id = v_plan.id;
   if found and v_known.session_id = p_primary_id and v_known.secondary_id = p_secondary_id then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read(
+        'merge_sessions', jsonb_build_object(p_primary_id, null), 1
+      );
+    end if;
     return haive_private.merge_doc(v_known); -- a retry
   end if;
   select s.* into v_primary from haive.sessions as s

@@ -562,6 +562,563 @@ create trigger messages_refuse_erased after insert or update of author on haive.
 for each row when (new.author is not null)
 execute function haive_private.refuse_erased_author();
 
+-- Definer: the table itself is closed.
+create or replace function haive_private.list_invitations(
+  p_tenant text, p_page_size int, p_page_after uuid
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_as_administrator(p_tenant, false);
+  v_docs json;
+begin
+  if (p_page_size between 1 and 10000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 10000',
+      hint = 'Read on with page_after, the id of the last invitation of a page.';
+  end if;
+  v_docs := (
+    select coalesce(json_agg(haive_private.invitation_doc(i.*) order by i.id), '[]')
+    from (
+      select o.* from haive.invitations as o
+      where o.tenant_id = v_caller.tenant and (p_page_after is null or o.id > p_page_after)
+      order by o.id
+      limit p_page_size
+    ) as i
+  );
+  if exists (
+    select from haive.tenants as t where t.tenant_id = v_caller.tenant and t.audit = 'all'
+  ) then
+    perform haive_private.audit_read(
+      'list_invitations',
+      (
+        select jsonb_object_agg(d.doc ->> 'id', d.doc ->> 'role')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
+end;
+$$;
+
+alter function haive_private.list_invitations(text, int, uuid) owner to haive_writer;
+
+-- A session and its conversation in one call. A branch is one with a parent, and copies nothing of it:
+-- what the parent is at this moment, its segment and its length, is read in one snapshot.
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.create_session(p_tenant text, p_session jsonb)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_given record;
+  v_id uuid;
+  v_segment int;
+  v_length bigint;
+  v_parent haive.sessions;
+  v_owner haive.conversations;
+  v_found record;
+begin
+  select * into v_given
+  from jsonb_to_record(p_session) as g (
+    id uuid, agent_id text, user_id text, parent_id uuid, branch_index bigint, ttl int,
+    max_messages int, participants text[], writers text[], moderators text[], live boolean
+  );
+  v_id := coalesce(v_given.id, gen_random_uuid());
+  if v_given.parent_id is not null then
+    select s as session, c as conversation into v_found
+    from haive.conversations as c
+    join haive.sessions as s on s.tenant_id = c.tenant_id and s.id = c.id
+    where
+      c.tenant_id = v_caller.tenant and c.id = v_given.parent_id and c.id <> v_id
+      and (
+        v_caller.actor is null or c.user_id = v_caller.actor
+        or v_caller.actor = any(c.participants)
+      );
+    v_parent := v_found.session;
+    v_owner := v_found.conversation;
+    if v_parent.id is null then
+      raise exception using
+        errcode = 'PT404',
+        message = format('no session %s', v_given.parent_id),
+        hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
+    end if;
+    v_length := v_parent.index_offset + v_owner.message_count;
+    v_given.branch_index := coalesce(v_given.branch_index, v_length);
+    if v_given.branch_index not between 0 and v_length then
+      raise exception using
+        errcode = 'PT422',
+        message = format('the index to branch at is not between 0 and %s', v_length),
+        hint = 'It is how many messages of the parent the branch begins with.';
+    end if;
+    -- A service's branch is of the same people; a user's own is theirs alone.
+    v_given.agent_id := coalesce(v_given.agent_id, v_owner.agent_id);
+    if v_caller.trusted then
+      v_given.user_id := coalesce(v_given.user_id, v_owner.user_id);
+      if v_given.participants is null then
+        v_given.participants := v_owner.participants;
+        v_given.writers := v_parent.writers;
+        v_given.moderators := v_parent.moderators;
+      end if;
+    end if;
+  elsif v_given.branch_index <> 0 then
+    raise exception using
+      errcode = 'PT422',
+      message = 'an index to branch at without a parent',
+      hint = 'Name the session to branch off.';
+  end if;
+  if not (
+    coalesce(v_given.writers, '{}') <@ coalesce(v_given.participants, '{}')
+    and coalesce(v_given.moderators, '{}') <@ coalesce(v_given.participants, '{}')
+  ) then
+    raise exception using
+      errcode = 'PT422',
+      message = 'who writes or moderates takes part',
+      hint = 'Name writers and moderators among the participants, too.';
+  end if;
+
+  if haive_private.begin_conversations(
+    v_caller.tenant, v_caller.actor,
+    jsonb_build_array(
+      p_session || jsonb_build_object(
+        'id', v_id, 'agent_id', v_given.agent_id, 'user_id', v_given.user_id,
+        'participants', coalesce(v_given.participants, '{}')
+      )
+    ),
+    true
+  ) = 1 then
+    insert into haive.sessions (
+      tenant_id, id, parent_id, parent_segment, branch_index, index_offset, live, ttl,
+      max_messages, writers, moderators
+    )
+    values (
+      v_caller.tenant, v_id, v_given.parent_id, v_parent.segment,
+      coalesce(v_given.branch_index, 0), coalesce(v_given.branch_index, 0),
+      coalesce(v_given.live, true), v_given.ttl, v_given.max_messages,
+      nullif(v_given.writers, '{}'), nullif(v_given.moderators, '{}')
+    );
+  elsif v_caller.audit_reads then
+    perform haive_private.audit_read('create_session', jsonb_build_object(v_id, null), 1);
+  end if;
+  select s as session, c as conversation into v_found
+  from haive.conversations as c
+  join haive.sessions as s on s.tenant_id = c.tenant_id and s.id = c.id
+  where c.tenant_id = v_caller.tenant and c.id = v_id;
+  if not found or (v_found.session).parent_id is distinct from v_given.parent_id then
+    raise exception using
+      errcode = 'PT409',
+      message = format('another conversation has the id %s', v_id),
+      hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
+  end if;
+  return haive_private.session_doc(v_found.session, v_found.conversation);
+end;
+$$;
+
+alter function haive_private.create_session(text, jsonb) owner to haive_writer;
+
+-- Two that find a session full at the same time come one after the other, and the second one is told the
+-- successor that the first one made.
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.continue_session(
+  p_tenant text, p_session_id uuid, p_successor jsonb, p_acting text
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_entered record := haive_private.enter_session(p_tenant, p_session_id, 'write', p_acting, true);
+  v_session haive.sessions := v_entered.session;
+  v_conversation haive.conversations := v_entered.conversation;
+  v_id uuid := v_session.successor_id;
+  v_context jsonb;
+begin
+  if v_id is null then
+    perform haive_private.refuse_closed_session(v_session);
+    -- A successor has no parent: what a branch inherits is its own there.
+    with recursive line as (
+      select v_session.parent_id as parent_id, v_conversation.context::jsonb as context, 1 as depth
+      union all
+      select s.parent_id, c.context::jsonb || l.context, l.depth + 1
+      from line as l
+      join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = l.parent_id
+      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+      where l.depth < 1000
+    )
+    select l.context into v_context from line as l order by l.depth desc limit 1;
+    v_id := coalesce((p_successor ->> 'id')::uuid, gen_random_uuid());
+    if haive_private.begin_conversations(
+      v_entered.tenant, null,
+      jsonb_build_array(
+        case
+          when p_successor ? 'sealed' then '{}'
+          else jsonb_build_object(
+            'title', v_conversation.title, 'context', v_context,
+            'settings', v_conversation.settings
+          )
+        end
+        || p_successor
+        || jsonb_build_object(
+          'id', v_id, 'agent_id', v_conversation.agent_id, 'user_id', v_conversation.user_id,
+          'tags', v_conversation.tags, 'participants', v_conversation.participants
+        )
+      ),
+      true
+    ) = 0 then
+      raise exception using
+        errcode = 'PT409',
+        message = format('another conversation has the id %s', v_id),
+        hint = 'Let the SDK choose ids.';
+    end if;
+    insert into haive.sessions (
+      tenant_id, id, live, ttl, max_messages, predecessor_id, writers, moderators
+    )
+    values (
+      v_entered.tenant, v_id, v_session.live, v_session.ttl, v_session.max_messages, p_session_id,
+      v_session.writers, v_session.moderators
+    );
+    update haive.sessions as s
+    set status = 'continued', closed_at = now(), successor_id = v_id
+    where s.tenant_id = v_entered.tenant and s.id = p_session_id;
+    insert into haive.events (tenant_id, kind, conversation_id)
+    values (v_entered.tenant, 'session.updated', p_session_id);
+  elsif v_entered.audit_reads then
+    perform haive_private.audit_read('continue_session', jsonb_build_object(v_id, null), 1);
+  end if;
+  return (
+    select haive_private.session_doc(s, c)
+    from haive.sessions as s
+    join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+    where s.tenant_id = v_entered.tenant and s.id = v_id
+  );
+end;
+$$;
+
+alter function haive_private.continue_session(text, uuid, jsonb, text) owner to haive_writer;
+
+-- Carries out a plan, all of it or nothing, if the two sessions still are what it was made from. It may
+-- only order and leave out: whatever it says, nothing gets in that was in neither of them.
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.merge_sessions(
+  p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_plan jsonb, p_acting text
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_entered record := haive_private.enter_session(p_tenant, p_primary_id, 'write', p_acting, false);
+  v_tenant text := v_entered.tenant;
+  v_plan record;
+  v_known haive.session_merges;
+  v_primary haive.sessions;
+  v_secondary haive.sessions;
+  v_counts bigint[];
+  v_root bigint;
+  v_ids uuid[];
+  v_first bigint[];
+  v_last bigint[];
+  v_borrowed bigint;
+  v_start bigint;
+  v_segment int;
+  v_summary bigint;
+  v_merge haive.session_merges;
+begin
+  v_entered := haive_private.enter_session(p_tenant, p_secondary_id, 'write', p_acting, false);
+  select * into v_plan
+  from jsonb_to_record(p_plan) as g (
+    id uuid, strategy text, conflict_resolution text, segments int[], counts bigint[],
+    entries jsonb, dropped jsonb, conflicts jsonb, summary jsonb, summary_of jsonb
+  );
+  -- Conversations before sessions, and each in the order of ids: as all who lock several.
+  perform from haive.conversations as c
+  where c.tenant_id = v_tenant and c.id in (p_primary_id, p_secondary_id)
+  order by c.id
+  for no key update;
+  perform from haive.sessions as s
+  where s.tenant_id = v_tenant and s.id in (p_primary_id, p_secondary_id)
+  order by s.id
+  for no key update;
+  select m.* into v_known from haive.session_merges as m
+  where m.tenant_id = v_tenant and m.id = v_plan.id;
+  if found and v_known.session_id = p_primary_id and v_known.secondary_id = p_secondary_id then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read(
+        'merge_sessions', jsonb_build_object(p_primary_id, null), 1
+      );
+    end if;
+    return haive_private.merge_doc(v_known); -- a retry
+  end if;
+  select s.* into v_primary from haive.sessions as s
+  where s.tenant_id = v_tenant and s.id = p_primary_id;
+  select s.* into v_secondary from haive.sessions as s
+  where s.tenant_id = v_tenant and s.id = p_secondary_id;
+  perform haive_private.refuse_closed_session(v_primary);
+  v_counts := array(
+    select s.index_offset + c.message_count
+    from haive.sessions as s
+    join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+    where s.tenant_id = v_tenant and s.id in (p_primary_id, p_secondary_id)
+    order by s.id <> p_primary_id
+  );
+  if
+    p_primary_id = p_secondary_id
+    or v_plan.counts is distinct from v_counts
+    or v_plan.segments is distinct from array[v_primary.segment::int, v_secondary.segment::int]
+  then
+    raise exception using
+      errcode = 'PT409',
+      message = 'the sessions are not what the merge was planned for',
+      hint = 'Somebody wrote to one of them: read them again, and plan anew.';
+  end if;
+
+  v_root := haive_private.common_root(
+    v_tenant, p_primary_id, v_primary.segment, v_counts[1],
+    p_secondary_id, v_secondary.segment, v_counts[2]
+  );
+  select
+    array_agg(e.conversation_id order by e.place), array_agg(e.first_seq order by e.place),
+    array_agg(e.last_seq order by e.place), coalesce(sum(e.last_seq - e.first_seq + 1), 0)
+  into v_ids, v_first, v_last, v_borrowed
+  from (
+    select d.*, u.place
+    from jsonb_array_elements(v_plan.entries) with ordinality as u (doc, place)
+    cross join lateral jsonb_to_record(u.doc) as d (
+      conversation_id uuid, first_seq bigint, last_seq bigint
+    )
+  ) as e;
+  if
+    v_borrowed > v_counts[1] + v_counts[2] - 2 * v_root
+    or v_borrowed > 20000
+    or exists (
+      select from unnest(v_first, v_last) as u (first_seq, last_seq)
+      where (u.first_seq between 1 and u.last_seq) is not true
+    )
+    or exists (
+      with planned as (
+        select u.id, g.seq
+        from unnest(v_ids, v_first, v_last) as u (id, first_seq, last_seq)
+        cross join lateral generate_series(u.first_seq, u.last_seq) as g (seq)
+      ),
+      given as (
+        select l.conversation_id as id, g.seq
+        from unnest(
+          array[p_primary_id, p_secondary_id],
+          array[v_primary.segment::int, v_secondary.segment::int],
+          v_counts
+        ) as s (id, segment, n)
+        cross join lateral haive_private.session_line(v_tenant, s.id, s.segment, v_root + 1, s.n)
+          as l
+        cross join lateral generate_series(
+          l.first_seq, l.first_seq + l.last_index - l.first_index
+        ) as g (seq)
+        where v_root < s.n
+      )
+      select from (
+        select p.id, p.seq from planned as p except all select distinct g.id, g.seq from given as g
+      ) as strange
+    )
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the plan has a message twice, or one that is in neither session',
+      hint = 'Plan a merge from what read_merge answers.';
+  end if;
+
+  select c.message_count into v_start from haive.conversations as c
+  where c.tenant_id = v_tenant and c.id = p_primary_id;
+  v_segment := v_primary.segment + 1;
+  insert into haive.session_segments (
+    tenant_id, session_id, number, base_segment, base_count, conversation_ids, first_seqs,
+    last_seqs, borrowed, start_seq
+  )
+  values (
+    v_tenant, p_primary_id, v_segment, v_primary.segment, v_root, coalesce(v_ids, '{}'),
+    coalesce(v_first, '{}'), coalesce(v_last, '{}'), v_borrowed, v_start
+  );
+  if v_plan.summary is not null then
+    -- It is a part of the merge, which may make a session longer than any message may.
+    update haive.sessions as s
+    set max_messages = null
+    where s.tenant_id = v_tenant and s.id = p_primary_id and s.max_messages is not null;
+    perform haive.add_session_messages(
+      p_primary_id, jsonb_build_array(v_plan.summary), p_acting, v_tenant
+    );
+    v_summary := v_start + 1;
+  end if;
+  update haive.sessions as s
+  set
+    segment = v_segment, index_offset = v_root + v_borrowed - v_start, active_at = now(),
+    max_messages = v_primary.max_messages
+  where s.tenant_id = v_tenant and s.id = p_primary_id;
+  update haive.sessions as s
+  set status = 'merged', closed_at = coalesce(s.closed_at, now())
+  where s.tenant_id = v_tenant and s.id = p_secondary_id and s.status <> 'continued';
+  insert into haive.session_merges (
+    tenant_id, id, session_id, secondary_id, segment, before_segment, before_count,
+    secondary_count, secondary_status, strategy, conflict_resolution, root_count, dropped,
+    conflicts, summary_seq, summary_of
+  )
+  values (
+    v_tenant, coalesce(v_plan.id, gen_random_uuid()), p_primary_id, p_secondary_id, v_segment,
+    v_primary.segment, v_counts[1], v_counts[2], haive_private.session_status_now(v_secondary),
+    v_plan.strategy, v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
+    coalesce(v_plan.conflicts, '[]'), v_summary, coalesce(v_plan.summary_of, '[]')
+  )
+  returning * into v_merge;
+  insert into haive.events (tenant_id, kind, conversation_id)
+  values
+    (v_tenant, 'session.merged', p_primary_id), (v_tenant, 'session.updated', p_secondary_id);
+  return haive_private.merge_doc(v_merge);
+end;
+$$;
+
+alter function haive_private.merge_sessions(text, uuid, uuid, jsonb, text) owner to haive_writer;
+
+-- Undone, a session has what it had before, and what was written to it since, without the summaries.
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.undo_merge(
+  p_tenant text, p_session_id uuid, p_merge_id uuid, p_acting text
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_entered record := haive_private.enter_session(p_tenant, p_session_id, 'write', p_acting, true);
+  v_tenant text := v_entered.tenant;
+  v_session haive.sessions := v_entered.session;
+  v_merge haive.session_merges;
+  v_start bigint;
+  v_gone bigint[];
+  v_first bigint[];
+  v_last bigint[];
+  v_borrowed bigint;
+begin
+  select m.* into v_merge from haive.session_merges as m
+  where m.tenant_id = v_tenant and m.id = p_merge_id and m.session_id = p_session_id;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no merge %s', p_merge_id),
+      hint = 'list_merges has those of a session.';
+  elsif v_merge.undone_at is not null then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read('undo_merge', jsonb_build_object(p_session_id, null), 1);
+    end if;
+    return haive_private.merge_doc(v_merge);
+  end if;
+  perform haive_private.refuse_closed_session(v_session);
+  if exists (
+    select from haive.session_merges as m
+    where
+      m.tenant_id = v_tenant and m.session_id = p_session_id and m.segment > v_merge.segment
+      and m.undone_at is null
+  ) then
+    raise exception using
+      errcode = 'PT409',
+      message = 'another merge came after this one',
+      hint = 'Undo the later one first.';
+  end if;
+
+  select g.start_seq into v_start from haive.session_segments as g
+  where
+    g.tenant_id = v_tenant and g.session_id = p_session_id and g.number = v_merge.segment;
+  v_gone := array(
+    select m.summary_seq from haive.session_merges as m
+    where
+      m.tenant_id = v_tenant and m.session_id = p_session_id and m.segment >= v_merge.segment
+      and m.summary_seq is not null
+    order by m.summary_seq
+  );
+  -- What lies between the summaries is listed; what comes after the last one is its own.
+  select
+    coalesce(array_agg(r.first_seq order by r.first_seq), '{}'),
+    coalesce(array_agg(r.last_seq order by r.first_seq), '{}'),
+    coalesce(sum(r.last_seq - r.first_seq + 1), 0)
+  into v_first, v_last, v_borrowed
+  from (
+    select
+      lag(u.seq, 1, v_start) over (order by u.seq) + 1 as first_seq, u.seq - 1 as last_seq
+    from unnest(v_gone) as u (seq)
+  ) as r
+  where r.first_seq <= r.last_seq;
+  v_start := greatest(v_start, v_gone[cardinality(v_gone)]);
+  insert into haive.session_segments (
+    tenant_id, session_id, number, base_segment, base_count, conversation_ids, first_seqs,
+    last_seqs, borrowed, start_seq
+  )
+  values (
+    v_tenant, p_session_id, v_session.segment + 1, v_merge.before_segment, v_merge.before_count,
+    array_fill(p_session_id, array[cardinality(v_first)]), v_first, v_last, v_borrowed, v_start
+  );
+  update haive.sessions as s
+  set
+    segment = v_session.segment + 1,
+    index_offset = v_merge.before_count + v_borrowed - v_start,
+    active_at = now()
+  where s.tenant_id = v_tenant and s.id = p_session_id;
+  -- No deadlock with a merge the other way round: that one would find this session closed.
+  perform from haive.sessions as s
+  where s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged'
+  for no key update;
+  -- Merged into several, it stays merged until all of that is undone: the next one has to give back
+  -- what this one would.
+  update haive.session_merges as m
+  set secondary_status = v_merge.secondary_status
+  where
+    m.tenant_id = v_tenant and m.secondary_status = 'merged'
+    and m.id = (
+      select o.id from haive.session_merges as o
+      where
+        o.tenant_id = v_tenant and o.secondary_id = v_merge.secondary_id
+        and o.id <> p_merge_id and o.undone_at is null and o.secondary_status = 'merged'
+      order by o.created_at, o.id
+      limit 1
+    );
+  update haive.sessions as s
+  set
+    status = v_merge.secondary_status,
+    closed_at = case when v_merge.secondary_status <> 'open' then s.closed_at end,
+    active_at = case when v_merge.secondary_status = 'open' then now() else s.active_at end
+  where
+    s.tenant_id = v_tenant and s.id = v_merge.secondary_id and s.status = 'merged'
+    and not exists (
+      select from haive.session_merges as o
+      where
+        o.tenant_id = v_tenant and o.secondary_id = v_merge.secondary_id
+        and o.id <> p_merge_id and o.undone_at is null
+    );
+  update haive.session_merges as m
+  set undone_at = now()
+  where m.tenant_id = v_tenant and m.id = p_merge_id
+  returning m.* into v_merge;
+  insert into haive.events (tenant_id, kind, conversation_id)
+  values
+    (v_tenant, 'session.unmerged', p_session_id),
+    (v_tenant, 'session.updated', v_merge.secondary_id);
+  return haive_private.merge_doc(v_merge);
+end;
+$$;
+
+alter function haive_private.undo_merge(text, uuid, uuid, text) owner to haive_writer;
+
 -- What a language model said of conflicts was put on record, in words of messages that may be sealed.
 update haive.session_merges as m
 set

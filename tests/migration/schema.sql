@@ -5920,6 +5920,8 @@ begin
     where s.tenant_id = v_entered.tenant and s.id = p_session_id;
     insert into haive.events (tenant_id, kind, conversation_id)
     values (v_entered.tenant, 'session.updated', p_session_id);
+  elsif v_entered.audit_reads then
+    perform haive_private.audit_read('continue_session', jsonb_build_object(v_id, null), 1);
   end if;
   return (
     select haive_private.session_doc(s, c)
@@ -6769,6 +6771,8 @@ begin
       coalesce(v_given.live, true), v_given.ttl, v_given.max_messages,
       nullif(v_given.writers, '{}'), nullif(v_given.moderators, '{}')
     );
+  elsif v_caller.audit_reads then
+    perform haive_private.audit_read('create_session', jsonb_build_object(v_id, null), 1);
   end if;
   select s as session, c as conversation into v_found
   from haive.conversations as c
@@ -9733,6 +9737,7 @@ CREATE FUNCTION haive_private.list_invitations(p_tenant text, p_page_size intege
     AS $$
 declare
   v_caller record := haive_private.enter_as_administrator(p_tenant, false);
+  v_docs json;
 begin
   if (p_page_size between 1 and 10000) is not true then
     raise exception using
@@ -9740,7 +9745,7 @@ begin
       message = 'page_size is not between 1 and 10000',
       hint = 'Read on with page_after, the id of the last invitation of a page.';
   end if;
-  return (
+  v_docs := (
     select coalesce(json_agg(haive_private.invitation_doc(i.*) order by i.id), '[]')
     from (
       select o.* from haive.invitations as o
@@ -9749,6 +9754,19 @@ begin
       limit p_page_size
     ) as i
   );
+  if exists (
+    select from haive.tenants as t where t.tenant_id = v_caller.tenant and t.audit = 'all'
+  ) then
+    perform haive_private.audit_read(
+      'list_invitations',
+      (
+        select jsonb_object_agg(d.doc ->> 'id', d.doc ->> 'role')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
 end;
 $$;
 
@@ -11165,6 +11183,11 @@ begin
   select m.* into v_known from haive.session_merges as m
   where m.tenant_id = v_tenant and m.id = v_plan.id;
   if found and v_known.session_id = p_primary_id and v_known.secondary_id = p_secondary_id then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read(
+        'merge_sessions', jsonb_build_object(p_primary_id, null), 1
+      );
+    end if;
     return haive_private.merge_doc(v_known); -- a retry
   end if;
   select s.* into v_primary from haive.sessions as s
@@ -16984,6 +17007,9 @@ begin
       message = format('no merge %s', p_merge_id),
       hint = 'list_merges has those of a session.';
   elsif v_merge.undone_at is not null then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read('undo_merge', jsonb_build_object(p_session_id, null), 1);
+    end if;
     return haive_private.merge_doc(v_merge);
   end if;
   perform haive_private.refuse_closed_session(v_session);
