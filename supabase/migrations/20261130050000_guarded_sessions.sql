@@ -808,6 +808,129 @@ $$;
 
 alter function haive_private.continue_session(text, uuid, jsonb, text) owner to haive_writer;
 
+-- Places of messages as they are put on record, and nothing else that may be with them; null where one of
+-- them is none.
+create or replace function haive_private.message_places(p_places jsonb)
+returns jsonb
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  return (
+    select
+      case
+        when p_places is not null and bool_and(num_nulls(d.conversation_id, d.seq) = 0) is not false
+          then coalesce(jsonb_agg(to_jsonb(d) order by u.place), '[]')
+      end
+    from jsonb_array_elements(p_places) with ordinality as u (doc, place)
+    cross join lateral jsonb_to_record(u.doc) as d (conversation_id uuid, seq bigint)
+  );
+end;
+$$;
+
+comment on function haive_private.message_places(jsonb) is
+'A list of {conversation_id, seq}, or null where one has not both.';
+
+-- A record is never sealed, and lies beside the messages: it has their places, and words that are known
+-- here, and of each kind no more than there are messages.
+create or replace function haive_private.merge_record(
+  p_dropped jsonb,
+  p_conflicts jsonb,
+  p_summary_of jsonb,
+  p_messages bigint, -- of both sides after the common beginning
+  out dropped jsonb,
+  out conflicts jsonb,
+  out summary_of jsonb
+)
+returns record
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+declare
+  v_dropped_are_known boolean;
+  v_conflicts_are_known boolean;
+  v_answers bigint;
+begin
+  select
+    coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'conversation_id', d.conversation_id, 'seq', d.seq, 'side', d.side, 'reason', d.reason,
+          'because_of', to_jsonb(b), 'similarity', d.similarity
+        )
+        order by u.place
+      ),
+      '[]'
+    ),
+    bool_and((
+      num_nulls(d.conversation_id, d.seq, b.conversation_id, b.seq) = 0
+      and d.side in ('primary', 'secondary')
+      and d.reason in ('same_message', 'near_duplicate', 'conflict')
+    ) is true)
+  into dropped, v_dropped_are_known
+  from jsonb_array_elements(p_dropped) with ordinality as u (doc, place)
+  cross join lateral jsonb_to_record(u.doc) as d (
+    conversation_id uuid, seq bigint, side text, reason text, because_of jsonb,
+    similarity double precision
+  )
+  cross join lateral jsonb_to_record(coalesce(d.because_of, '{}')) as b (
+    conversation_id uuid, seq bigint
+  );
+  select
+    coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'primary', d.ours, 'secondary', d.theirs, 'kept', d.kept, 'reason', d.reason,
+          'by', left(d.by, 200)
+        )
+        order by d.place
+      ),
+      '[]'
+    ),
+    bool_and((
+      num_nulls(d.ours, d.theirs, d.by) = 0
+      and d.kept in ('primary', 'secondary', 'both')
+      and d.reason in (
+        'numbers', 'names', 'negation', 'yes / no', 'different answers', 'model'
+      )
+    ) is true),
+    greatest(sum(jsonb_array_length(d.ours)), sum(jsonb_array_length(d.theirs)))
+  into conflicts, v_conflicts_are_known, v_answers
+  from (
+    select
+      u.place, g.kept, g.reason, g.by, haive_private.message_places(g."primary") as ours,
+      haive_private.message_places(g.secondary) as theirs
+    from jsonb_array_elements(p_conflicts) with ordinality as u (doc, place)
+    cross join lateral jsonb_to_record(u.doc) as g (
+      "primary" jsonb, secondary jsonb, kept text, reason text, by text
+    )
+    offset 0 -- their places once
+  ) as d;
+  summary_of := haive_private.message_places(coalesce(p_summary_of, '[]'));
+  if
+    not v_dropped_are_known
+    or not v_conflicts_are_known
+    or summary_of is null
+    or greatest(
+      jsonb_array_length(dropped), jsonb_array_length(conflicts), v_answers,
+      jsonb_array_length(summary_of)
+    ) > p_messages
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the plan says what is not put on record of a merge',
+      hint = 'It has places of messages, known reasons, and no more of them than there are messages.';
+  end if;
+end;
+$$;
+
+comment on function haive_private.merge_record(jsonb, jsonb, jsonb, bigint) is
+'What a plan says of what is left out, of conflicts and of a summary, as it is put on record.';
+
 -- Carries out a plan, all of it or nothing, if the two sessions still are what it was made from. It may
 -- only order and leave out: whatever it says, nothing gets in that was in neither of them.
 -- Definer, for nobody writes tables directly.
@@ -836,6 +959,7 @@ declare
   v_start bigint;
   v_segment int;
   v_summary bigint;
+  v_record record;
   v_merge haive.session_merges;
 begin
   v_entered := haive_private.enter_session(p_tenant, p_secondary_id, 'write', p_acting, false);
@@ -938,6 +1062,9 @@ begin
       message = 'the plan has a message twice, or one that is in neither session',
       hint = 'Plan a merge from what read_merge answers.';
   end if;
+  v_record := haive_private.merge_record(
+    v_plan.dropped, v_plan.conflicts, v_plan.summary_of, v_counts[1] + v_counts[2] - 2 * v_root
+  );
 
   select c.message_count into v_start from haive.conversations as c
   where c.tenant_id = v_tenant and c.id = p_primary_id;
@@ -976,8 +1103,8 @@ begin
   values (
     v_tenant, coalesce(v_plan.id, gen_random_uuid()), p_primary_id, p_secondary_id, v_segment,
     v_primary.segment, v_counts[1], v_counts[2], haive_private.session_status_now(v_secondary),
-    v_plan.strategy, v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
-    coalesce(v_plan.conflicts, '[]'), v_summary, coalesce(v_plan.summary_of, '[]')
+    v_plan.strategy, v_plan.conflict_resolution, v_root, v_record.dropped, v_record.conflicts,
+    v_summary, v_record.summary_of
   )
   returning * into v_merge;
   insert into haive.events (tenant_id, kind, conversation_id)
@@ -1141,6 +1268,177 @@ where exists (
       'numbers', 'names', 'negation', 'yes / no', 'different answers', 'model'
     )
 );
+
+create or replace function haive_private.merge_bytes(
+  p_ranges int,
+  p_dropped jsonb default null,
+  p_conflicts jsonb default null,
+  p_summary_of jsonb default null
+)
+returns bigint
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  return 100 + 32 * p_ranges + coalesce(octet_length(p_dropped::text), 0)
+    + coalesce(octet_length(p_conflicts::text), 0)
+    + coalesce(octet_length(p_summary_of::text), 0);
+end;
+$$;
+
+comment on function haive_private.merge_bytes(int, jsonb, jsonb, jsonb) is
+'Bytes that the record of a merge, or a segment of a session with its ranges, counts for.';
+
+create or replace function haive_private.count_rows(
+  p_tenant text, out conversations bigint, out bytes bigint
+)
+returns record
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_more numeric;
+begin
+  select
+    count(*),
+    coalesce(
+      sum(
+        haive_private.conversation_bytes(c.title, c.tags, c.context, c.participants, c.settings)
+        + coalesce(octet_length(c.sealed), 0)
+      ),
+      0
+    )
+  into conversations, bytes
+  from haive.conversations as c where c.tenant_id = p_tenant;
+  select sum(u.bytes) into v_more
+  from (
+    select
+      sum(
+        haive_private.message_bytes(m.content, m.parts, m.metadata)
+        + coalesce(octet_length(m.sealed), 0)
+      ) as bytes
+    from haive.messages as m where m.tenant_id = p_tenant
+    union all
+    select sum(haive_private.checkpoint_bytes(c.payload, c.sealed, c.metadata, c.tags, c.search))
+    from haive.checkpoints as c where c.tenant_id = p_tenant
+    union all
+    select sum(haive_private.checkpoint_bytes(w.payload))
+    from haive.checkpoint_writes as w where w.tenant_id = p_tenant
+    union all
+    select sum(haive_private.checkpoint_bytes(s.payload))
+    from haive.checkpoint_schemas as s where s.tenant_id = p_tenant
+    union all
+    select sum(haive_private.checkpoint_bytes(null, b.sealed, b.metadata))
+    from haive.branches as b
+    where b.tenant_id = p_tenant and num_nulls(b.metadata, b.sealed) < 2
+    union all
+    select sum(haive_private.merge_bytes(cardinality(g.conversation_ids)))
+    from haive.session_segments as g where g.tenant_id = p_tenant
+    union all
+    select sum(haive_private.merge_bytes(0, m.dropped, m.conflicts, m.summary_of))
+    from haive.session_merges as m where m.tenant_id = p_tenant
+  ) as u;
+  bytes := bytes + coalesce(v_more, 0) + haive_private.stored_memory_bytes(p_tenant);
+end;
+$$;
+
+alter function haive_private.count_rows(text) owner to haive_writer;
+
+-- As in meter_messages, for what merges put on record and the segments that they and their undoing make.
+-- Neither changes its size afterwards.
+create or replace function haive_private.meter_merges()
+returns trigger
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_table_name = 'session_segments' then
+    for v in
+      select
+        c.tenant_id,
+        tg_argv[0]::int
+        * sum(haive_private.merge_bytes(cardinality(c.conversation_ids)))::bigint as bytes
+      from changed as c
+      group by c.tenant_id
+    loop
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end loop;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id,
+      tg_argv[0]::int
+      * sum(haive_private.merge_bytes(0, c.dropped, c.conflicts, c.summary_of))::bigint as bytes
+    from changed as c
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, 0, v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+alter function haive_private.meter_merges() owner to haive_writer;
+
+comment on function haive_private.meter_merges() is
+'Counts records of merges, and segments of sessions, that a statement wrote or removed.';
+
+revoke all on function
+haive_private.message_places(jsonb),
+haive_private.merge_record(jsonb, jsonb, jsonb, bigint),
+haive_private.merge_bytes(int, jsonb, jsonb, jsonb),
+haive_private.meter_merges()
+from public, anon, authenticated, service_role, haive_client;
+grant execute on function
+haive_private.message_places(jsonb),
+haive_private.merge_record(jsonb, jsonb, jsonb, bigint),
+haive_private.merge_bytes(int, jsonb, jsonb, jsonb)
+to haive_writer;
+
+create trigger meter_added after insert on haive.session_segments
+referencing new table as changed
+for each statement execute function haive_private.meter_merges('1');
+
+create trigger meter_removed after delete on haive.session_segments
+referencing old table as changed
+for each statement execute function haive_private.meter_merges('-1');
+
+create trigger meter_added after insert on haive.session_merges
+referencing new table as changed
+for each statement execute function haive_private.meter_merges('1');
+
+create trigger meter_removed after delete on haive.session_merges
+referencing old table as changed
+for each statement execute function haive_private.meter_merges('-1');
+
+-- What there is of both, which nobody can add to until this has ended, is counted with the rest.
+insert into haive_private.meters as m (tenant_id, slot, day, bytes)
+select
+  t.tenant_id, 0, (now() at time zone coalesce(t.settings ->> 'timezone', 'UTC'))::date,
+  sum(u.bytes)
+from haive.tenants as t
+join (
+  select g.tenant_id, haive_private.merge_bytes(cardinality(g.conversation_ids)) as bytes
+  from haive.session_segments as g
+  union all
+  select d.tenant_id, haive_private.merge_bytes(0, d.dropped, d.conflicts, d.summary_of)
+  from haive.session_merges as d
+) as u on u.tenant_id = t.tenant_id
+where t.metered
+group by t.tenant_id
+on conflict (tenant_id, slot) do update set bytes = m.bytes + excluded.bytes;
 
 revoke create on schema haive_private from haive_writer;
 

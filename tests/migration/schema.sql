@@ -3258,6 +3258,12 @@ CREATE POLICY "members read the merges of sessions they read" ON haive.session_m
    FROM haive.conversations c
   WHERE ((c.tenant_id = session_merges.tenant_id) AND (c.id = session_merges.session_id)))));
 
+-- TRIGGER session_merges meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.session_merges REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_merges('1');
+
+-- TRIGGER session_merges meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.session_merges REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_merges('-1');
+
 -- POLICY session_merges services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.session_merges TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
 
@@ -3355,6 +3361,12 @@ CREATE TRIGGER audit_update AFTER UPDATE ON haive.session_segments REFERENCING N
 CREATE POLICY "members read the segments of sessions they read" ON haive.session_segments FOR SELECT TO authenticated USING ((EXISTS ( SELECT
    FROM haive.conversations c
   WHERE ((c.tenant_id = session_segments.tenant_id) AND (c.id = session_segments.session_id)))));
+
+-- TRIGGER session_segments meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.session_segments REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_merges('1');
+
+-- TRIGGER session_segments meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.session_segments REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_merges('-1');
 
 -- POLICY session_segments services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.session_segments TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -6455,6 +6467,12 @@ begin
     select sum(haive_private.checkpoint_bytes(null, b.sealed, b.metadata))
     from haive.branches as b
     where b.tenant_id = p_tenant and num_nulls(b.metadata, b.sealed) < 2
+    union all
+    select sum(haive_private.merge_bytes(cardinality(g.conversation_ids)))
+    from haive.session_segments as g where g.tenant_id = p_tenant
+    union all
+    select sum(haive_private.merge_bytes(0, m.dropped, m.conflicts, m.summary_of))
+    from haive.session_merges as m where m.tenant_id = p_tenant
   ) as u;
   bytes := bytes + coalesce(v_more, 0) + haive_private.stored_memory_bytes(p_tenant);
 end;
@@ -11080,6 +11098,28 @@ COMMENT ON COLUMN haive_private.memory_words.in_text IS 'In so many texts.';
 -- INDEX memory_words_parts_idx
 CREATE INDEX memory_words_parts_idx ON haive_private.memory_words USING btree (tenant_id, collection) WHERE (part <> 0);
 
+-- FUNCTION merge_bytes(integer, jsonb, jsonb, jsonb)
+CREATE FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb DEFAULT NULL::jsonb, p_conflicts jsonb DEFAULT NULL::jsonb, p_summary_of jsonb DEFAULT NULL::jsonb) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return 100 + 32 * p_ranges + coalesce(octet_length(p_dropped::text), 0)
+    + coalesce(octet_length(p_conflicts::text), 0)
+    + coalesce(octet_length(p_summary_of::text), 0);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb)
+GRANT ALL ON FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb)
+COMMENT ON FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb) IS 'Bytes that the record of a merge, or a segment of a session with its ranges, counts for.';
+
 -- FUNCTION merge_doc(haive.session_merges)
 CREATE FUNCTION haive_private.merge_doc(p_merge haive.session_merges) RETURNS json
     LANGUAGE plpgsql STABLE
@@ -11133,6 +11173,99 @@ REVOKE ALL ON FUNCTION haive_private.merge_doc(p_merge haive.session_merges) FRO
 -- COMMENT FUNCTION merge_doc(p_merge haive.session_merges)
 COMMENT ON FUNCTION haive_private.merge_doc(p_merge haive.session_merges) IS 'A merge as the functions of the API return it.';
 
+-- FUNCTION merge_record(jsonb, jsonb, jsonb, bigint)
+CREATE FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_dropped_are_known boolean;
+  v_conflicts_are_known boolean;
+  v_answers bigint;
+begin
+  select
+    coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'conversation_id', d.conversation_id, 'seq', d.seq, 'side', d.side, 'reason', d.reason,
+          'because_of', to_jsonb(b), 'similarity', d.similarity
+        )
+        order by u.place
+      ),
+      '[]'
+    ),
+    bool_and((
+      num_nulls(d.conversation_id, d.seq, b.conversation_id, b.seq) = 0
+      and d.side in ('primary', 'secondary')
+      and d.reason in ('same_message', 'near_duplicate', 'conflict')
+    ) is true)
+  into dropped, v_dropped_are_known
+  from jsonb_array_elements(p_dropped) with ordinality as u (doc, place)
+  cross join lateral jsonb_to_record(u.doc) as d (
+    conversation_id uuid, seq bigint, side text, reason text, because_of jsonb,
+    similarity double precision
+  )
+  cross join lateral jsonb_to_record(coalesce(d.because_of, '{}')) as b (
+    conversation_id uuid, seq bigint
+  );
+  select
+    coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'primary', d.ours, 'secondary', d.theirs, 'kept', d.kept, 'reason', d.reason,
+          'by', left(d.by, 200)
+        )
+        order by d.place
+      ),
+      '[]'
+    ),
+    bool_and((
+      num_nulls(d.ours, d.theirs, d.by) = 0
+      and d.kept in ('primary', 'secondary', 'both')
+      and d.reason in (
+        'numbers', 'names', 'negation', 'yes / no', 'different answers', 'model'
+      )
+    ) is true),
+    greatest(sum(jsonb_array_length(d.ours)), sum(jsonb_array_length(d.theirs)))
+  into conflicts, v_conflicts_are_known, v_answers
+  from (
+    select
+      u.place, g.kept, g.reason, g.by, haive_private.message_places(g."primary") as ours,
+      haive_private.message_places(g.secondary) as theirs
+    from jsonb_array_elements(p_conflicts) with ordinality as u (doc, place)
+    cross join lateral jsonb_to_record(u.doc) as g (
+      "primary" jsonb, secondary jsonb, kept text, reason text, by text
+    )
+    offset 0 -- their places once
+  ) as d;
+  summary_of := haive_private.message_places(coalesce(p_summary_of, '[]'));
+  if
+    not v_dropped_are_known
+    or not v_conflicts_are_known
+    or summary_of is null
+    or greatest(
+      jsonb_array_length(dropped), jsonb_array_length(conflicts), v_answers,
+      jsonb_array_length(summary_of)
+    ) > p_messages
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the plan says what is not put on record of a merge',
+      hint = 'It has places of messages, known reasons, and no more of them than there are messages.';
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb)
+GRANT ALL ON FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb)
+COMMENT ON FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) IS 'What a plan says of what is left out, of conflicts and of a summary, as it is put on record.';
+
 -- ACL FUNCTION merge_sessions(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_plan jsonb, p_acting text)
 GRANT ALL ON FUNCTION haive_private.merge_sessions(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_plan jsonb, p_acting text) TO authenticated;
 GRANT ALL ON FUNCTION haive_private.merge_sessions(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_plan jsonb, p_acting text) TO haive_client;
@@ -11163,6 +11296,7 @@ declare
   v_start bigint;
   v_segment int;
   v_summary bigint;
+  v_record record;
   v_merge haive.session_merges;
 begin
   v_entered := haive_private.enter_session(p_tenant, p_secondary_id, 'write', p_acting, false);
@@ -11265,6 +11399,9 @@ begin
       message = 'the plan has a message twice, or one that is in neither session',
       hint = 'Plan a merge from what read_merge answers.';
   end if;
+  v_record := haive_private.merge_record(
+    v_plan.dropped, v_plan.conflicts, v_plan.summary_of, v_counts[1] + v_counts[2] - 2 * v_root
+  );
 
   select c.message_count into v_start from haive.conversations as c
   where c.tenant_id = v_tenant and c.id = p_primary_id;
@@ -11303,8 +11440,8 @@ begin
   values (
     v_tenant, coalesce(v_plan.id, gen_random_uuid()), p_primary_id, p_secondary_id, v_segment,
     v_primary.segment, v_counts[1], v_counts[2], haive_private.session_status_now(v_secondary),
-    v_plan.strategy, v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
-    coalesce(v_plan.conflicts, '[]'), v_summary, coalesce(v_plan.summary_of, '[]')
+    v_plan.strategy, v_plan.conflict_resolution, v_root, v_record.dropped, v_record.conflicts,
+    v_summary, v_record.summary_of
   )
   returning * into v_merge;
   insert into haive.events (tenant_id, kind, conversation_id)
@@ -11468,6 +11605,34 @@ CREATE DOMAIN haive_private.message_parts AS jsonb
 
 
 ALTER DOMAIN haive_private.message_parts OWNER TO postgres;
+
+-- FUNCTION message_places(jsonb)
+CREATE FUNCTION haive_private.message_places(p_places jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select
+      case
+        when p_places is not null and bool_and(num_nulls(d.conversation_id, d.seq) = 0) is not false
+          then coalesce(jsonb_agg(to_jsonb(d) order by u.place), '[]')
+      end
+    from jsonb_array_elements(p_places) with ordinality as u (doc, place)
+    cross join lateral jsonb_to_record(u.doc) as d (conversation_id uuid, seq bigint)
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.message_places(p_places jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION message_places(p_places jsonb)
+GRANT ALL ON FUNCTION haive_private.message_places(p_places jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.message_places(p_places jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION message_places(p_places jsonb)
+COMMENT ON FUNCTION haive_private.message_places(p_places jsonb) IS 'A list of {conversation_id, seq}, or null where one has not both.';
 
 -- ACL FUNCTION message_range(p_conversation_id uuid, p_after bigint, p_before bigint, p_page_size integer, p_last boolean, p_tenant text, OUT tenant text, OUT first_seq bigint, OUT last_seq bigint)
 GRANT ALL ON FUNCTION haive_private.message_range(p_conversation_id uuid, p_after bigint, p_before bigint, p_page_size integer, p_last boolean, p_tenant text, OUT tenant text, OUT first_seq bigint, OUT last_seq bigint) TO authenticated;
@@ -12016,6 +12181,53 @@ REVOKE ALL ON FUNCTION haive_private.meter_facts(p_row haive.tenants) FROM PUBLI
 
 -- COMMENT FUNCTION meter_facts(p_row haive.tenants)
 COMMENT ON FUNCTION haive_private.meter_facts(p_row haive.tenants) IS 'What it takes to count what is written to a metered tenant.';
+
+-- ACL FUNCTION meter_merges()
+REVOKE ALL ON FUNCTION haive_private.meter_merges() FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_merges()
+COMMENT ON FUNCTION haive_private.meter_merges() IS 'Counts records of merges, and segments of sessions, that a statement wrote or removed.';
+
+-- FUNCTION meter_merges()
+CREATE FUNCTION haive_private.meter_merges() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_table_name = 'session_segments' then
+    for v in
+      select
+        c.tenant_id,
+        tg_argv[0]::int
+        * sum(haive_private.merge_bytes(cardinality(c.conversation_ids)))::bigint as bytes
+      from changed as c
+      group by c.tenant_id
+    loop
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end loop;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id,
+      tg_argv[0]::int
+      * sum(haive_private.merge_bytes(0, c.dropped, c.conflicts, c.summary_of))::bigint as bytes
+    from changed as c
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, 0, v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_merges() OWNER TO haive_writer;
 
 -- ACL FUNCTION meter_messages()
 REVOKE ALL ON FUNCTION haive_private.meter_messages() FROM PUBLIC;

@@ -425,3 +425,43 @@ async def test_sessions_count_as_conversations_and_their_bytes_as_storage(open_s
         await manager.delete_session(message.conversation_id)
         assert (await tenants.usage(name)).conversations.used == 2
         await manager.create_session("ada")
+
+
+async def test_what_is_on_record_of_merges_is_counted_and_limited(open_store, new_tenant, owner):
+    tenants = TenantManager(await open_store(tenant=None), TenantConfig())
+    name = f"{await new_tenant()}-merging"
+    await tenants.create_tenant(name, custom_quota=ResourceQuota(max_storage_gb=1))
+    async with tenants.tenant_context(name) as inside:
+        manager = SessionManager(inside)
+        session = await manager.create_session("ada")
+        other = await manager.branch_session(session.id)
+        said = [{"role": "user", "content": f"{n}"} for n in range(40)]
+        await manager.add_messages(session.id, said)
+        await manager.add_messages(other.id, said)
+
+        async def used():
+            found = await tenants.reconcile_usage(name)
+            assert (found.conversations_drift, found.storage_drift) == (0, 0)
+            return (await tenants.usage(name)).storage.used
+
+        before = await used()
+        merged = await manager.merge_sessions(session.id, other.id, "primary_wins")
+        assert len(merged.merge.dropped) == 40
+        once = await used() - before
+        assert once > 40 * 100
+        await manager.undo_merge(session.id, merged.merge.id)
+        undone = await used()
+        # As often as they like, until the limit is reached.
+        await owner.execute(
+            "update haive.tenants set max_storage_bytes = $2 where tenant_id = $1",
+            *(name, undone + once + once // 2),
+        )
+        again = await manager.merge_sessions(session.id, other.id, "primary_wins")
+        await manager.undo_merge(session.id, again.merge.id)
+        with pytest.raises(QuotaExceededError) as refused:
+            await manager.merge_sessions(session.id, other.id, "primary_wins")
+        assert refused.value.resource == "storage"
+        assert len(await manager.list_merges(session.id)) == 2
+        full = await used()
+        await manager.delete_session(session.id)
+        assert await used() < full - 2 * once
