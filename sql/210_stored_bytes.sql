@@ -63,3 +63,25 @@ $$;
 
 comment on function haive_private.checkpoint_bytes(bytea, bytea, jsonb, text[], jsonb) is
 'Bytes that a checkpoint, a pending write, a schema or what is noted of a branch counts for.';
+
+create or replace function haive_private.merge_bytes(
+  p_ranges int,
+  p_dropped jsonb default null,
+  p_conflicts jsonb default null,
+  p_summary_of jsonb default null
+)
+returns bigint
+language plpgsql
+immutable
+security invoker
+set search_path = ''
+as $$
+begin
+  return 100 + 32 * p_ranges + coalesce(octet_length(p_dropped::text), 0)
+    + coalesce(octet_length(p_conflicts::text), 0)
+    + coalesce(octet_length(p_summary_of::text), 0);
+end;
+$$;
+
+comment on function haive_private.merge_bytes(int, jsonb, jsonb, jsonb) is
+'Bytes that the record of a merge, or a segment of a session with its ranges, counts for.';

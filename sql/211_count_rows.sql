@@ -42,6 +42,12 @@ begin
     select sum(haive_private.checkpoint_bytes(null, b.sealed, b.metadata))
     from haive.branches as b
     where b.tenant_id = p_tenant and num_nulls(b.metadata, b.sealed) < 2
+    union all
+    select sum(haive_private.merge_bytes(cardinality(g.conversation_ids)))
+    from haive.session_segments as g where g.tenant_id = p_tenant
+    union all
+    select sum(haive_private.merge_bytes(0, m.dropped, m.conflicts, m.summary_of))
+    from haive.session_merges as m where m.tenant_id = p_tenant
   ) as u;
   bytes := bytes + coalesce(v_more, 0) + haive_private.stored_memory_bytes(p_tenant);
 end;

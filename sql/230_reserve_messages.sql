@@ -69,7 +69,7 @@ begin
     into last_seqs, v_is_session, v_owner;
     if not found then
       last_seqs := array[null::bigint];
-    elsif v_is_session then
+    elsif v_is_session or current_setting('persistence.session', true) <> '' then
       perform haive_private.check_session_write(p_tenant, p_actor, v_ids[1], v_owner, last_seqs[1]);
     end if;
   else

@@ -26,7 +26,13 @@ begin
   end if;
   select * into v_row from haive.sessions as s
   where s.tenant_id = p_tenant and s.id = p_session_id;
-  if
+  if not found then
+    -- A plain conversation, by the function that writes to sessions.
+    raise exception using
+      errcode = 'PT404',
+      message = format('no session %s', p_session_id),
+      hint = 'A conversation that is no session is written to with add_messages.';
+  elsif
     v_actor is not null and v_actor is distinct from p_owner
     and v_actor <> all(coalesce(v_row.writers, '{}'))
   then
@@ -55,8 +61,8 @@ alter function haive_private.check_session_write(text, text, uuid, text, bigint)
 owner to haive_writer;
 
 comment on function haive_private.check_session_write(text, text, uuid, text, bigint) is
-'Refuses a message to a session that is closed, expired or full, or by who may not write to it; '
-'else the session stays open for its ttl from now on.';
+'Refuses a message to a session that is closed, expired or full, or by who may not write to it, and '
+'to what is none where a session is written to; else the session stays open for its ttl from now on.';
 
 create or replace function haive_private.check_session_change(
   p_tenant text, p_actor text, p_session_id uuid, p_participants boolean

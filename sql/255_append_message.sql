@@ -75,9 +75,10 @@ begin
     -- Of a session that is full or closed the writer hears that, before anything of the id.
     where
       case
-        when p.is_session then haive_private.check_session_write(
-          v_caller.tenant, v_caller.actor, p_conversation_id, p.user_id, p.seq
-        ) is not null
+        when p.is_session or current_setting('persistence.session', true) <> ''
+          then haive_private.check_session_write(
+            v_caller.tenant, v_caller.actor, p_conversation_id, p.user_id, p.seq
+          ) is not null
         else true
       end
   )

@@ -76,6 +76,30 @@ $$;
 comment on function haive_private.refuse_erased_participants() is
 'Refuses a conversation that names a user who was erased.';
 
+-- Many messages come at once, mostly of one author, who is looked for once in a transaction: the lock is
+-- held until it ends, and meanwhile nobody else erases them.
+create or replace function haive_private.refuse_erased_author()
+returns trigger
+language plpgsql
+volatile
+security invoker
+set search_path = ''
+as $$
+declare
+  v_author text := new.tenant_id || ' ' || new.author;
+  v_done text;
+begin
+  if current_setting('persistence.not_erased', true) is distinct from v_author then
+    perform haive_private.refuse_erased(new.tenant_id, array[new.author::text]);
+    v_done := set_config('persistence.not_erased', v_author, true);
+  end if;
+  return null;
+end;
+$$;
+
+comment on function haive_private.refuse_erased_author() is
+'Refuses a message whose author was erased.';
+
 create trigger conversations_refuse_erased after insert on haive.conversations
 for each row when (new.user_id is not null or new.participants::text[] <> '{}')
 execute function haive_private.refuse_erased_participants();
@@ -94,3 +118,8 @@ execute function haive_private.refuse_erased_owner();
 
 create trigger members_refuse_erased after insert or update on haive.members
 for each row execute function haive_private.refuse_erased_owner();
+
+-- Most messages have no author, and are not asked for it.
+create trigger messages_refuse_erased after insert or update of author on haive.messages
+for each row when (new.author is not null)
+execute function haive_private.refuse_erased_author();

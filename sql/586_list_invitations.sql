@@ -10,6 +10,7 @@ set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_as_administrator(p_tenant, false);
+  v_docs json;
 begin
   if (p_page_size between 1 and 10000) is not true then
     raise exception using
@@ -17,7 +18,7 @@ begin
       message = 'page_size is not between 1 and 10000',
       hint = 'Read on with page_after, the id of the last invitation of a page.';
   end if;
-  return (
+  v_docs := (
     select coalesce(json_agg(haive_private.invitation_doc(i.*) order by i.id), '[]')
     from (
       select o.* from haive.invitations as o
@@ -26,6 +27,19 @@ begin
       limit p_page_size
     ) as i
   );
+  if exists (
+    select from haive.tenants as t where t.tenant_id = v_caller.tenant and t.audit = 'all'
+  ) then
+    perform haive_private.audit_read(
+      'list_invitations',
+      (
+        select jsonb_object_agg(d.doc ->> 'id', d.doc ->> 'role')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
 end;
 $$;
 

@@ -49,8 +49,10 @@ begin
     and e.subject_hash = sha256(v_salt || convert_to(p_user_id, 'UTF8'))
   for update;
   if not found then
-    -- All who looked before it was there have ended when this lock is granted.
-    perform pg_advisory_xact_lock(hashtextextended('erasures of ' || v_caller.tenant, 0));
+    -- All who looked before it was there have ended when this lock is granted, or are this transaction.
+    perform
+      pg_advisory_xact_lock(hashtextextended('erasures of ' || v_caller.tenant, 0)),
+      set_config('persistence.not_erased', '', true);
     select e.salt into v_salt from haive.erasures as e where e.tenant_id = v_caller.tenant limit 1;
     v_salt := coalesce(v_salt, uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
     insert into haive.erasures (tenant_id, subject_hash, salt)

@@ -96,6 +96,8 @@ begin
       coalesce(v_given.live, true), v_given.ttl, v_given.max_messages,
       nullif(v_given.writers, '{}'), nullif(v_given.moderators, '{}')
     );
+  elsif v_caller.audit_reads then
+    perform haive_private.audit_read('create_session', jsonb_build_object(v_id, null), 1);
   end if;
   select s as session, c as conversation into v_found
   from haive.conversations as c

@@ -1,5 +1,7 @@
 -- add_messages for a service that acts for a user: as whom it writes is told to the trigger of all
 -- writes to sessions, and kept with the message. Users who call with their token are told apart anyway.
+-- That it is a session they are told too: a plain conversation has nobody who is asked whether the user
+-- may write.
 create or replace function haive.add_session_messages(
   session_id uuid, messages jsonb, acting_user text default null, tenant text default null
 )
@@ -23,6 +25,7 @@ begin
       set_config('persistence.author', coalesce(add_session_messages.acting_user, ''), true),
       set_config('persistence.acting', coalesce(add_session_messages.acting_user, ''), true);
   end if;
+  perform set_config('persistence.session', 'on', true);
   select
     haive.add_messages(
       coalesce(
@@ -36,7 +39,9 @@ begin
     )
   into v_answer
   from jsonb_array_elements(add_session_messages.messages) with ordinality as u (doc, place);
-  perform set_config('persistence.author', '', true), set_config('persistence.acting', '', true);
+  perform
+    set_config('persistence.author', '', true), set_config('persistence.acting', '', true),
+    set_config('persistence.session', '', true);
   return v_answer;
 end;
 $$;

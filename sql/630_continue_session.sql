@@ -66,6 +66,8 @@ begin
     where s.tenant_id = v_entered.tenant and s.id = p_session_id;
     insert into haive.events (tenant_id, kind, conversation_id)
     values (v_entered.tenant, 'session.updated', p_session_id);
+  elsif v_entered.audit_reads then
+    perform haive_private.audit_read('continue_session', jsonb_build_object(v_id, null), 1);
   end if;
   return (
     select haive_private.session_doc(s, c)

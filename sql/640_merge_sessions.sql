@@ -26,6 +26,7 @@ declare
   v_start bigint;
   v_segment int;
   v_summary bigint;
+  v_record record;
   v_merge haive.session_merges;
 begin
   v_entered := haive_private.enter_session(p_tenant, p_secondary_id, 'write', p_acting, false);
@@ -46,6 +47,11 @@ begin
   select m.* into v_known from haive.session_merges as m
   where m.tenant_id = v_tenant and m.id = v_plan.id;
   if found and v_known.session_id = p_primary_id and v_known.secondary_id = p_secondary_id then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read(
+        'merge_sessions', jsonb_build_object(p_primary_id, null), 1
+      );
+    end if;
     return haive_private.merge_doc(v_known); -- a retry
   end if;
   select s.* into v_primary from haive.sessions as s
@@ -123,6 +129,9 @@ begin
       message = 'the plan has a message twice, or one that is in neither session',
       hint = 'Plan a merge from what read_merge answers.';
   end if;
+  v_record := haive_private.merge_record(
+    v_plan.dropped, v_plan.conflicts, v_plan.summary_of, v_counts[1] + v_counts[2] - 2 * v_root
+  );
 
   select c.message_count into v_start from haive.conversations as c
   where c.tenant_id = v_tenant and c.id = p_primary_id;
@@ -161,8 +170,8 @@ begin
   values (
     v_tenant, coalesce(v_plan.id, gen_random_uuid()), p_primary_id, p_secondary_id, v_segment,
     v_primary.segment, v_counts[1], v_counts[2], haive_private.session_status_now(v_secondary),
-    v_plan.strategy, v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
-    coalesce(v_plan.conflicts, '[]'), v_summary, coalesce(v_plan.summary_of, '[]')
+    v_plan.strategy, v_plan.conflict_resolution, v_root, v_record.dropped, v_record.conflicts,
+    v_summary, v_record.summary_of
   )
   returning * into v_merge;
   insert into haive.events (tenant_id, kind, conversation_id)

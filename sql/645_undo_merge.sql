@@ -28,6 +28,9 @@ begin
       message = format('no merge %s', p_merge_id),
       hint = 'list_merges has those of a session.';
   elsif v_merge.undone_at is not null then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read('undo_merge', jsonb_build_object(p_session_id, null), 1);
+    end if;
     return haive_private.merge_doc(v_merge);
   end if;
   perform haive_private.refuse_closed_session(v_session);

@@ -13,6 +13,7 @@ revoke all on function
 haive_private.message_bytes(text, jsonb, jsonb),
 haive_private.conversation_bytes(text, text[], jsonb, text[], jsonb),
 haive_private.checkpoint_bytes(bytea, bytea, jsonb, text[], jsonb),
+haive_private.merge_bytes(int, jsonb, jsonb, jsonb),
 haive_private.count_rows(text),
 haive_private.refuse_over_quota(text, text, bigint, bigint, timestamptz),
 haive_private.month_end(text, date),
@@ -41,7 +42,8 @@ haive_private.meter_conversations(),
 haive_private.meter_checkpoints(),
 haive_private.meter_checkpoint_writes(),
 haive_private.meter_checkpoint_schemas(),
-haive_private.meter_branches()
+haive_private.meter_branches(),
+haive_private.meter_merges()
 from public, anon, authenticated, service_role, haive_client;
 
 revoke create on schema haive_private from haive_writer;
@@ -73,6 +75,7 @@ grant execute on function
 haive_private.message_bytes(text, jsonb, jsonb),
 haive_private.conversation_bytes(text, text[], jsonb, text[], jsonb),
 haive_private.checkpoint_bytes(bytea, bytea, jsonb, text[], jsonb),
+haive_private.merge_bytes(int, jsonb, jsonb, jsonb),
 haive_private.refuse_over_quota(text, text, bigint, bigint, timestamptz),
 haive_private.meter_facts(haive.tenants),
 haive_private.usage_doc(bigint, bigint, timestamptz)

@@ -15,6 +15,7 @@ from public, anon, authenticated, service_role, haive_client;
 revoke all on function
 haive_private.refuse_erased(text, text[]),
 haive_private.refuse_erased_owner(),
+haive_private.refuse_erased_author(),
 haive_private.refuse_erased_participants(),
 haive_private.check_tenant_switches(),
 haive_private.enter_as_administrator(text, boolean),

@@ -47,7 +47,9 @@ haive_private.session_line(text, uuid, int, bigint, bigint),
 haive_private.session_doc(haive.sessions, haive.conversations),
 haive_private.common_root(text, uuid, int, bigint, uuid, int, bigint),
 haive_private.line_messages(text, uuid, int, bigint, bigint),
-haive_private.merge_doc(haive.session_merges)
+haive_private.merge_doc(haive.session_merges),
+haive_private.message_places(jsonb),
+haive_private.merge_record(jsonb, jsonb, jsonb, bigint)
 from public, anon, authenticated, service_role, haive_client;
 
 revoke create on schema haive_private from haive_writer;
@@ -112,6 +114,8 @@ haive_private.session_doc(haive.sessions, haive.conversations),
 haive_private.common_root(text, uuid, int, bigint, uuid, int, bigint),
 haive_private.line_messages(text, uuid, int, bigint, bigint),
 haive_private.merge_doc(haive.session_merges),
+haive_private.message_places(jsonb),
+haive_private.merge_record(jsonb, jsonb, jsonb, bigint),
 haive_private.check_session_write(text, text, uuid, text, bigint),
 haive_private.check_session_change(text, text, uuid, boolean)
 to haive_writer;

@@ -10,13 +10,27 @@ import pytest
 
 from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.errors import NotFoundError
+from haive.core.persistence.multitenancy import Members
+from haive.core.persistence.session import SessionManager
 
 _READERS = r"""
     select p.proname as name from pg_proc as p
     where p.pronamespace in ('haive'::regnamespace, 'haive_private'::regnamespace)
-      and p.prosrc ~ 'enter_tenant\([^;]*false\)' and p.prosrc not like '%audit_read%'"""
-# They answer a name and counts, or enter for those who read the log itself.
-_COUNTING = {"current_tenant", "enter_audit", "count_sealed", "tenant_usage"}
+      and (
+        p.prosrc ~ 'enter_\w+\([^;]*false\)'
+        or (p.prosrc ~ 'enter_\w+\(' and p.prosrc ~ '_docs?\(')
+      )
+      and p.prosrc not like '%audit_read%'"""
+# They answer names and counts, or enter for those who read the log itself.
+_COUNTING = {
+    "current_tenant", "enter_audit", "count_sealed", "tenant_usage", "memory_stats",
+    "open_memory_collection",
+}  # fmt: skip
+# They answer a row that they wrote, which is on record whatever they changed of it.
+_WRITING = {
+    "create_invitation", "revoke_invitation", "set_participant", "update_conversation",
+    "update_session", "update_session_state",
+}  # fmt: skip
 
 
 async def test_each_read_names_what_was_read(store, record):
@@ -59,6 +73,35 @@ async def test_each_read_names_what_was_read(store, record):
     assert {row["action"] for row in await record.since(before)} == {"read"}
 
 
+async def test_what_was_made_before_is_read_and_on_record(store, record):
+    manager = SessionManager(store)
+    one, other = uuid4(), uuid4()
+    await manager.create_session("ada", id=one)
+    await manager.branch_session(one, id=other)
+    merged = await manager.merge_sessions(one, other, "append")
+    await manager.undo_merge(one, merged.merge.id)
+    successor = await manager.continue_session(one)
+    await Members(store).invite(label="bob")
+    before = await record.seq()
+    await manager.create_session("ada", id=one)
+    await manager.branch_session(one, id=other)
+    await manager.continue_session(one)
+    again = {"id": str(merged.merge.id)}
+    query = "select haive.merge_sessions($1, $2, $3, tenant => $4)"
+    await record.owner.execute(query, one, other, again, record.tenant)
+    await manager.undo_merge(one, merged.merge.id)
+    (invitation,) = await Members(store).invitations()
+    assert [(row["action"], row["object"], row["rows"]) for row in await record.since(before)] == [
+        ("read", "create_session", {str(one): None}),
+        ("read", "create_session", {str(other): None}),
+        ("read", "continue_session", {str(successor.id): None}),
+        ("read", "merge_sessions", {str(one): None}),
+        ("read", "undo_merge", {str(one): None}),
+        ("read", "get_session", {str(one): None}),
+        ("read", "list_invitations", {str(invitation.id): "member"}),
+    ]
+
+
 async def test_reads_are_not_on_record_where_only_writes_are(store, record):
     await record.switch("writes")
     conversation = await store.create_conversation("agent")
@@ -76,7 +119,7 @@ async def test_what_is_not_found_leaves_no_record(store, record):
 
 
 async def test_every_function_that_reads_a_tenant_puts_it_on_record(postgres: asyncpg.Connection):
-    assert {row["name"] for row in await postgres.fetch(_READERS)} == _COUNTING
+    assert {row["name"] for row in await postgres.fetch(_READERS)} == _COUNTING | _WRITING
 
 
 async def test_a_transaction_that_may_not_write_reads_nothing(client, record, direct):

@@ -176,6 +176,7 @@ begin
       set_config('persistence.author', coalesce(add_session_messages.acting_user, ''), true),
       set_config('persistence.acting', coalesce(add_session_messages.acting_user, ''), true);
   end if;
+  perform set_config('persistence.session', 'on', true);
   select
     haive.add_messages(
       coalesce(
@@ -189,7 +190,9 @@ begin
     )
   into v_answer
   from jsonb_array_elements(add_session_messages.messages) with ordinality as u (doc, place);
-  perform set_config('persistence.author', '', true), set_config('persistence.acting', '', true);
+  perform
+    set_config('persistence.author', '', true), set_config('persistence.acting', '', true),
+    set_config('persistence.session', '', true);
   return v_answer;
 end;
 $$;
@@ -2726,6 +2729,9 @@ ALTER TABLE ONLY haive.messages
 ALTER TABLE ONLY haive.messages
     ADD CONSTRAINT messages_pkey PRIMARY KEY (tenant_id, conversation_id, seq);
 
+-- TRIGGER messages messages_refuse_erased
+CREATE TRIGGER messages_refuse_erased AFTER INSERT OR UPDATE OF author ON haive.messages FOR EACH ROW WHEN ((new.author IS NOT NULL)) EXECUTE FUNCTION haive_private.refuse_erased_author();
+
 -- TRIGGER messages meter_added
 CREATE TRIGGER meter_added AFTER INSERT ON haive.messages REFERENCING NEW TABLE AS changed FOR EACH STATEMENT WHEN (((current_setting('persistence.watch'::text, true) ~~ '%---'::text) IS NOT TRUE)) EXECUTE FUNCTION haive_private.meter_messages('added');
 
@@ -3338,6 +3344,12 @@ CREATE POLICY "members read the merges of sessions they read" ON haive.session_m
    FROM haive.conversations c
   WHERE ((c.tenant_id = session_merges.tenant_id) AND (c.id = session_merges.session_id)))));
 
+-- TRIGGER session_merges meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.session_merges REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_merges('1');
+
+-- TRIGGER session_merges meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.session_merges REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_merges('-1');
+
 -- POLICY session_merges services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.session_merges TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
 
@@ -3435,6 +3447,12 @@ CREATE TRIGGER audit_update AFTER UPDATE ON haive.session_segments REFERENCING N
 CREATE POLICY "members read the segments of sessions they read" ON haive.session_segments FOR SELECT TO authenticated USING ((EXISTS ( SELECT
    FROM haive.conversations c
   WHERE ((c.tenant_id = session_segments.tenant_id) AND (c.id = session_segments.session_id)))));
+
+-- TRIGGER session_segments meter_added
+CREATE TRIGGER meter_added AFTER INSERT ON haive.session_segments REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_merges('1');
+
+-- TRIGGER session_segments meter_removed
+CREATE TRIGGER meter_removed AFTER DELETE ON haive.session_segments REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION haive_private.meter_merges('-1');
 
 -- POLICY session_segments services work in the tenant they entered
 CREATE POLICY "services work in the tenant they entered" ON haive.session_segments TO haive_client, haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
@@ -4373,9 +4391,10 @@ begin
     -- Of a session that is full or closed the writer hears that, before anything of the id.
     where
       case
-        when p.is_session then haive_private.check_session_write(
-          v_caller.tenant, v_caller.actor, p_conversation_id, p.user_id, p.seq
-        ) is not null
+        when p.is_session or current_setting('persistence.session', true) <> ''
+          then haive_private.check_session_write(
+            v_caller.tenant, v_caller.actor, p_conversation_id, p.user_id, p.seq
+          ) is not null
         else true
       end
   )
@@ -5498,7 +5517,7 @@ ALTER FUNCTION haive_private.check_session_change(p_tenant text, p_actor text, p
 REVOKE ALL ON FUNCTION haive_private.check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint) FROM PUBLIC;
 
 -- COMMENT FUNCTION check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint)
-COMMENT ON FUNCTION haive_private.check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint) IS 'Refuses a message to a session that is closed, expired or full, or by who may not write to it; else the session stays open for its ttl from now on.';
+COMMENT ON FUNCTION haive_private.check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint) IS 'Refuses a message to a session that is closed, expired or full, or by who may not write to it, and to what is none where a session is written to; else the session stays open for its ttl from now on.';
 
 -- FUNCTION check_session_write(text, text, uuid, text, bigint)
 CREATE FUNCTION haive_private.check_session_write(p_tenant text, p_actor text, p_session_id uuid, p_owner text, p_last_seq bigint) RETURNS void
@@ -5522,7 +5541,13 @@ begin
   end if;
   select * into v_row from haive.sessions as s
   where s.tenant_id = p_tenant and s.id = p_session_id;
-  if
+  if not found then
+    -- A plain conversation, by the function that writes to sessions.
+    raise exception using
+      errcode = 'PT404',
+      message = format('no session %s', p_session_id),
+      hint = 'A conversation that is no session is written to with add_messages.';
+  elsif
     v_actor is not null and v_actor is distinct from p_owner
     and v_actor <> all(coalesce(v_row.writers, '{}'))
   then
@@ -5993,6 +6018,8 @@ begin
     where s.tenant_id = v_entered.tenant and s.id = p_session_id;
     insert into haive.events (tenant_id, kind, conversation_id)
     values (v_entered.tenant, 'session.updated', p_session_id);
+  elsif v_entered.audit_reads then
+    perform haive_private.audit_read('continue_session', jsonb_build_object(v_id, null), 1);
   end if;
   return (
     select haive_private.session_doc(s, c)
@@ -6526,6 +6553,12 @@ begin
     select sum(haive_private.checkpoint_bytes(null, b.sealed, b.metadata))
     from haive.branches as b
     where b.tenant_id = p_tenant and num_nulls(b.metadata, b.sealed) < 2
+    union all
+    select sum(haive_private.merge_bytes(cardinality(g.conversation_ids)))
+    from haive.session_segments as g where g.tenant_id = p_tenant
+    union all
+    select sum(haive_private.merge_bytes(0, m.dropped, m.conflicts, m.summary_of))
+    from haive.session_merges as m where m.tenant_id = p_tenant
   ) as u;
   bytes := bytes + coalesce(v_more, 0) + haive_private.stored_memory_bytes(p_tenant);
 end;
@@ -6842,6 +6875,8 @@ begin
       coalesce(v_given.live, true), v_given.ttl, v_given.max_messages,
       nullif(v_given.writers, '{}'), nullif(v_given.moderators, '{}')
     );
+  elsif v_caller.audit_reads then
+    perform haive_private.audit_read('create_session', jsonb_build_object(v_id, null), 1);
   end if;
   select s as session, c as conversation into v_found
   from haive.conversations as c
@@ -7773,8 +7808,10 @@ begin
     and e.subject_hash = sha256(v_salt || convert_to(p_user_id, 'UTF8'))
   for update;
   if not found then
-    -- All who looked before it was there have ended when this lock is granted.
-    perform pg_advisory_xact_lock(hashtextextended('erasures of ' || v_caller.tenant, 0));
+    -- All who looked before it was there have ended when this lock is granted, or are this transaction.
+    perform
+      pg_advisory_xact_lock(hashtextextended('erasures of ' || v_caller.tenant, 0)),
+      set_config('persistence.not_erased', '', true);
     select e.salt into v_salt from haive.erasures as e where e.tenant_id = v_caller.tenant limit 1;
     v_salt := coalesce(v_salt, uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
     insert into haive.erasures (tenant_id, subject_hash, salt)
@@ -9804,6 +9841,7 @@ CREATE FUNCTION haive_private.list_invitations(p_tenant text, p_page_size intege
     AS $$
 declare
   v_caller record := haive_private.enter_as_administrator(p_tenant, false);
+  v_docs json;
 begin
   if (p_page_size between 1 and 10000) is not true then
     raise exception using
@@ -9811,7 +9849,7 @@ begin
       message = 'page_size is not between 1 and 10000',
       hint = 'Read on with page_after, the id of the last invitation of a page.';
   end if;
-  return (
+  v_docs := (
     select coalesce(json_agg(haive_private.invitation_doc(i.*) order by i.id), '[]')
     from (
       select o.* from haive.invitations as o
@@ -9820,6 +9858,19 @@ begin
       limit p_page_size
     ) as i
   );
+  if exists (
+    select from haive.tenants as t where t.tenant_id = v_caller.tenant and t.audit = 'all'
+  ) then
+    perform haive_private.audit_read(
+      'list_invitations',
+      (
+        select jsonb_object_agg(d.doc ->> 'id', d.doc ->> 'role')
+        from json_array_elements(v_docs) as d (doc)
+      ),
+      json_array_length(v_docs)
+    );
+  end if;
+  return v_docs;
 end;
 $$;
 
@@ -11133,6 +11184,28 @@ COMMENT ON COLUMN haive_private.memory_words.in_text IS 'In so many texts.';
 -- INDEX memory_words_parts_idx
 CREATE INDEX memory_words_parts_idx ON haive_private.memory_words USING btree (tenant_id, collection) WHERE (part <> 0);
 
+-- FUNCTION merge_bytes(integer, jsonb, jsonb, jsonb)
+CREATE FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb DEFAULT NULL::jsonb, p_conflicts jsonb DEFAULT NULL::jsonb, p_summary_of jsonb DEFAULT NULL::jsonb) RETURNS bigint
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return 100 + 32 * p_ranges + coalesce(octet_length(p_dropped::text), 0)
+    + coalesce(octet_length(p_conflicts::text), 0)
+    + coalesce(octet_length(p_summary_of::text), 0);
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb)
+GRANT ALL ON FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb)
+COMMENT ON FUNCTION haive_private.merge_bytes(p_ranges integer, p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb) IS 'Bytes that the record of a merge, or a segment of a session with its ranges, counts for.';
+
 -- FUNCTION merge_doc(haive.session_merges)
 CREATE FUNCTION haive_private.merge_doc(p_merge haive.session_merges) RETURNS json
     LANGUAGE plpgsql STABLE
@@ -11186,6 +11259,99 @@ REVOKE ALL ON FUNCTION haive_private.merge_doc(p_merge haive.session_merges) FRO
 -- COMMENT FUNCTION merge_doc(p_merge haive.session_merges)
 COMMENT ON FUNCTION haive_private.merge_doc(p_merge haive.session_merges) IS 'A merge as the functions of the API return it.';
 
+-- FUNCTION merge_record(jsonb, jsonb, jsonb, bigint)
+CREATE FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+declare
+  v_dropped_are_known boolean;
+  v_conflicts_are_known boolean;
+  v_answers bigint;
+begin
+  select
+    coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'conversation_id', d.conversation_id, 'seq', d.seq, 'side', d.side, 'reason', d.reason,
+          'because_of', to_jsonb(b), 'similarity', d.similarity
+        )
+        order by u.place
+      ),
+      '[]'
+    ),
+    bool_and((
+      num_nulls(d.conversation_id, d.seq, b.conversation_id, b.seq) = 0
+      and d.side in ('primary', 'secondary')
+      and d.reason in ('same_message', 'near_duplicate', 'conflict')
+    ) is true)
+  into dropped, v_dropped_are_known
+  from jsonb_array_elements(p_dropped) with ordinality as u (doc, place)
+  cross join lateral jsonb_to_record(u.doc) as d (
+    conversation_id uuid, seq bigint, side text, reason text, because_of jsonb,
+    similarity double precision
+  )
+  cross join lateral jsonb_to_record(coalesce(d.because_of, '{}')) as b (
+    conversation_id uuid, seq bigint
+  );
+  select
+    coalesce(
+      jsonb_agg(
+        jsonb_build_object(
+          'primary', d.ours, 'secondary', d.theirs, 'kept', d.kept, 'reason', d.reason,
+          'by', left(d.by, 200)
+        )
+        order by d.place
+      ),
+      '[]'
+    ),
+    bool_and((
+      num_nulls(d.ours, d.theirs, d.by) = 0
+      and d.kept in ('primary', 'secondary', 'both')
+      and d.reason in (
+        'numbers', 'names', 'negation', 'yes / no', 'different answers', 'model'
+      )
+    ) is true),
+    greatest(sum(jsonb_array_length(d.ours)), sum(jsonb_array_length(d.theirs)))
+  into conflicts, v_conflicts_are_known, v_answers
+  from (
+    select
+      u.place, g.kept, g.reason, g.by, haive_private.message_places(g."primary") as ours,
+      haive_private.message_places(g.secondary) as theirs
+    from jsonb_array_elements(p_conflicts) with ordinality as u (doc, place)
+    cross join lateral jsonb_to_record(u.doc) as g (
+      "primary" jsonb, secondary jsonb, kept text, reason text, by text
+    )
+    offset 0 -- their places once
+  ) as d;
+  summary_of := haive_private.message_places(coalesce(p_summary_of, '[]'));
+  if
+    not v_dropped_are_known
+    or not v_conflicts_are_known
+    or summary_of is null
+    or greatest(
+      jsonb_array_length(dropped), jsonb_array_length(conflicts), v_answers,
+      jsonb_array_length(summary_of)
+    ) > p_messages
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'the plan says what is not put on record of a merge',
+      hint = 'It has places of messages, known reasons, and no more of them than there are messages.';
+  end if;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb)
+GRANT ALL ON FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb)
+COMMENT ON FUNCTION haive_private.merge_record(p_dropped jsonb, p_conflicts jsonb, p_summary_of jsonb, p_messages bigint, OUT dropped jsonb, OUT conflicts jsonb, OUT summary_of jsonb) IS 'What a plan says of what is left out, of conflicts and of a summary, as it is put on record.';
+
 -- ACL FUNCTION merge_sessions(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_plan jsonb, p_acting text)
 GRANT ALL ON FUNCTION haive_private.merge_sessions(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_plan jsonb, p_acting text) TO authenticated;
 GRANT ALL ON FUNCTION haive_private.merge_sessions(p_tenant text, p_primary_id uuid, p_secondary_id uuid, p_plan jsonb, p_acting text) TO haive_client;
@@ -11216,6 +11382,7 @@ declare
   v_start bigint;
   v_segment int;
   v_summary bigint;
+  v_record record;
   v_merge haive.session_merges;
 begin
   v_entered := haive_private.enter_session(p_tenant, p_secondary_id, 'write', p_acting, false);
@@ -11236,6 +11403,11 @@ begin
   select m.* into v_known from haive.session_merges as m
   where m.tenant_id = v_tenant and m.id = v_plan.id;
   if found and v_known.session_id = p_primary_id and v_known.secondary_id = p_secondary_id then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read(
+        'merge_sessions', jsonb_build_object(p_primary_id, null), 1
+      );
+    end if;
     return haive_private.merge_doc(v_known); -- a retry
   end if;
   select s.* into v_primary from haive.sessions as s
@@ -11313,6 +11485,9 @@ begin
       message = 'the plan has a message twice, or one that is in neither session',
       hint = 'Plan a merge from what read_merge answers.';
   end if;
+  v_record := haive_private.merge_record(
+    v_plan.dropped, v_plan.conflicts, v_plan.summary_of, v_counts[1] + v_counts[2] - 2 * v_root
+  );
 
   select c.message_count into v_start from haive.conversations as c
   where c.tenant_id = v_tenant and c.id = p_primary_id;
@@ -11351,8 +11526,8 @@ begin
   values (
     v_tenant, coalesce(v_plan.id, gen_random_uuid()), p_primary_id, p_secondary_id, v_segment,
     v_primary.segment, v_counts[1], v_counts[2], haive_private.session_status_now(v_secondary),
-    v_plan.strategy, v_plan.conflict_resolution, v_root, coalesce(v_plan.dropped, '[]'),
-    coalesce(v_plan.conflicts, '[]'), v_summary, coalesce(v_plan.summary_of, '[]')
+    v_plan.strategy, v_plan.conflict_resolution, v_root, v_record.dropped, v_record.conflicts,
+    v_summary, v_record.summary_of
   )
   returning * into v_merge;
   insert into haive.events (tenant_id, kind, conversation_id)
@@ -11516,6 +11691,34 @@ CREATE DOMAIN haive_private.message_parts AS jsonb
 
 
 ALTER DOMAIN haive_private.message_parts OWNER TO postgres;
+
+-- FUNCTION message_places(jsonb)
+CREATE FUNCTION haive_private.message_places(p_places jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select
+      case
+        when p_places is not null and bool_and(num_nulls(d.conversation_id, d.seq) = 0) is not false
+          then coalesce(jsonb_agg(to_jsonb(d) order by u.place), '[]')
+      end
+    from jsonb_array_elements(p_places) with ordinality as u (doc, place)
+    cross join lateral jsonb_to_record(u.doc) as d (conversation_id uuid, seq bigint)
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.message_places(p_places jsonb) OWNER TO postgres;
+
+-- ACL FUNCTION message_places(p_places jsonb)
+GRANT ALL ON FUNCTION haive_private.message_places(p_places jsonb) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.message_places(p_places jsonb) FROM PUBLIC;
+
+-- COMMENT FUNCTION message_places(p_places jsonb)
+COMMENT ON FUNCTION haive_private.message_places(p_places jsonb) IS 'A list of {conversation_id, seq}, or null where one has not both.';
 
 -- ACL FUNCTION message_range(p_conversation_id uuid, p_after bigint, p_before bigint, p_page_size integer, p_last boolean, p_tenant text, OUT tenant text, OUT first_seq bigint, OUT last_seq bigint)
 GRANT ALL ON FUNCTION haive_private.message_range(p_conversation_id uuid, p_after bigint, p_before bigint, p_page_size integer, p_last boolean, p_tenant text, OUT tenant text, OUT first_seq bigint, OUT last_seq bigint) TO authenticated;
@@ -12064,6 +12267,53 @@ REVOKE ALL ON FUNCTION haive_private.meter_facts(p_row haive.tenants) FROM PUBLI
 
 -- COMMENT FUNCTION meter_facts(p_row haive.tenants)
 COMMENT ON FUNCTION haive_private.meter_facts(p_row haive.tenants) IS 'What it takes to count what is written to a metered tenant.';
+
+-- ACL FUNCTION meter_merges()
+REVOKE ALL ON FUNCTION haive_private.meter_merges() FROM PUBLIC;
+
+-- COMMENT FUNCTION meter_merges()
+COMMENT ON FUNCTION haive_private.meter_merges() IS 'Counts records of merges, and segments of sessions, that a statement wrote or removed.';
+
+-- FUNCTION meter_merges()
+CREATE FUNCTION haive_private.meter_merges() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+declare
+  v record;
+begin
+  if current_setting('persistence.watch', true) like '-%' then
+    return null;
+  end if;
+  if tg_table_name = 'session_segments' then
+    for v in
+      select
+        c.tenant_id,
+        tg_argv[0]::int
+        * sum(haive_private.merge_bytes(cardinality(c.conversation_ids)))::bigint as bytes
+      from changed as c
+      group by c.tenant_id
+    loop
+      perform haive_private.meter(v.tenant_id, 0, v.bytes);
+    end loop;
+    return null;
+  end if;
+  for v in
+    select
+      c.tenant_id,
+      tg_argv[0]::int
+      * sum(haive_private.merge_bytes(0, c.dropped, c.conflicts, c.summary_of))::bigint as bytes
+    from changed as c
+    group by c.tenant_id
+  loop
+    perform haive_private.meter(v.tenant_id, 0, v.bytes);
+  end loop;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.meter_merges() OWNER TO haive_writer;
 
 -- ACL FUNCTION meter_messages()
 REVOKE ALL ON FUNCTION haive_private.meter_messages() FROM PUBLIC;
@@ -14825,6 +15075,32 @@ $$;
 
 ALTER FUNCTION haive_private.refuse_erased(p_tenant text, p_users text[]) OWNER TO postgres;
 
+-- ACL FUNCTION refuse_erased_author()
+REVOKE ALL ON FUNCTION haive_private.refuse_erased_author() FROM PUBLIC;
+
+-- COMMENT FUNCTION refuse_erased_author()
+COMMENT ON FUNCTION haive_private.refuse_erased_author() IS 'Refuses a message whose author was erased.';
+
+-- FUNCTION refuse_erased_author()
+CREATE FUNCTION haive_private.refuse_erased_author() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO ''
+    AS $$
+declare
+  v_author text := new.tenant_id || ' ' || new.author;
+  v_done text;
+begin
+  if current_setting('persistence.not_erased', true) is distinct from v_author then
+    perform haive_private.refuse_erased(new.tenant_id, array[new.author::text]);
+    v_done := set_config('persistence.not_erased', v_author, true);
+  end if;
+  return null;
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.refuse_erased_author() OWNER TO postgres;
+
 -- ACL FUNCTION refuse_erased_owner()
 REVOKE ALL ON FUNCTION haive_private.refuse_erased_owner() FROM PUBLIC;
 
@@ -15310,7 +15586,7 @@ begin
     into last_seqs, v_is_session, v_owner;
     if not found then
       last_seqs := array[null::bigint];
-    elsif v_is_session then
+    elsif v_is_session or current_setting('persistence.session', true) <> '' then
       perform haive_private.check_session_write(p_tenant, p_actor, v_ids[1], v_owner, last_seqs[1]);
     end if;
   else
@@ -17066,6 +17342,9 @@ begin
       message = format('no merge %s', p_merge_id),
       hint = 'list_merges has those of a session.';
   elsif v_merge.undone_at is not null then
+    if v_entered.audit_reads then
+      perform haive_private.audit_read('undo_merge', jsonb_build_object(p_session_id, null), 1);
+    end if;
     return haive_private.merge_doc(v_merge);
   end if;
   perform haive_private.refuse_closed_session(v_session);

@@ -14,6 +14,7 @@ SESSION = UUID("019bbbbb-0000-7000-8000-000000000001")
 OTHER = UUID("019bbbbb-0000-7000-8000-000000000002")
 MESSAGE = UUID("019bbbbb-0000-7000-8000-000000000003")
 HIDDEN = UUID("019bbbbb-0000-7000-8000-000000000004")
+CONVERSATION = UUID("019bbbbb-0000-7000-8000-000000000005")
 
 # yes; no: not allowed (403); gone: as if there were no session (404); left out: no row of it.
 _EXPECTED = """
@@ -166,7 +167,8 @@ insert into haive.conversations (tenant_id, id, agent_id, user_id, participants,
 values
   ('default', '{SESSION}', 'a', 'owner', '{{moderator,writer,reader,somebody}}', true),
   ('default', '{OTHER}', 'a', 'owner',
-    '{{moderator,writer,reader,ex-participant,outsider}}', true);
+    '{{moderator,writer,reader,ex-participant,outsider}}', true),
+  ('default', '{CONVERSATION}', 'a', 'owner', '{{moderator,writer,reader,somebody}}', false);
 insert into haive.sessions (tenant_id, id, segment, writers, moderators) values
   ('default', '{SESSION}', 1, '{{moderator,writer}}', '{{moderator}}'),
   ('default', '{OTHER}', 0, '{{moderator,writer,reader,ex-participant,outsider}}', null);
@@ -302,6 +304,21 @@ async def test_nobody_acts_for_others_with_a_token(connection):
                         *[SESSION] * ("$1" in call),
                     )
             assert refused.value.sqlstate == "PT403", name
+
+
+@pytest.mark.parametrize("acting", [False, True], ids=["by their token", "by a service"])
+async def test_nobody_adds_to_a_plain_conversation_as_if_it_were_a_session(connection, acting):
+    one = {"role": "user", "content": "x"}
+    call = "select haive.add_session_messages($1, $2, acting_user => $3)"
+    for user in (*_ROLES, None) if acting else _ROLES:
+        for messages in ([one], [one, one]):
+            async with _undone(connection):
+                await _become(connection, user, acting=acting)
+                with pytest.raises(asyncpg.PostgresError, match=r"no (session|conversation)") as no:
+                    await connection.fetch(
+                        call, CONVERSATION, json.dumps(messages), user if acting else None
+                    )
+            assert no.value.sqlstate == "PT404", user
 
 
 async def test_a_removed_participant_is_cut_off_at_once(connection):

@@ -533,6 +533,73 @@ async def test_a_plan_that_is_none_is_refused_whole(call, pair, unchanged, chang
     assert await unchanged() == before
 
 
+def left_out(place, **changes):
+    return {
+        **place, "side": "secondary", "reason": "near_duplicate", "because_of": place,
+        "similarity": 0.5, **changes,
+    }  # fmt: skip
+
+
+def conflict(place, **changes):
+    return {
+        "primary": [place], "secondary": [place], "kept": "both", "reason": "numbers",
+        "by": "heuristic", **changes,
+    }  # fmt: skip
+
+
+NO_RECORD = {
+    "in words": lambda place: {"dropped": [left_out(place, reason="for it said so")]},
+    "of no side": lambda place: {"dropped": [left_out(place, side="x")]},
+    "of no message": lambda place: {"dropped": [left_out({})]},
+    "because of none": lambda place: {"dropped": [left_out(place, because_of=None)]},
+    "because of words": lambda place: {"dropped": [left_out(place, because_of="x")]},
+    "as alike as words": lambda place: {"dropped": [left_out(place, similarity="very")]},
+    "at no number": lambda place: {"dropped": [left_out({**place, "seq": "x"})]},
+    "more than there are": lambda place: {"dropped": [left_out(place)] * 5},
+    "a conflict in words": lambda place: {"conflicts": [conflict(place, reason="7 or 8")]},
+    "a conflict of a kind": lambda place: {"conflicts": [conflict(place, kept="none")]},
+    "a conflict of nobody": lambda place: {"conflicts": [conflict(place, by=None)]},
+    "a conflict of no place": lambda place: {"conflicts": [conflict(place, primary=None)]},
+    "a conflict of words": lambda place: {"conflicts": [conflict(place, primary=[{"x": "y"}])]},
+    "conflicts of more": lambda place: {"conflicts": [conflict(place, primary=[place] * 5)]},
+    "more conflicts": lambda place: {
+        "conflicts": [conflict(place, primary=[], secondary=[])] * 5},
+    "a summary of words": lambda place: {"summary_of": [{"conversation_id": "x", "seq": 1}]},
+    "a summary of more": lambda place: {"summary_of": [place] * 5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NO_RECORD)
+async def test_the_record_of_a_merge_is_of_places_and_known_words(call, pair, unchanged, what):
+    primary, secondary, _ = pair
+    both = {"primary_id": primary.id, "secondary_id": secondary.id}
+    place = {"conversation_id": str(primary.id), "seq": 3}
+    before = await unchanged()
+    with pytest.raises(InvalidInputError):
+        await call("merge_sessions", **both, plan=plan(entries=[], **NO_RECORD[what](place)))
+    assert await unchanged() == before
+
+
+async def test_a_record_has_what_is_known_of_it_and_no_more(call, pair):
+    primary, secondary, _ = pair
+    place = {"conversation_id": str(primary.id), "seq": 3}
+    more = {**place, "note": "the words"}
+    merged = await call(
+        "merge_sessions",
+        primary_id=primary.id,
+        secondary_id=secondary.id,
+        plan=plan(
+            entries=[],
+            dropped=[left_out(more, because_of=more, similarity=None)] * 4,
+            conflicts=[conflict(more, primary=[more], note="the words")],
+            summary_of=[more] * 4,
+        ),
+    )
+    assert merged["dropped"] == [left_out(place, similarity=None)] * 4
+    assert merged["conflicts"] == [conflict(place)]
+    assert merged["summary_of"] == [place] * 4
+
+
 async def test_the_same_merge_again_is_the_same_merge(manager, call, pair, texts, filled):
     primary, secondary, third = pair
     asked = plan(entries=places((secondary, 2, 2), (primary, 3, 4)))

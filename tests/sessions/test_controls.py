@@ -53,6 +53,11 @@ async def into_a_full_one(manager):
     return await refused(manager.store.add_message(session.id, "user", "x"), SessionFullError)
 
 
+async def into_a_plain_conversation(manager):
+    plain = await manager.store.create_conversation("agent", "ada")
+    return await refused(manager.add_message(plain.id, "user", "x", as_user="eve"), NotFoundError)
+
+
 async def by_a_stranger(manager):
     session = await manager.create_session("ada")
     return await refused(manager.messages(session.id, as_user="eve"), NotFoundError)
@@ -106,6 +111,8 @@ CONTROLS = {
         "check_session_write", "v_actor is null or v_actor = p_owner", "true or v_actor = p_owner"),
     into_a_closed_one: ("check_session_write", "and s.status = 'open'", ""),
     into_a_full_one: ("check_session_write", "s.max_messages is null or", "true or"),
+    into_a_plain_conversation: (
+        "append_message", "current_setting('persistence.session', true) <> ''", "false"),
     by_a_stranger: ("enter_session", "and actor <> all(conversation.participants)", "and false"),
     by_no_moderator: ("enter_session", "p_right = 'moderate' and", "false and"),
     with_a_message_of_a_third_one: (

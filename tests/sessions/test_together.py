@@ -29,7 +29,7 @@ from haive.core.persistence.multitenancy import (
     apply_retention,
 )
 from haive.core.persistence.privacy import PIIPolicy
-from haive.core.persistence.session import SessionManager
+from haive.core.persistence.session import SessionConfig, SessionManager
 
 CANARY = "the canary sings"
 TABLES = ("conversations", "messages", "sessions", "session_segments", "session_merges", "events")
@@ -130,6 +130,32 @@ async def test_what_sessions_say_and_know_is_sealed_at_rest_and_read_as_it_was(s
     assert await whole(manager, root, branch, deep, successor) == before
 
 
+class Quoting:
+    """A model that says in words of the messages what they contradict each other in."""
+
+    name = "quoting-model"
+
+    async def complete(self, prompt: str, *, system: str = "", max_tokens: int = 512) -> str:
+        return json.dumps({"contradict": True, "about": f"whether {CANARY}"})
+
+
+async def test_what_a_model_says_of_sealed_messages_is_not_on_record(sealed, owner):
+    manager, _, tenant = sealed
+    judged = SessionManager(manager.store, SessionConfig(chat=Quoting()))
+    root = await judged.create_session("ada")
+    branch = await judged.branch_session(root.id)
+    for session, answer in ((root, "Postgres it is."), (branch, "Something like SQLite.")):
+        await judged.add_message(session.id, "user", "Which database shall we take?")
+        await judged.add_message(session.id, "assistant", answer)
+    merged = await judged.merge_sessions(root.id, branch.id, "intelligent")
+    (conflict,) = merged.merge.conflicts
+    assert (conflict["reason"], conflict["by"]) == ("model", "quoting-model")
+    seen = await owner.fetch(
+        "select m::text from haive.session_merges as m where tenant_id = $1", tenant
+    )
+    assert "canary" not in str(seen)
+
+
 async def test_a_session_in_the_clear_goes_on_sealed_in_a_tenant_that_seals_now(sealed, owner):
     manager, keys, tenant = sealed
     sealer, manager.store._sealer = manager.store._sealer, None
@@ -210,6 +236,18 @@ async def test_every_operation_is_on_record_and_none_for_when_it_was_active(
 
 
 # -- erased and exported, and kept no longer -------------------------------------------------------
+
+
+async def test_a_service_writes_for_a_user_to_sessions_alone(manager):
+    plain = await manager.store.create_conversation("agent", "alice", {"participants": ["bob"]})
+    for user in ("mallory", "bob", "alice"):
+        with pytest.raises(NotFoundError):
+            await manager.add_message(plain.id, "user", "transfer it", as_user=user)
+        with pytest.raises(NotFoundError):
+            await manager.add_messages(
+                plain.id, [{"role": "user", "content": "transfer it"}] * 2, as_user=user
+            )
+    assert await manager.store.get_messages(plain.id) == []
 
 
 async def test_an_erased_user_is_in_no_session_and_what_branched_off_goes_on(
@@ -387,3 +425,43 @@ async def test_sessions_count_as_conversations_and_their_bytes_as_storage(open_s
         await manager.delete_session(message.conversation_id)
         assert (await tenants.usage(name)).conversations.used == 2
         await manager.create_session("ada")
+
+
+async def test_what_is_on_record_of_merges_is_counted_and_limited(open_store, new_tenant, owner):
+    tenants = TenantManager(await open_store(tenant=None), TenantConfig())
+    name = f"{await new_tenant()}-merging"
+    await tenants.create_tenant(name, custom_quota=ResourceQuota(max_storage_gb=1))
+    async with tenants.tenant_context(name) as inside:
+        manager = SessionManager(inside)
+        session = await manager.create_session("ada")
+        other = await manager.branch_session(session.id)
+        said = [{"role": "user", "content": f"{n}"} for n in range(40)]
+        await manager.add_messages(session.id, said)
+        await manager.add_messages(other.id, said)
+
+        async def used():
+            found = await tenants.reconcile_usage(name)
+            assert (found.conversations_drift, found.storage_drift) == (0, 0)
+            return (await tenants.usage(name)).storage.used
+
+        before = await used()
+        merged = await manager.merge_sessions(session.id, other.id, "primary_wins")
+        assert len(merged.merge.dropped) == 40
+        once = await used() - before
+        assert once > 40 * 100
+        await manager.undo_merge(session.id, merged.merge.id)
+        undone = await used()
+        # As often as they like, until the limit is reached.
+        await owner.execute(
+            "update haive.tenants set max_storage_bytes = $2 where tenant_id = $1",
+            *(name, undone + once + once // 2),
+        )
+        again = await manager.merge_sessions(session.id, other.id, "primary_wins")
+        await manager.undo_merge(session.id, again.merge.id)
+        with pytest.raises(QuotaExceededError) as refused:
+            await manager.merge_sessions(session.id, other.id, "primary_wins")
+        assert refused.value.resource == "storage"
+        assert len(await manager.list_merges(session.id)) == 2
+        full = await used()
+        await manager.delete_session(session.id)
+        assert await used() < full - 2 * once

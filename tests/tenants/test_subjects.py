@@ -467,6 +467,7 @@ select (select count(*) from haive.conversations where tenant_id = $1 and user_i
   + (select count(*) from haive.conversations where tenant_id = $1 and $2 = any(participants))
   + (select count(*) from haive.threads where tenant_id = $1 and user_id = $2)
   + (select count(*) from haive.members where tenant_id = $1 and user_id = $2)
+  + (select count(*) from haive.messages where tenant_id = $1 and author = $2)
 """
 
 
@@ -476,44 +477,101 @@ async def test_writers_who_race_with_an_erasure_leave_nothing(store, owner, tena
         assert await owner.fetchval(_LEFT, tenant_id, f"user {n}") == 0
 
 
-async def test_who_looked_before_the_mark_is_waited_for(database):
-    """A writer has passed the check and not committed: the erasure comes after it."""
+async def _begin(writer, _):
+    document = json.dumps([{"id": str(uuid4()), "agent_id": "a", "user_id": "ada"}])
+    await writer.execute("select haive.create_conversations($1)", document)
+
+
+async def _write(writer, conversation):
+    """Add a message as an administrator, who may write to everybody's conversations."""
+    claims = json.dumps({"role": "authenticated", "sub": "ada"})
+    await writer.execute("select set_config('request.jwt.claims', $1, true)", claims)
+    await writer.execute("set local role authenticated")
+    message = {"conversation_id": str(conversation), "role": "user", "content": "x"}
+    await writer.execute("select haive.add_messages($1)", json.dumps([message]))
+
+
+@pytest.fixture
+async def late(database):
+    """Who writes as ada, the store that erases them, a conversation of bob's, and the owner."""
     writer, owner = await asyncpg.connect(database), await asyncpg.connect(database)
+    await owner.execute(
+        "insert into haive.members (tenant_id, user_id, role) values ('default', 'ada', 'admin')"
+    )
     config = PersistenceConfig(connection_string=database, pool_size=2)
     async with PostgresStore(config) as store:
-        transaction = writer.transaction()
-        await transaction.start()
-        document = json.dumps([{"id": str(uuid4()), "agent_id": "a", "user_id": "ada"}])
-        await writer.execute("select haive.create_conversations($1)", document)
-        erasing = asyncio.create_task(Subjects(store).erase("ada"))
-        await asyncio.sleep(0.3)
-        assert not erasing.done()
-        await transaction.commit()
-        done = await erasing
-    assert done.counts["conversations"] == 1
-    assert await owner.fetchval(_LEFT, "default", "ada") == 0
+        conversation = await store.create_conversation("agent", "bob")
+        yield writer, store, conversation.id, owner
     await writer.close()
     await owner.close()
 
 
-async def test_without_the_lock_of_the_mark_a_writer_gets_past_it(database):
+_WRITES = {_begin: "conversations", _write: "authorships"}
+
+
+@pytest.mark.parametrize("writes", _WRITES)
+async def test_who_looked_before_the_mark_is_waited_for(late, writes):
+    """A writer has passed the check and not committed: the erasure comes after it."""
+    writer, store, conversation, owner = late
+    transaction = writer.transaction()
+    await transaction.start()
+    await writes(writer, conversation)
+    erasing = asyncio.create_task(Subjects(store).erase("ada"))
+    await asyncio.sleep(0.3)
+    assert not erasing.done()
+    await transaction.commit()
+    done = await erasing
+    assert done.counts[_WRITES[writes]] == 1
+    assert await owner.fetchval(_LEFT, "default", "ada") == 0
+
+
+@pytest.mark.parametrize("writes", _WRITES)
+async def test_without_the_lock_of_the_mark_a_writer_gets_past_it(late, writes):
     """The control of the test above: the lock is what it shows."""
-    writer, owner = await asyncpg.connect(database), await asyncpg.connect(database)
+    writer, store, conversation, owner = late
     await owner.execute(
         "create or replace function haive_private.refuse_erased(p_tenant text, p_users text[])"
         " returns void language sql set search_path = '' as 'select'"
     )
-    config = PersistenceConfig(connection_string=database, pool_size=2)
-    async with PostgresStore(config) as store:
-        transaction = writer.transaction()
-        await transaction.start()
-        document = json.dumps([{"id": str(uuid4()), "agent_id": "a", "user_id": "ada"}])
-        await writer.execute("select haive.create_conversations($1)", document)
-        await Subjects(store).erase("ada")
-        await transaction.commit()
+    transaction = writer.transaction()
+    await transaction.start()
+    await writes(writer, conversation)
+    await Subjects(store).erase("ada")
+    await transaction.commit()
     assert await owner.fetchval(_LEFT, "default", "ada") == 1
-    await writer.close()
-    await owner.close()
+
+
+@pytest.mark.parametrize("writes", _WRITES)
+async def test_who_is_a_member_yet_writes_nothing_after_the_mark(late, writes):
+    writer, _, conversation, owner = late
+    await writer.execute("select haive.erase_user('ada')")  # the mark, and nothing else yet
+    assert await owner.fetchval("select count(*) from haive.members") == 1
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        async with writer.transaction():
+            await writes(writer, conversation)
+    assert refused.value.sqlstate == "PT410"
+
+
+async def test_who_is_erased_in_a_transaction_writes_nothing_more_in_it(late):
+    writer, _, conversation, _ = late
+    transaction = writer.transaction()
+    await transaction.start()
+    await _write(writer, conversation)
+    await writer.execute("reset role")
+    await writer.execute("select set_config('request.jwt.claims', '', true)")
+    await writer.execute("select haive.erase_user('ada')")
+    with pytest.raises(asyncpg.PostgresError, check=lambda e: e.sqlstate == "PT410"):
+        await _write(writer, conversation)
+    await transaction.rollback()
+
+
+async def test_an_author_is_refused_in_every_way_to_the_table(late):
+    _, store, conversation, owner = late
+    message = await store.add_message(conversation, "user", "x")
+    await Subjects(store).erase("ada")
+    with pytest.raises(asyncpg.PostgresError, check=lambda e: e.sqlstate == "PT410"):
+        await owner.execute("update haive.messages set author = 'ada' where id = $1", message.id)
+    await owner.execute("update haive.messages set author = 'adam' where id = $1", message.id)
 
 
 _NAMES = st.text(

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from haive.core.persistence.session._calls import SessionCalls
     from haive.core.persistence.session._documents import TailsDocument
     from haive.core.persistence.session.config import SessionConfig
-    from haive.core.persistence.session.models import MergePlan, MessageRef
+    from haive.core.persistence.session.models import MergeConflict, MergePlan, MessageRef
     from haive.core.persistence.session.session import Merge
 
 # How often a plan is made anew when somebody wrote to one of the sessions meanwhile.
 _ATTEMPTS = 10
+# The kinds of conflicts that are put on record by name.
+_REASONS = {"numbers", "names", "negation", "yes / no", "different answers"}
 
 
 class Merger:
@@ -117,14 +119,19 @@ def _document(merge_id: UUID, tails: TailsDocument, plan: MergePlan) -> dict[str
                 "primary": [_place(ref) for ref in each.primary],
                 "secondary": [_place(ref) for ref in each.secondary],
                 "kept": each.kept,
-                # What stands behind the colon is content.
-                "reason": each.reason.partition(":")[0],
+                "reason": _reason(each),
                 "by": each.by,
             }
             for each in plan.conflicts
         ],
         "summary_of": [] if plan.summary is None else [_place(ref) for ref in plan.summary.sources],
     }
+
+
+def _reason(conflict: MergeConflict) -> str:
+    """Its kind: what stands behind the colon is content, and so is what a model says."""
+    kind = conflict.reason.partition(":")[0]
+    return kind if kind in _REASONS else "model"
 
 
 def _place(ref: MessageRef) -> dict[str, Any]:
