@@ -594,7 +594,7 @@ def test_data_that_does_not_fit_its_class_names_the_class_and_no_value() -> None
     codec = Codec([Strict, Colour, Step])
     for state in (Strict.model_construct(value="secret"), Strict.model_construct(value=101)):
         with pytest.raises(CorruptCheckpointError) as caught:
-            codec.unpack(codec.pack(state))
+            codec.unpack(codec.pack(state), exact=False)
         assert type_name(Strict) in str(caught.value)
         assert "secret" not in str(caught.value)
         assert caught.value.__suppress_context__

@@ -120,23 +120,33 @@ class Reader:
             data = _state_of(self._plain.unpack(plain))
             _schemas.check(view(data), await self._schema(row.schema_hash))
         upcaster = self._engine.config.upcaster
+        exact = model is None and not validate
         saved = self._engine.codec.first_class(plain)
         root = model or (saved if saved and issubclass(saved, BaseModel) else None)
         if upcaster is None and model in {None, saved}:
             # Where it fails: damaged, or saved when a class was another. Then the paths are told.
             with suppress(CorruptCheckpointError):
-                return _state_of(self._engine.codec.unpack(plain))
+                return _state_of(self._engine.codec.unpack(plain, exact=exact))
         if root is None:
-            return self.envelope(plain)[0]
+            return self.envelope(plain, exact=exact)[0]
         if upcaster is None:
             return _schemas.rebuilt(root, _state_of(self._plain.unpack(plain)))
-        data = upcaster(_state_of(self._engine.codec.unpack(plain, holding=self._engine.held)))
+        held = _state_of(self._held(plain, exact=exact))
+        data = upcaster(held)
+        if exact and isinstance(held, Held) and type(data) in {dict, Held}:
+            same = held.with_fields(data)
+            if same.is_unchanged():
+                return completed(same)
         # Of the root itself it is told what does not fit, so it is made last.
         data = dict(data) if isinstance(data, Held) else data
         return _schemas.rebuilt(root, completed(data, leave=True))
 
-    def envelope(self, plain: bytes) -> list[Any]:
+    def envelope(self, plain: bytes, *, exact: bool = True) -> list[Any]:
         """The state in a packed one, brought up to date, and what an adapter keeps beside it.
+
+        Args:
+            plain: The packed one.
+            exact: Objects of classes that have not changed are not validated.
 
         Raises:
             CorruptCheckpointError: It is damaged.
@@ -145,11 +155,11 @@ class Reader:
         upcaster = self._engine.config.upcaster
         if upcaster is None:
             with suppress(CorruptCheckpointError):  # as above
-                return _pair(self._engine.codec.unpack(plain))
-        held, beside = _pair(self._engine.codec.unpack(plain, holding=self._engine.held))
+                return _pair(self._engine.codec.unpack(plain, exact=exact))
+        held, beside = _pair(self._held(plain, exact=exact))
         state = held if upcaster is None else upcaster(held)
         if isinstance(held, Held) and type(state) is dict:
-            state = Held(state, held.make)
+            state = held.with_fields(state)
         return [completed(state), completed(beside, leave=True)]
 
     def written(self, channel: str, plain: bytes) -> Any:
@@ -164,11 +174,14 @@ class Reader:
         """
         with suppress(CorruptCheckpointError):
             return self._engine.codec.unpack(plain)
-        state = {channel: self._engine.codec.unpack(plain, holding=self._engine.held)}
+        state = {channel: self._held(plain)}
         upcaster = self._engine.config.upcaster
         if upcaster is not None:
             state = {**state, **upcaster(dict(state))}
         return completed(state)[channel]
+
+    def _held(self, plain: bytes, *, exact: bool = True) -> object:
+        return self._engine.codec.unpack(plain, holding=self._engine.held, exact=exact)
 
     async def _schema(self, schema_hash: str) -> dict[str, Any]:
         key = bytes.fromhex(schema_hash)
