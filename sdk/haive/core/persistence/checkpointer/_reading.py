@@ -29,7 +29,7 @@ from haive.core.persistence.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from haive.core.persistence.checkpointer._documents import Found, Row
@@ -41,8 +41,9 @@ _NOT_THERE = (
     "It was pruned, is of another thread or of another namespace than {!r}, or is not the caller's"
     " to see."
 )
-# Of a replay: checkpoints of the line that are looked through, and states that are read at once.
-_LINE, _STATES = 1000, 50
+# Of a replay: checkpoints of the line that are looked through, and states that are read at once, or
+# bytes of them: no more than a page has.
+_LINE, _STATES, _STATE_BYTES = 1000, 50, 64 * 1024 * 1024
 
 
 class Reader:
@@ -223,8 +224,7 @@ class Reader:
                 hint="Replay runs along one branch, forwards.",
             )
         line.reverse()
-        for start in range(0, len(line), _STATES):
-            part = line[start : start + _STATES]
+        for part in _parts(line):
             # Newest first, as they come; a page ends early where its states are large.
             states: list[tuple[Row, bytes]] = []
             before = part[-1].seq + 1
@@ -402,6 +402,20 @@ class Reader:
             before = found.next_seq
             if before is None:
                 return
+
+
+def _parts(line: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows whose states are read at once; of a large one it alone."""
+    part: list[Row] = []
+    size = 0
+    for row in line:
+        if part and (len(part) == _STATES or size + row.size > _STATE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += row.size
+    if part:
+        yield part
 
 
 def _checkpoint(
