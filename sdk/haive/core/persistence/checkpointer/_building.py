@@ -152,7 +152,8 @@ def _array(dtype: str, shape: list[int], data: bytes) -> object:
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return {"dtype": dtype, "shape": shape, "data": data}
-    if prod(shape) * numpy.dtype(dtype).itemsize != len(data):
+    itemsize = numpy.dtype(dtype).itemsize
+    if prod(shape) * itemsize != len(data) or (shape and not itemsize):
         raise ValueError
     return numpy.ndarray(shape, dtype, data).copy()
 
