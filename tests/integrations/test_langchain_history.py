@@ -7,13 +7,16 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core._api import LangChainDeprecationWarning
+from langchain_core.documents import Document
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import (
     AIMessage,
@@ -44,7 +47,13 @@ from haive.core.persistence.integrations.langchain import (
     HaiveChatMessageHistory,
 )
 from haive.core.persistence.local import LocalStack
-from haive.core.persistence.models import ImagePart, Message, ToolCallPart
+from haive.core.persistence.models import (
+    ImagePart,
+    Message,
+    NewMessage,
+    TextPart,
+    ToolCallPart,
+)
 from haive.core.persistence.privacy import PIIMode, PIIPolicy
 
 OpenStore = Callable[..., Awaitable[Store]]
@@ -134,6 +143,40 @@ async def test_messages_come_back_equal(history: HaiveChatMessageHistory) -> Non
     assert await history.aget_messages() == TALK
 
 
+ODD: list[Any] = [
+    [Document("It rains.", id="d1", metadata={"at": (1, 2)}), Document("It pours.")],
+    (1, ("a", [2.5])),
+    {1: "a", 2: {"b": (None,)}, (1, 2): {3}},
+    {"a": frozenset({1}), "b": {"": ()}},
+    [datetime(2026, 1, 2, tzinfo=UTC), date(2026, 1, 2), time(1), timedelta(1, 2, 3)],
+    [UUID(NOBODY), Decimal("1.50"), 10**30],
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=range(len(ODD)))
+async def test_what_json_has_not_comes_back_as_what_it_was(
+    history: HaiveChatMessageHistory, odd: Any
+) -> None:
+    talk = [
+        ToolMessage("found", tool_call_id="1", artifact=odd),
+        AIMessage("x", additional_kwargs={"odd": odd}, response_metadata={"odd": [odd]}),
+    ]
+    await history.aadd_messages(talk)
+    found = await history.aget_messages()
+    assert found == talk
+    assert repr(found[0].artifact) == repr(odd)
+
+
+async def test_what_a_form_does_not_fit_any_more_is_as_it_is_stored() -> None:
+    message = ToolMessage("x", tool_call_id="1", artifact=[(1,), Document("d"), date(2026, 1, 2)])
+    new = stored(message, UUID(NOBODY))
+    data, forms = new.metadata["langchain"]["data"], new.metadata["langchain"]["forms"]
+    data["artifact"][2] = "[DATE]"
+    data["artifact"][1] = {"other": 1}
+    forms += [["tuple", ["artifact", 9]], ["eval", ["artifact"]], [], 7, ["tuple", []]]
+    assert restored(message_of(new))[0].artifact == [(1,), {"other": 1}, "[DATE]"]
+
+
 _texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
 _json = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | _texts,
@@ -198,9 +241,14 @@ _any_message = st.one_of(
 @given(_any_message)
 @settings(max_examples=400, deadline=None)
 def test_any_message_comes_back_equal(message: BaseMessage) -> None:
-    row = row_of(stored(message, uuid4()))
+    assert restored(message_of(stored(message, uuid4()))) == [message]
+
+
+def message_of(new: NewMessage) -> Message:
+    """What is read of what was written."""
+    row = row_of(new)
     document = json.loads(json.dumps(row.document()))
-    back = Message(
+    return Message(
         id=row.id,
         conversation_id=row.conversation_id,
         seq=1,
@@ -210,7 +258,6 @@ def test_any_message_comes_back_equal(message: BaseMessage) -> None:
         token_usage=row.usage,
         created_at="2026-01-01T00:00:00Z",
     )
-    assert restored(back) == [message]
 
 
 async def test_our_own_tools_read_them(history: HaiveChatMessageHistory, store: Store) -> None:
@@ -408,10 +455,12 @@ async def test_personal_data_is_masked_wherever_langchain_has_it(
                 AIMessage("", tool_calls=[{"id": "1", "name": "write", "args": {"to": mail}}]),
                 ToolMessage(f"Sent to {mail}.", tool_call_id="1", artifact={"to": mail}),
                 AIMessage("Done.", additional_kwargs={"to": mail}),
+                ToolMessage("Found.", tool_call_id="2", artifact=[Document(mail), (mail,)]),
             ]
         )
         found = await history.aget_messages()
-    assert len(found) == 5
+    assert len(found) == 6
+    assert type(found[5].artifact[0]) is Document
     assert mail not in repr([message.model_dump() for message in found])
 
 
@@ -444,6 +493,7 @@ async def test_a_session_that_another_agent_began_goes_on(store: Store) -> None:
         [HumanMessage("fine"), AIMessage("x", additional_kwargs={"f": object()})],
         [HumanMessage("fine"), AIMessage("x", additional_kwargs={"f": float("nan")})],
         [HumanMessage("fine"), ToolMessage("x", tool_call_id="1", artifact=lambda: 1)],
+        [HumanMessage("fine"), ToolMessage("x", tool_call_id="1", artifact=[TextPart(text="x")])],
         None,
         7,
     ],

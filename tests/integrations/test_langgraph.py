@@ -29,6 +29,9 @@ from langgraph.types import Command, Interrupt, Overwrite, Send, TimeoutPolicy
 from pydantic import BaseModel, create_model
 
 from haive.core.persistence.checkpointer import CheckpointConfig, Checkpointer
+from haive.core.persistence.checkpointer._chains import Known
+from haive.core.persistence.checkpointer._documents import Found
+from haive.core.persistence.checkpointer._engine import Engine
 from haive.core.persistence.errors import (
     ConflictError,
     InvalidInputError,
@@ -257,6 +260,32 @@ async def test_an_upcaster_brings_old_writes_up_to_date(open_saver) -> None:
     with pytest.raises(StateMismatchError) as mismatch:
         await (await open_saver(types=(new, Note))).aget_tuple(config)
     assert mismatch.value.paths == ("$.made[0].title",)
+
+
+async def test_large_states_that_are_listed_or_replayed_are_not_all_held_at_once(
+    open_saver, monkeypatch
+) -> None:
+    saver = await open_saver(cache_bytes=1 << 27)
+    config = at("large")
+    for n in range(9):
+        config = await put(saver, config, n=n, large="x" * (12 << 20))
+    decoded: list[int] = []
+    states = Engine.states
+
+    async def noted(engine: Engine, found: Found) -> dict[UUID, Known]:
+        known = await states(engine, found)
+        decoded.append(sum(len(state.plain) for state in known.values()) >> 20)
+        return known
+
+    monkeypatch.setattr(Engine, "states", noted)
+    numbers = [
+        entry.checkpoint["channel_values"]["n"] for entry in await listed(saver, at("large"))
+    ]
+    assert numbers == list(range(8, -1, -1))
+    assert decoded == [72, 36]
+    decoded.clear()
+    await saver.aget_delta_channel_history(config=config, channels=["none"])
+    assert decoded == [72, 24]
 
 
 # -- pending writes ------------------------------------------------------------------------------

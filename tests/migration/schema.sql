@@ -1494,7 +1494,7 @@ GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, bra
 REVOKE ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
-COMMENT ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: {checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; with states, a page ends after 32 MiB of them: next_seq tells that there is more. What a checkpoint is found by comes with states.';
+COMMENT ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: {checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; with states, a page ends after 32 MiB of them as stored, or 64 MiB as they are: next_seq tells that there is more. What a checkpoint is found by comes with states.';
 
 -- ACL FUNCTION find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text)
 GRANT ALL ON FUNCTION haive.find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text) TO authenticated;
@@ -8594,17 +8594,19 @@ begin
       v_places, next_seq
     from (select p.* from page as p order by p.seq desc limit find_checkpoints.page_size) as c
     where
-      -- An answer of json is at most 1 GB: states come until there are 32 MiB of them.
+      -- An answer of json is at most 1 GB, and whoever reads it holds the states that are decoded from
+      -- it, of which deltas are a small part: states come until there are 32 MiB as they are stored, or
+      -- 64 MiB as they are.
       c.seq >= case
         when find_checkpoints.states and find_checkpoints.checkpoint_id is null then (
           select min(w.seq)
           from (
             select
-              p.seq,
-              sum(p.bytes) over (order by p.seq desc rows unbounded preceding) - p.bytes as before
+              p.seq, sum(p.bytes) over before - p.bytes as bytes, sum(p.size) over before - p.size as size
             from page as p
+            window before as (order by p.seq desc rows unbounded preceding)
           ) as w
-          where w.before < 33554432
+          where w.bytes < 33554432 and w.size < 67108864
         )
         else 0
       end;

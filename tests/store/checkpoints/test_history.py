@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from haive.core.persistence.checkpointer import RecoveryPolicy
+from haive.core.persistence.checkpointer._engine import Engine
 from haive.core.persistence.errors import InvalidInputError, NotFoundError
 
 
@@ -152,6 +153,35 @@ async def test_replay_gives_the_states_in_order_over_branches_and_pages(
     along = [s["n"] async for s in cold.replay(ids[38], last)]
     assert along == [38, 39, 40, *range(100, 160)]
     assert [s["n"] async for s in cold.replay(last, last)] == [159]
+
+
+async def test_states_that_are_stored_as_small_deltas_are_not_all_held_at_once(
+    new_checkpointer, monkeypatch
+):
+    """A page is bounded by what its states are, and not only by what is stored of them."""
+    writer = new_checkpointer(cache_bytes=1 << 27)
+    large = "x" * (12 << 20)
+    saved = [await writer.save("t", {"n": n, "large": large}) for n in range(9)]
+    reader = new_checkpointer(cache_bytes=0)
+    decoded: list[int] = []
+    states = Engine.states
+
+    async def noted(engine, found):
+        known = await states(engine, found)
+        decoded.append(sum(len(state.plain) for state in known.values()))
+        return known
+
+    monkeypatch.setattr(Engine, "states", noted)
+    replay = reader.replay(saved[0], saved[-1])
+    assert (await anext(replay))["n"] == 0
+    assert sum(decoded) <= 64 << 20
+    assert [state["n"] async for state in replay] == list(range(1, 9))
+    assert max(decoded) <= 64 << 20
+    decoded.clear()
+    history = await reader.get_history("t", include_state=True)
+    assert [one.state["n"] for one in history] == list(range(8, -1, -1))
+    # What is before the last one of a page is less than the bound.
+    assert [size >> 20 for size in decoded] == [72, 36]
 
 
 async def test_replay_runs_forwards_along_one_branch_only(checkpointer, ids):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from haive.core.persistence.checkpointer import CheckpointStrategy
@@ -59,6 +61,23 @@ async def test_a_thread_that_was_deleted_begins_anew(new_checkpointer):
     assert await _saved(checkpointer, [SAME, SAME]) == [True, False]
     await checkpointer.delete_thread("nodes")
     assert await _saved(checkpointer, [SAME, SAME]) == [True, False]
+
+
+@dataclass
+class Unfinished:
+    n: int
+    answer: str = field(init=False)
+
+
+async def test_a_dataclass_with_a_field_that_is_not_set_yet_is_saved(new_checkpointer):
+    checkpointer = new_checkpointer()
+    state = Unfinished(1)
+    assert await _saved(checkpointer, [state, state]) == [True, False]
+    state.answer = "yes"
+    assert await _saved(checkpointer, [state]) == [True]
+    await checkpointer.save("t", Unfinished(2))
+    found = await checkpointer.find_checkpoint("nodes", with_state_matching={"answer": "yes"})
+    assert await checkpointer.restore(found.id) == {"n": 1, "answer": "yes"}
 
 
 async def test_a_thread_that_begins_with_a_node_may_be_a_users(new_checkpointer):

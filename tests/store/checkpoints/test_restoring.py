@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import Enum
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, computed_field, create_model
+from pydantic import BaseModel, ConfigDict, Field, computed_field, create_model, field_validator
 
 from haive.core.persistence.errors import (
     CorruptCheckpointError,
@@ -185,6 +185,70 @@ async def test_aliases_defaults_and_unset_fields_come_back(new_checkpointer):
     assert restored == state
     assert restored.model_fields_set == {"inner"}
     assert (await new_checkpointer().restore(saved, model=Aliased)).inner == 5
+
+
+class Loud(BaseModel):
+    x: str
+    n: int = Field(default=0, ge=0)
+
+    @field_validator("x")
+    @classmethod
+    def _louder(cls, x: str) -> str:
+        return x + "!"
+
+
+@dataclass
+class Counted:
+    xs: list[int]
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        self.total += len(self.xs)
+
+
+async def test_an_object_comes_back_as_it_was_saved_unless_validation_is_asked_for(
+    new_checkpointer,
+):
+    checkpointer = new_checkpointer(types=(Loud, Counted))
+    loud = Loud(x="a")
+    saved = await checkpointer.save("t", loud)
+    assert await checkpointer.restore(saved) == loud
+    assert (await checkpointer.recover("t")).state.x == "a!"
+    assert (await checkpointer.restore(saved, model=Loud)).x == "a!!"
+    assert (await checkpointer.restore(saved, validate_schema=True)).x == "a!!"
+    loud.n = -1
+    saved = await checkpointer.save("t", loud)
+    assert (await checkpointer.restore(saved)).n == -1
+    for asked in ({"model": Loud}, {"validate_schema": True}):
+        with pytest.raises(StateMismatchError) as mismatch:
+            await checkpointer.restore(saved, **asked)
+        assert mismatch.value.paths == ("$.n",)
+    counted = {"counted": Counted([1, 2]), "loud": [loud]}
+    assert await checkpointer.restore(await checkpointer.save("t", counted)) == counted
+
+
+@pytest.mark.parametrize("leave", [dict, lambda data: data, lambda data: {**data}])
+async def test_what_an_upcaster_leaves_as_it_was_comes_back_as_it_was_saved(
+    new_checkpointer, leave
+):
+    checkpointer = new_checkpointer(types=(Loud, Counted), upcaster=leave)
+    for state in (Loud(x="a"), Counted([1, 2]), {"deep": [Loud(x="a"), Counted([1])]}):
+        assert await checkpointer.restore(await checkpointer.save("t", state)) == state
+
+
+async def test_what_an_upcaster_changes_is_made_by_its_class(new_checkpointer):
+    def upcaster(data):
+        data["loud"]["n"] += step
+        return data
+
+    checkpointer = new_checkpointer(types=(Loud,), upcaster=upcaster)
+    saved = await checkpointer.save("t", {"loud": Loud(x="a")})
+    step = 1
+    assert (await checkpointer.restore(saved))["loud"].x == "a!!"
+    step = -1
+    with pytest.raises(StateMismatchError) as mismatch:
+        await checkpointer.restore(saved)
+    assert mismatch.value.paths == ("$.loud.n",)
 
 
 # -- old states ------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from haive.core.persistence.checkpointer import (
     CheckpointConfig,
     Checkpointer,
     CheckpointStrategy,
+    RecoveryPolicy,
 )
 from haive.core.persistence.errors import BranchConflict, InvalidInputError, NotFoundError
 
@@ -298,6 +299,42 @@ async def test_a_state_that_is_the_heads_is_saved_again_only_where_the_strategy_
     head = (await checkpointer.get_history("t"))[0].id
     assert await checkpointer.save("t", {"n": 0}, {"why": "asked"}) != head
     assert await checkpointer.save("t", {"n": 0}, tags=["x"]) != head
+
+
+@pytest.mark.parametrize("read", [True, False], ids=["at hand", "read first"])
+@pytest.mark.parametrize("strategy", [CheckpointStrategy.ADAPTIVE, CheckpointStrategy.ON_CHANGE])
+async def test_a_state_that_equals_a_failed_head_is_saved_and_only_once(
+    new_checkpointer, calls, strategy, read
+):
+    checkpointer = new_checkpointer(strategy)
+    await checkpointer.save("t", {"n": 0})
+    failed = await checkpointer.save("t", {"n": 1})
+    await checkpointer.mark_failed(failed)
+    if not read:
+        checkpointer = new_checkpointer(strategy)
+        # Else the first save is sent to find out whether the thread is new.
+        await checkpointer.create_branch(failed, "b", thread_id="t")
+    branch = None if read else "b"
+    calls.clear()
+    again = await checkpointer.save("t", {"n": 1}, branch=branch)
+    assert again != failed
+    saving = [name for name in calls if name != "list_branches"]
+    assert saving == ["find_checkpoints", "save_checkpoint"]
+    good = await checkpointer.recover("t", RecoveryPolicy.LAST_SUCCESSFUL, branch=branch)
+    assert (good.id, good.parent_id, good.state) == (again, failed, {"n": 1})
+    assert await checkpointer.save("t", {"n": 1}, branch=branch) == again
+
+
+async def test_a_state_that_equals_a_failed_parent_or_that_of_a_node_is_saved(new_checkpointer):
+    checkpointer = new_checkpointer(CheckpointStrategy.ON_CHANGE)
+    first = await checkpointer.on_node("t", "ask", {"n": 0})
+    await checkpointer.mark_failed(first)
+    second = await checkpointer.save("t", {"n": 0}, parent=first)
+    assert second != first
+    await checkpointer.mark_failed(second)
+    third = await checkpointer.on_node("t", "ask", {"n": 0})
+    assert third not in {None, first, second}
+    assert [one.id for one in await checkpointer.get_history("t")] == [third]
 
 
 async def test_the_state_of_a_parent_that_others_went_on_from_is_a_conflict(checkpointer):

@@ -312,6 +312,13 @@ def test_a_scalar_of_numpy_is_no_python_number() -> None:
     assert told(again([np.float64(1.5), 1.5])) == told([np.float64(1.5), 1.5])
 
 
+@pytest.mark.parametrize("value", [np.array(["a", ""])[1], np.bytes_(b""), np.str_("")])
+def test_an_empty_text_of_numpy_comes_back(value: Any) -> None:
+    found = again([value])[0]
+    assert (type(found), found, found.dtype) == (type(value), value, value.dtype)
+    assert told(again(np.array(["a", ""]))) == told(np.array(["a", ""]))
+
+
 def test_an_array_may_be_written_to() -> None:
     found = again(np.zeros((2, 2), order="F"))
     found[0, 0] = 1
@@ -537,6 +544,7 @@ CORRUPT = {
     "an array of a negative size": ormsgpack.packb([ext(44, b"<f8"), [-1, -1], b"12345678"]),
     "an array of a thousand dimensions": ormsgpack.packb([ext(44, b"|i1"), [1] * 1000, b"1"]),
     "an empty array of a huge size": ormsgpack.packb([ext(44, b"|i1"), [0, 2**62, 2**62], b""]),
+    "items of no bytes": ormsgpack.packb([ext(44, b"<U0"), [1 << 40], b""]),
     "an array of text": ormsgpack.packb([ext(44, b"|i1"), [1], "1"]),
     "a scalar of two": ormsgpack.packb([ext(45, b"|i1"), b"12"]),
 }  # fmt: skip
@@ -594,7 +602,7 @@ def test_data_that_does_not_fit_its_class_names_the_class_and_no_value() -> None
     codec = Codec([Strict, Colour, Step])
     for state in (Strict.model_construct(value="secret"), Strict.model_construct(value=101)):
         with pytest.raises(CorruptCheckpointError) as caught:
-            codec.unpack(codec.pack(state))
+            codec.unpack(codec.pack(state), exact=False)
         assert type_name(Strict) in str(caught.value)
         assert "secret" not in str(caught.value)
         assert caught.value.__suppress_context__

@@ -17,6 +17,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from haive.core.persistence.checkpointer import _tags as tags
+from haive.core.persistence.checkpointer._as_saved import as_saved, is_default
 from haive.core.persistence.checkpointer._tags import ADDRESSES, DTYPE, RECORDS, is_short, type_name
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ _PATHS: dict[str, type[PurePath]] = {
 }
 _OFFSET = re.compile(r"-?\d{1,12}")
 _ZONE_NAME = re.compile(r"[A-Za-z0-9_+/-]{1,64}")
-_MISSING = object()
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -152,7 +152,8 @@ def _array(dtype: str, shape: list[int], data: bytes) -> object:
     numpy = sys.modules.get("numpy")
     if numpy is None:
         return {"dtype": dtype, "shape": shape, "data": data}
-    if prod(shape) * numpy.dtype(dtype).itemsize != len(data):
+    itemsize = numpy.dtype(dtype).itemsize
+    if prod(shape) * itemsize != len(data) or (shape and not itemsize):
         raise ValueError
     return numpy.ndarray(shape, dtype, data).copy()
 
@@ -194,12 +195,10 @@ def _dataclass(cls: Any, fields: dict[str, Any]) -> object:
 
 
 def _model(cls: Any, fields: dict[str, Any], unset: list[str], extra: dict[str, Any]) -> object:
-    known = cls.model_fields
     given: Any = {**extra, **fields}
     for name in unset:
         # A default is not validated when a model is made (`name: str = None`), so not here either.
-        default = known[name].default if name in known else _MISSING
-        if type(default) is type(fields[name]) and default == fields[name]:
+        if is_default(cls, name, fields[name]):
             del given[name]
     if cls.__pydantic_root_model__:
         given = fields["root"]
@@ -215,10 +214,27 @@ def _model(cls: Any, fields: dict[str, Any], unset: list[str], extra: dict[str, 
     return made
 
 
-#: How an instance of an allowed class is made, and of what.
+#: How an instance of an allowed class is made by the class itself, and of what.
 CLASSES: dict[int, tuple[Callable[..., object], tuple[type, ...]]] = {
     tags.ENUM: (lambda cls, value: cls(value), (object,)),
     tags.DATACLASS: (_dataclass, (dict,)),
     tags.NAMEDTUPLE: (lambda cls, fields: cls(**fields), (dict,)),
     tags.MODEL: (_model, (dict, list, dict)),
 }
+
+
+def instance(code: int, cls: type, items: tuple[Any, ...], *, exact: bool) -> object:
+    """An instance of an allowed class.
+
+    Args:
+        code: Of the tag that it is stored with.
+        cls: The class.
+        items: What is stored of it.
+        exact: As it was saved, where its class has the same fields and types; else the class makes
+            it, and validates.
+    """
+    made = as_saved(code, cls, items) if exact else None
+    if made is not None:
+        return made
+    build, _ = CLASSES[code]
+    return build(cls, *items)

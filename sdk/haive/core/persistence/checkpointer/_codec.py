@@ -20,7 +20,6 @@ What comes back is what went in, except that
 from __future__ import annotations
 
 import sys
-from functools import partial
 from secrets import token_bytes
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -33,6 +32,7 @@ from haive.core.persistence.checkpointer._building import (
     HASHED,
     LEAVES,
     UnknownZoneError,
+    instance,
 )
 from haive.core.persistence.checkpointer._forming import OPTIONS, form_of
 from haive.core.persistence.checkpointer._held import Held, HeldItems, completed
@@ -103,19 +103,23 @@ class Codec:
             )
         return packed
 
-    def unpack(self, data: bytes, *, holding: AbstractSet[type] = frozenset()) -> object:
+    def unpack(
+        self, data: bytes, *, holding: AbstractSet[type] = frozenset(), exact: bool = True
+    ) -> object:
         """The state that was packed; memory and time are within a constant of what msgpack takes.
 
         Args:
             data: What `pack` made.
             holding: Allowed classes whose objects come as `Held`, to be made later.
+            exact: Objects of classes that have not changed come as they were saved; else all are
+                made by their classes, and validated.
 
         Raises:
             CorruptCheckpointError: The bytes are not what `pack` makes, or do not fit an allowed
                 class any more.
         """
         value, tagged = _read(data)
-        return self._rebuilt(value, holding) if tagged else value
+        return self._rebuilt(value, holding, exact=exact) if tagged else value
 
     def first_class(self, data: bytes) -> type | None:
         """The allowed class that the first item of a packed list is of; None if it is of none."""
@@ -126,7 +130,7 @@ class Codec:
         tag = first[0] if isinstance(first, list) and first else None
         return self._allowed(tag.name) if isinstance(tag, _Tag) else None
 
-    def _rebuilt(self, value: object, holding: AbstractSet[type]) -> object:
+    def _rebuilt(self, value: object, holding: AbstractSet[type], *, exact: bool) -> object:
         """The value with its tagged lists as what they stand for, without recursion."""
         root = [value]
         containers: list[Any] = [root]
@@ -144,10 +148,11 @@ class Codec:
                 elif kind is _Tag and (place != 0 or not listed or container is root):
                     raise CorruptCheckpointError("A tag stands alone.")
         for container, place, node in reversed(tagged):
-            container[place] = self._built(holding, *node)
+            container[place] = self._built(node, holding, exact=exact)
         return root[0]
 
-    def _built(self, holding: AbstractSet[type], tag: _Tag, *items: Any) -> object:
+    def _built(self, node: list[Any], holding: AbstractSet[type], *, exact: bool) -> object:
+        tag, items = node[0], tuple(node[1:])
         if tag.code in BUILDERS:
             try:
                 built = BUILDERS[tag.code](tag.name, *items)
@@ -156,17 +161,18 @@ class Codec:
             if holding and tag.code in HASHED and type(built) is list:
                 return HeldItems(built, HASHED[tag.code])
             return built
-        build, shape = CLASSES[tag.code]
+        _, shape = CLASSES[tag.code]
         if len(items) != len(shape) or not all(map(isinstance, items, shape)):
             raise CorruptCheckpointError("A tag has other data than it should.")
         cls = self._allowed(tag.name)
         if cls is None or kind_of(cls) != tag.code:
             return {**items[0], **items[2]} if tag.code == tags.MODEL else items[0]
         if cls in holding:
-            return _held(cls, tag.code, items)
+            return _held(cls, tag.code, items, exact=exact)
         try:
-            # What is held cannot be in an object that is not.
-            return build(cls, *(completed(item) for item in items) if holding else items)
+            if holding:  # what is held cannot be in an object that is not
+                items = tuple(completed(item) for item in items)
+            return instance(tag.code, cls, items, exact=exact)
         except Exception:  # noqa: BLE001 - validators and constructors are anybody's code
             raise CorruptCheckpointError(
                 f"A {tag.name} was stored that is none as the class is now."
@@ -183,20 +189,22 @@ class Codec:
         return cls
 
 
-def _held(cls: Any, code: int, items: tuple[Any, ...]) -> object:
+def _held(cls: Any, code: int, items: tuple[Any, ...], *, exact: bool) -> object:
     """An object of an allowed class that is not made yet; of an enum, what there is of it."""
     if code == tags.ENUM:
         try:
             return cls(items[0])
         except Exception:  # noqa: BLE001 - it may not be a member any more
             return items[0]
-    build, _ = CLASSES[code]
-    if code != tags.MODEL:
-        return Held(items[0], partial(build, cls))
-    fields, unset, extra = items
+    fields, unset, extra = items if code == tags.MODEL else (items[0], [], {})
 
-    def make(given: dict[str, Any]) -> object:
-        return build(cls, given, [name for name in unset if name in given], {})
+    def make(given: dict[str, Any], *, unchanged: bool) -> object:
+        stored: tuple[Any, ...] = (given,)
+        if code == tags.MODEL and unchanged:
+            stored = ({n: given[n] for n in fields}, unset, {n: given[n] for n in extra})
+        elif code == tags.MODEL:
+            stored = (given, [name for name in unset if name in given], {})
+        return instance(code, cls, stored, exact=exact and unchanged)
 
     return Held({**fields, **extra}, make)
 

@@ -195,20 +195,23 @@ class Engine:
         Args:
             place: Where to.
             new: What.
-            skip_same: Save nothing if the head has this state already.
+            skip_same: Save nothing if the head has this state already, and is not a failed one.
             user_id: Whose the thread is, if this begins it.
         """
         known = self.cache.head(place.thread_id, place.namespace, place.branch)
         for attempt in range(_ATTEMPTS):
             fresh = known is None and (attempt > 0 or not self._may_be_new(place, new))
+            row = None
             if fresh:
-                known = await self.head(place)
+                row, known = await self.head(place)
             if skip_same and known is not None and known.plain == new.plain:
-                # At hand may be a head that another process has moved on from since.
-                if fresh or await self.is_head(place, known.id):
+                row = row or await self.head_row(place)
+                if row is None or row.id != known.id:
+                    # Another process has moved on from the head that is at hand.
+                    known = None
+                    continue
+                if not row.failed:
                     return Placed(known.id, place.branch, None)
-                known = None
-                continue
             try:
                 return await self.save(place, new, parent=known, fork=None, user_id=user_id)
             except BranchConflict:
@@ -420,7 +423,7 @@ class Engine:
         await self._know_keys(found)
         return found
 
-    async def head(self, place: Place) -> Known | None:
+    async def head(self, place: Place) -> tuple[Row, Known] | tuple[None, None]:
         """The head of a branch with its state; None where the branch has none yet."""
         found = await self.find(
             thread_id=place.thread_id,
@@ -430,13 +433,14 @@ class Engine:
             states=True,
         )
         if not found.checkpoints:
-            return None
-        known = (await self.states(found))[found.checkpoints[0].id]
+            return None, None
+        row = found.checkpoints[0]
+        known = (await self.states(found))[row.id]
         self.cache.move_head(place.thread_id, place.namespace, place.branch, known.id)
-        return known
+        return row, known
 
-    async def is_head(self, place: Place, checkpoint_id: UUID) -> bool:
-        """Whether a branch has this head, by the database and not by what is at hand."""
+    async def head_row(self, place: Place) -> Row | None:
+        """The head of a branch, by the database and not by what is at hand."""
         found = await self.find(
             thread_id=place.thread_id,
             namespace=place.namespace,
@@ -444,7 +448,12 @@ class Engine:
             page_size=1,
             details=False,
         )
-        return bool(found.checkpoints) and found.checkpoints[0].id == checkpoint_id
+        return found.checkpoints[0] if found.checkpoints else None
+
+    async def is_good_head(self, place: Place, checkpoint_id: UUID) -> bool:
+        """Whether a branch has this head, and it is not a failed one."""
+        row = await self.head_row(place)
+        return row is not None and row.id == checkpoint_id and not row.failed
 
     async def known(self, place: Place, checkpoint_id: UUID) -> Known:
         """A checkpoint of a thread as the parent of the next.

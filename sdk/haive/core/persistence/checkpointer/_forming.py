@@ -129,10 +129,11 @@ def _from_numpy(value: Any) -> object:
     scalar = isinstance(value, numpy.generic)
     if not scalar and type(value) is not numpy.ndarray:
         return _refuse(value)
-    if not DTYPE.fullmatch(text) or numpy.dtype(text) != dtype:
+    if not DTYPE.fullmatch(text) or numpy.dtype(text) != dtype or not (scalar or dtype.itemsize):
         raise Refused(f"numpy's {dtype} cannot be stored")
     if scalar:
-        return [Ext(tags.SCALAR, text.encode()), value.tobytes()]
+        # Of an empty text numpy has four bytes, where its dtype has none.
+        return [Ext(tags.SCALAR, text.encode()), value.tobytes() if dtype.itemsize else b""]
     return [Ext(tags.ARRAY, text.encode()), list(value.shape), value.tobytes()]
 
 

@@ -22,14 +22,26 @@ class Held(dict[str, Any]):
 
     Args:
         fields: By their names.
-        make: Makes the object of fields.
+        make: Makes the object of fields; it is told whether they are those that were stored.
     """
 
-    __slots__ = ("make",)
+    __slots__ = ("make", "stored")
 
-    def __init__(self, fields: Mapping[str, Any], make: Callable[[dict[str, Any]], object]) -> None:
+    def __init__(self, fields: Mapping[str, Any], make: Callable[..., object]) -> None:
         super().__init__(fields)
         self.make = make
+        self.stored = dict(fields)
+
+    def with_fields(self, fields: Mapping[str, Any]) -> Held:
+        """The same object with other fields."""
+        other = Held(fields, self.make)
+        other.stored = self.stored
+        return other
+
+    def is_unchanged(self) -> bool:
+        """Whether the fields are those that were stored."""
+        same = (item is self.get(name, ...) for name, item in self.stored.items())
+        return len(self) == len(self.stored) and all(same)
 
 
 class HeldItems(list[Any]):
@@ -70,13 +82,16 @@ def _completed(value: object, steps: Steps, *, leave: bool) -> Any:
 
 
 def _mapping(value: dict[Any, Any], steps: Steps, *, leave: bool) -> object:
+    unchanged = isinstance(value, Held) and value.is_unchanged()
     for key, item in value.items():
         steps.append(key if isinstance(key, str) else str(key))
         made = _completed(item, steps, leave=leave)
         steps.pop()
         if made is not item:
             value[key] = made
-    return _made(value, steps, leave=leave) if isinstance(value, Held) else value
+    if isinstance(value, Held):
+        return _made(value, steps, unchanged=unchanged, leave=leave)
+    return value
 
 
 def _sequence(value: Any, steps: Steps, *, leave: bool) -> object:
@@ -99,10 +114,10 @@ def _sequence(value: Any, steps: Steps, *, leave: bool) -> object:
     return value
 
 
-def _made(held: Held, steps: Steps, *, leave: bool) -> object:
+def _made(held: Held, steps: Steps, *, unchanged: bool, leave: bool) -> object:
     fields = dict(held)
     try:
-        return held.make(fields)
+        return held.make(fields, unchanged=unchanged)
     except ValidationError as error:
         problems = problems_of(error, steps)
     except Exception:  # noqa: BLE001 - constructors are anybody's code

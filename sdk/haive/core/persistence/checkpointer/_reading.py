@@ -29,7 +29,7 @@ from haive.core.persistence.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from haive.core.persistence.checkpointer._documents import Found, Row
@@ -41,8 +41,9 @@ _NOT_THERE = (
     "It was pruned, is of another thread or of another namespace than {!r}, or is not the caller's"
     " to see."
 )
-# Of a replay: checkpoints of the line that are looked through, and states that are read at once.
-_LINE, _STATES = 1000, 50
+# Of a replay: checkpoints of the line that are looked through, and states that are read at once, or
+# bytes of them: no more than a page has.
+_LINE, _STATES, _STATE_BYTES = 1000, 50, 64 * 1024 * 1024
 
 
 class Reader:
@@ -120,23 +121,33 @@ class Reader:
             data = _state_of(self._plain.unpack(plain))
             _schemas.check(view(data), await self._schema(row.schema_hash))
         upcaster = self._engine.config.upcaster
+        exact = model is None and not validate
         saved = self._engine.codec.first_class(plain)
         root = model or (saved if saved and issubclass(saved, BaseModel) else None)
         if upcaster is None and model in {None, saved}:
             # Where it fails: damaged, or saved when a class was another. Then the paths are told.
             with suppress(CorruptCheckpointError):
-                return _state_of(self._engine.codec.unpack(plain))
+                return _state_of(self._engine.codec.unpack(plain, exact=exact))
         if root is None:
-            return self.envelope(plain)[0]
+            return self.envelope(plain, exact=exact)[0]
         if upcaster is None:
             return _schemas.rebuilt(root, _state_of(self._plain.unpack(plain)))
-        data = upcaster(_state_of(self._engine.codec.unpack(plain, holding=self._engine.held)))
+        held = _state_of(self._held(plain, exact=exact))
+        data = upcaster(held)
+        if exact and isinstance(held, Held) and type(data) in {dict, Held}:
+            same = held.with_fields(data)
+            if same.is_unchanged():
+                return completed(same)
         # Of the root itself it is told what does not fit, so it is made last.
         data = dict(data) if isinstance(data, Held) else data
         return _schemas.rebuilt(root, completed(data, leave=True))
 
-    def envelope(self, plain: bytes) -> list[Any]:
+    def envelope(self, plain: bytes, *, exact: bool = True) -> list[Any]:
         """The state in a packed one, brought up to date, and what an adapter keeps beside it.
+
+        Args:
+            plain: The packed one.
+            exact: Objects of classes that have not changed are not validated.
 
         Raises:
             CorruptCheckpointError: It is damaged.
@@ -145,11 +156,11 @@ class Reader:
         upcaster = self._engine.config.upcaster
         if upcaster is None:
             with suppress(CorruptCheckpointError):  # as above
-                return _pair(self._engine.codec.unpack(plain))
-        held, beside = _pair(self._engine.codec.unpack(plain, holding=self._engine.held))
+                return _pair(self._engine.codec.unpack(plain, exact=exact))
+        held, beside = _pair(self._held(plain, exact=exact))
         state = held if upcaster is None else upcaster(held)
         if isinstance(held, Held) and type(state) is dict:
-            state = Held(state, held.make)
+            state = held.with_fields(state)
         return [completed(state), completed(beside, leave=True)]
 
     def written(self, channel: str, plain: bytes) -> Any:
@@ -164,11 +175,14 @@ class Reader:
         """
         with suppress(CorruptCheckpointError):
             return self._engine.codec.unpack(plain)
-        state = {channel: self._engine.codec.unpack(plain, holding=self._engine.held)}
+        state = {channel: self._held(plain)}
         upcaster = self._engine.config.upcaster
         if upcaster is not None:
             state = {**state, **upcaster(dict(state))}
         return completed(state)[channel]
+
+    def _held(self, plain: bytes, *, exact: bool = True) -> object:
+        return self._engine.codec.unpack(plain, holding=self._engine.held, exact=exact)
 
     async def _schema(self, schema_hash: str) -> dict[str, Any]:
         key = bytes.fromhex(schema_hash)
@@ -210,8 +224,7 @@ class Reader:
                 hint="Replay runs along one branch, forwards.",
             )
         line.reverse()
-        for start in range(0, len(line), _STATES):
-            part = line[start : start + _STATES]
+        for part in _parts(line):
             # Newest first, as they come; a page ends early where its states are large.
             states: list[tuple[Row, bytes]] = []
             before = part[-1].seq + 1
@@ -389,6 +402,20 @@ class Reader:
             before = found.next_seq
             if before is None:
                 return
+
+
+def _parts(line: Sequence[Row]) -> Iterator[list[Row]]:
+    """Rows whose states are read at once; of a large one it alone."""
+    part: list[Row] = []
+    size = 0
+    for row in line:
+        if part and (len(part) == _STATES or size + row.size > _STATE_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += row.size
+    if part:
+        yield part
 
 
 def _checkpoint(

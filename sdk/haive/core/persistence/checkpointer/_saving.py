@@ -88,7 +88,7 @@ class Saver:
             skip_same
             and fork is None
             and known.plain == plain
-            and await self._engine.is_head(place, known.id)
+            and await self._engine.is_good_head(place, known.id)
         ):
             return known.id, False
         else:

@@ -24,6 +24,7 @@ _MOST_TERMS, _MOST_PATH_CHARACTERS = 1000, 256
 #: More than so many terms take as JSON, where each character is four bytes.
 MAX_SEARCH_BYTES = 4 * 1024 * 1024
 
+_MISSING = object()
 _CONTAINERS = (Mapping, list, tuple, set, frozenset, bytes, BaseModel)
 
 
@@ -53,7 +54,9 @@ def shallow(state: object, *, containers: bool) -> dict[Any, Any]:
     if isinstance(state, Mapping):
         items = state
     elif is_dataclass(state) and not isinstance(state, type):
-        items = {field.name: getattr(state, field.name) for field in fields(state)}
+        # A field that the constructor does not take can be unset.
+        found = ((field.name, getattr(state, field.name, _MISSING)) for field in fields(state))
+        items = {name: value for name, value in found if value is not _MISSING}
     elif isinstance(state, BaseModel):
         items = dict(state)
     else:

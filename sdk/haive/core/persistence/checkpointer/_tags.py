@@ -28,8 +28,8 @@ RECORDS = {
     "langgraph.store.base:Item": ("value", "key", "namespace", "created_at", "updated_at"),
 }
 
-#: Text that describes a dtype of numpy wholly.
-DTYPE = re.compile(r"[<>|=][biufcmMSUV][1-9]\d{0,8}(\[\d{0,9}[A-Za-z]{1,2}\])?")
+#: Text that describes a dtype of numpy wholly; that of an empty text or empty bytes is the last.
+DTYPE = re.compile(r"[<>|=]([biufcmMSUV][1-9]\d{0,8}(\[\d{0,9}[A-Za-z]{1,2}\])?|[SU]0)")
 # An interface is an address, too.
 ADDRESSES: tuple[tuple[str, type], ...] = (
     ("i", IPv4Interface),

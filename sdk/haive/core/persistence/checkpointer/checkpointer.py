@@ -105,7 +105,8 @@ class Checkpointer:
         With a parent the checkpoint follows that one and no other: if another checkpoint came
         first, nothing is saved. Without one it follows whatever is the head of the branch. Under
         the strategies ADAPTIVE and ON_CHANGE a state that equals the one it would follow is not
-        saved again, if it comes without metadata and tags: the id is then that of the one before.
+        saved again, if it comes without metadata and tags and the one before is not a failed one:
+        the id is then that of the one before.
 
         Args:
             thread_id: The workflow; it begins with its first checkpoint.

@@ -103,7 +103,8 @@ class CheckpointConfig(BaseModel):
     Objects of ``types`` come to it as dicts of their fields, which are objects again afterwards
     unless it puts something else in their places."""
     cache_bytes: int = Field(default=64 * 1024 * 1024, ge=0)
-    """Most bytes of states that are kept at hand, to make the next delta against."""
+    """Most memory for states that are kept at hand, to make the next delta against: of each its
+    bytes and 800 more."""
 
     @field_validator("encryption_key", mode="before")
     @classmethod

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from haive.core.persistence._encoding import describe
 from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.integrations._forms import as_they_were, in_json
 from haive.core.persistence.models import (
     ContentPart,
     ImagePart,
@@ -88,7 +89,9 @@ def stored(message: BaseMessage, conversation_id: UUID) -> NewMessage:
     except ValidationError as error:
         raise InvalidInputError(f"A message cannot be stored: {describe(error)}") from None
     if left := _left(message):
-        own["data"] = left
+        own["data"], forms = in_json(left)
+        if forms:
+            own["forms"] = forms
     named = {} if message.name is None else {"name": message.name}
     return new.model_copy(update={"metadata": {**named, _OWN: own}})
 
@@ -203,7 +206,7 @@ def _left(message: BaseMessage) -> dict[str, Any]:
     usual = _usual(type(message))
     return {
         name: value
-        for name, value in message.model_dump().items()
+        for name, value in message
         if name not in usual or (name not in _ELSEWHERE and value != usual[name])
     }
 
@@ -225,7 +228,7 @@ def _usual(kind: type[BaseMessage]) -> dict[str, Any]:
 
 def _data(message: Message, own: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of LangChain's message that a stored one was."""
-    data: dict[str, Any] = dict(own.get("data", {}))
+    data = as_they_were(own.get("data", {}), own.get("forms"))
     if "name" in message.metadata:
         data["name"] = message.metadata["name"]
     if isinstance(message.content, str):

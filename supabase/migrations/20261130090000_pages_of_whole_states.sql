@@ -1,0 +1,319 @@
+-- A page of states was bounded by what is stored of them, of which deltas are a small part: who read
+-- it held up to 1,000 whole states. See sql/410_find_checkpoints.sql. No row is touched.
+
+create or replace function haive_private.find_checkpoints(
+  thread_id text default null,
+  namespace text default '',
+  branch text default null,
+  checkpoint_id uuid default null,
+  tags text[] default null,
+  failed boolean default null,
+  created_after timestamptz default null,
+  created_before timestamptz default null,
+  metadata jsonb default null,
+  search jsonb default null,
+  before_id uuid default null,
+  before_seq bigint default null,
+  page_size int default 100,
+  details boolean default true,
+  states boolean default false,
+  writes boolean default false,
+  tenant text default null,
+  out ids uuid[],
+  out thread_ids text[],
+  out namespaces text[],
+  out thread_keys uuid[],
+  out branches text[],
+  out seqs bigint[],
+  out parent_ids uuid[],
+  out base_ids uuid[],
+  out created_ats timestamptz[],
+  out sizes int[],
+  out stored int[],
+  out depths smallint[],
+  out failures boolean[],
+  out key_ids text[],
+  out hashes bytea[],
+  out tag_lists jsonb[],
+  out metadatas jsonb[],
+  out searches jsonb[],
+  out seals bytea[],
+  out read_at timestamptz,
+  out next_seq bigint,
+  out frame_thread_keys uuid[],
+  out frame_ids uuid[],
+  out frame_parent_ids uuid[],
+  out frame_base_ids uuid[],
+  out frame_codecs smallint[],
+  out frame_sizes int[],
+  out frame_key_ids text[],
+  out frame_payloads bytea[],
+  out written json
+)
+returns record
+language plpgsql
+stable
+security invoker
+set search_path = ''
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+  v_caller record := haive_private.enter_tenant(find_checkpoints.tenant, false);
+  v_before bigint := coalesce(find_checkpoints.before_seq, 9223372036854775807);
+  v_threads uuid[];
+  v_branches uuid[];
+  v_from bigint[];
+  v_upto bigint[];
+  v_places uuid[];
+  v_by_id boolean := false;
+  v_everywhere boolean := find_checkpoints.search is not null and coalesce(
+    find_checkpoints.thread_id, find_checkpoints.branch, find_checkpoints.checkpoint_id::text,
+    find_checkpoints.before_id::text
+  ) is null;
+begin
+  if (find_checkpoints.page_size between 1 and 1000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 1000',
+      hint = 'Read on with before_seq.';
+  end if;
+
+  if find_checkpoints.thread_id is not null and find_checkpoints.namespace is not null then
+    v_threads := array(
+      select t.thread_key from haive.threads as t
+      where
+        t.thread_id = find_checkpoints.thread_id and t.namespace = find_checkpoints.namespace
+        and t.tenant_id = v_caller.tenant
+        and (v_caller.actor is null or t.user_id = v_caller.actor)
+    );
+  elsif
+    (find_checkpoints.checkpoint_id is null or find_checkpoints.thread_id is not null)
+    and not v_everywhere
+  then
+    v_threads := array(
+      select t.thread_key from haive.threads as t
+      where
+        t.tenant_id = v_caller.tenant
+        and (find_checkpoints.thread_id is null or t.thread_id = find_checkpoints.thread_id)
+        and (find_checkpoints.namespace is null or t.namespace = find_checkpoints.namespace)
+        and (v_caller.actor is null or t.user_id = v_caller.actor)
+    );
+  end if;
+
+  if find_checkpoints.before_id is not null then
+    select least(v_before, max(c.seq)), max(c.seq) is null into v_before, v_by_id
+    from haive.checkpoints as c
+    where
+      c.id = find_checkpoints.before_id and c.thread_key = any(v_threads)
+      and c.tenant_id = v_caller.tenant;
+  end if;
+
+  -- Where to look: parts of branches.
+  if find_checkpoints.checkpoint_id is not null then
+    select array_agg(c.branch_id), array_agg(c.seq), array_agg(c.seq)
+    into v_branches, v_from, v_upto
+    from haive.checkpoints as c
+    where
+      c.id = find_checkpoints.checkpoint_id and c.tenant_id = v_caller.tenant
+      and (v_threads is null or c.thread_key = any(v_threads))
+      and (
+        v_caller.actor is null
+        or exists (
+          select from haive.threads as t
+          where
+            t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
+            and t.user_id = v_caller.actor
+        )
+      );
+  elsif v_everywhere then
+    -- In all threads: by what the state holds, for which there is an index (service keys use it).
+    select array_agg(f.branch_id), array_agg(f.seq), array_agg(f.seq)
+    into v_branches, v_from, v_upto
+    from (
+      select c.branch_id, c.seq
+      from jsonb_array_elements(find_checkpoints.search) as p (pattern)
+      cross join lateral (
+        select c.branch_id, c.seq
+        from haive.checkpoints as c
+        where
+          c.tenant_id = v_caller.tenant and c.search @> p.pattern and c.seq < v_before
+          and (find_checkpoints.failed is null or c.failed = find_checkpoints.failed)
+          and (find_checkpoints.tags is null or c.tags @> find_checkpoints.tags)
+          and (find_checkpoints.created_after is null or c.created_at >= find_checkpoints.created_after)
+          and (find_checkpoints.created_before is null or c.created_at < find_checkpoints.created_before)
+          and (find_checkpoints.metadata is null or c.metadata @> find_checkpoints.metadata)
+          and exists (
+            select from haive.threads as t
+            where
+              t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
+              and (find_checkpoints.namespace is null or t.namespace = find_checkpoints.namespace)
+              and (v_caller.actor is null or t.user_id = v_caller.actor)
+          )
+        offset 0
+      ) as c
+      group by c.branch_id, c.seq
+      order by c.seq desc
+      limit find_checkpoints.page_size + 1
+    ) as f;
+  elsif find_checkpoints.branch is null then
+    select array_agg(b.branch_id) into v_branches
+    from unnest(v_threads) as k (thread_key)
+    cross join lateral (
+      select b.branch_id from haive.branches as b
+      where b.thread_key = k.thread_key and b.tenant_id = v_caller.tenant
+      offset 0
+    ) as b;
+  else
+    -- A branch, and what lies before the place where it left another one.
+    with recursive lines as (
+      select b.branch_id, b.root_branch_id, b.root_seq, null::bigint as upto
+      from haive.branches as b
+      where
+        b.thread_key = any(v_threads) and b.tenant_id = v_caller.tenant
+        and find_checkpoints.branch in (b.name, b.branch_id::text)
+      union all
+      select b.branch_id, b.root_branch_id, b.root_seq, l.root_seq
+      from lines as l
+      join haive.branches as b on b.branch_id = l.root_branch_id and b.tenant_id = v_caller.tenant
+    )
+    select array_agg(l.branch_id), array_agg(l.upto) into v_branches, v_upto from lines as l;
+  end if;
+
+  -- The first save of a thread asks for its head. What is not run is not planned either: in a new session
+  -- that is the most of what the call takes.
+  if v_branches is not null then
+    -- LIMIT and OFFSET keep what is looked up apart from what it is looked up for: a join is planned,
+    -- where tables are empty yet, to read all rows of the tenant.
+    with lines as materialized (
+      select l.branch_id, l.from_seq, l.upto, b.name, t.thread_id, t.namespace
+      from unnest(v_branches, v_from, v_upto) as l (branch_id, from_seq, upto)
+      cross join lateral (
+        select b.name, b.thread_key from haive.branches as b
+        where b.branch_id = l.branch_id and b.tenant_id = v_caller.tenant
+        limit 1
+      ) as b
+      cross join lateral (
+        select t.thread_id, t.namespace from haive.threads as t
+        where t.thread_key = b.thread_key and t.tenant_id = v_caller.tenant
+        limit 1
+      ) as t
+    ),
+    -- In order, and without the payloads, which are a half of the rows' bytes.
+    page as materialized (
+      select l.name, l.thread_id, l.namespace, c.*
+      from lines as l
+      cross join lateral (
+        select
+          c.branch_id, c.seq, c.thread_key, c.id, c.parent_id, c.base_id, c.created_at, c.size,
+          octet_length(c.payload) as bytes, c.depth, c.failed, c.key_id, c.schema_hash, c.tags,
+          c.metadata, c.search, c.sealed
+        from haive.checkpoints as c
+        where
+          c.tenant_id = v_caller.tenant and c.branch_id = l.branch_id
+          and c.seq < v_before and c.seq >= coalesce(l.from_seq, 0)
+          and c.seq <= coalesce(l.upto, 9223372036854775807)
+          -- Of another namespace: its ids are of the same clock, so they tell what was before.
+          and (not v_by_id or c.id < find_checkpoints.before_id)
+          and (find_checkpoints.failed is null or c.failed = find_checkpoints.failed)
+          and (find_checkpoints.tags is null or c.tags @> find_checkpoints.tags)
+          and (find_checkpoints.created_after is null or c.created_at >= find_checkpoints.created_after)
+          and (find_checkpoints.created_before is null or c.created_at < find_checkpoints.created_before)
+          and (find_checkpoints.metadata is null or c.metadata @> find_checkpoints.metadata)
+          and (
+            find_checkpoints.search is null
+            or c.search @> any(array(select jsonb_array_elements(find_checkpoints.search)))
+          )
+        order by c.seq desc
+        limit find_checkpoints.page_size + 1
+      ) as c
+      order by c.seq desc
+      limit find_checkpoints.page_size + 1
+    )
+    select
+      array_agg(c.id),
+      array_agg(c.thread_id::text),
+      array_agg(c.namespace::text),
+      array_agg(c.thread_key),
+      array_agg(c.name::text),
+      array_agg(c.seq),
+      array_agg(c.parent_id),
+      array_agg(c.base_id),
+      array_agg(c.created_at),
+      array_agg(c.size::int),
+      array_agg(c.bytes::int),
+      array_agg(c.depth::smallint),
+      array_agg(c.failed),
+      array_agg(c.key_id::text),
+      array_agg(c.schema_hash),
+      case when find_checkpoints.details then array_agg(to_jsonb(c.tags::text[])) end,
+      case when find_checkpoints.details then array_agg(c.metadata::jsonb) end,
+      case
+        when find_checkpoints.details and find_checkpoints.states
+          then array_agg(case when c.key_id is null then c.search end)
+      end,
+      case when find_checkpoints.details then array_agg(c.sealed::bytea) end,
+      array_agg(c.branch_id),
+      case when (select count(*) from page as p) > count(*) then min(c.seq) end
+    into
+      ids, thread_ids, namespaces, thread_keys, branches, seqs, parent_ids, base_ids, created_ats,
+      sizes, stored, depths, failures, key_ids, hashes, tag_lists, metadatas, searches, seals,
+      v_places, next_seq
+    from (select p.* from page as p order by p.seq desc limit find_checkpoints.page_size) as c
+    where
+      -- An answer of json is at most 1 GB, and whoever reads it holds the states that are decoded from
+      -- it, of which deltas are a small part: states come until there are 32 MiB as they are stored, or
+      -- 64 MiB as they are.
+      c.seq >= case
+        when find_checkpoints.states and find_checkpoints.checkpoint_id is null then (
+          select min(w.seq)
+          from (
+            select
+              p.seq, sum(p.bytes) over before - p.bytes as bytes, sum(p.size) over before - p.size as size
+            from page as p
+            window before as (order by p.seq desc rows unbounded preceding)
+          ) as w
+          where w.bytes < 33554432 and w.size < 67108864
+        )
+        else 0
+      end;
+  end if;
+
+  if v_caller.audit_reads then
+    perform haive_private.audit_read(
+      'find_checkpoints',
+      (
+        select jsonb_object_agg(d.id, d.thread_key)
+        from unnest(ids, thread_keys) as d (id, thread_key)
+      ),
+      coalesce(cardinality(ids), 0)
+    );
+  end if;
+  read_at := now();
+  if find_checkpoints.states and ids is not null then
+    select f.* into
+      frame_thread_keys, frame_ids, frame_parent_ids, frame_base_ids, frame_codecs, frame_sizes,
+      frame_key_ids, frame_payloads
+    from haive_private.checkpoint_frames(v_caller.tenant, v_places, seqs) as f;
+  end if;
+  if find_checkpoints.writes then
+    written := haive_private.checkpoint_write_docs(v_caller.tenant, v_places, seqs);
+  end if;
+end;
+$$;
+
+comment on function haive.find_checkpoints(
+  text, text, text, uuid, text[], boolean, timestamptz, timestamptz, jsonb, jsonb, uuid, bigint,
+  int, boolean, boolean, boolean, text
+) is
+'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: '
+'{checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; '
+'with states, a page ends after 32 MiB of them as stored, or 64 MiB as they are: next_seq tells that '
+'there is more. What a checkpoint is found by comes with states.';
+
+insert into haive_private.migrations (version, name) values
+  ('20261130090000', 'pages_of_whole_states')
+on conflict do nothing;
