@@ -439,6 +439,15 @@ async def test_signed_in_users_have_histories_of_their_own(
         assert await service.aget_messages() == [HumanMessage(user)]
 
 
+async def test_what_structured_output_parsed_comes_back_as_a_dict(
+    history: HaiveChatMessageHistory,
+) -> None:
+    parsed = TextPart(text="x")
+    await history.aadd_messages([AIMessage("{}", additional_kwargs={"parsed": [parsed]})])
+    [found] = await history.aget_messages()
+    assert found.additional_kwargs == {"parsed": [parsed.model_dump()]}
+
+
 async def test_personal_data_is_masked_wherever_langchain_has_it(
     stack: LocalStack, tenant: str
 ) -> None:
@@ -493,7 +502,6 @@ async def test_a_session_that_another_agent_began_goes_on(store: Store) -> None:
         [HumanMessage("fine"), AIMessage("x", additional_kwargs={"f": object()})],
         [HumanMessage("fine"), AIMessage("x", additional_kwargs={"f": float("nan")})],
         [HumanMessage("fine"), ToolMessage("x", tool_call_id="1", artifact=lambda: 1)],
-        [HumanMessage("fine"), ToolMessage("x", tool_call_id="1", artifact=[TextPart(text="x")])],
         None,
         7,
     ],

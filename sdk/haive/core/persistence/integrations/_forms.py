@@ -2,6 +2,7 @@
 
 A document becomes the dict of its fields, a tuple a list, a date its text: they are searched, and
 looked through for personal data, as any other. Which were what is kept beside, by their paths.
+Objects of other models come back as dicts: no class is looked for because it is stored.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from langchain_core.documents import Document
+from pydantic import BaseModel
 
 from haive.core.persistence.errors import InvalidInputError
 
@@ -65,6 +67,9 @@ def _in_json(value: Any, path: list[str | int], forms: list[Form]) -> Any:
     if isinstance(value, list):
         return [_in_json(item, [*path, place], forms) for place, item in enumerate(value)]
     name = _BY_CLASS.get(type(value))
+    if name is None and isinstance(value, BaseModel):
+        # `with_structured_output` leaves what it parsed in the message: a dict is better than none.
+        return _in_json(value.model_dump(), path, forms)
     if name is None:
         raise InvalidInputError(
             f"A message has a {type(value).__name__} in {path[0]}, which JSON has not.",
