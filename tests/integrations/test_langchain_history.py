@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any
+from enum import Enum
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 import pytest
@@ -31,6 +33,7 @@ from langchain_core.messages import (
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import ConfigurableFieldSpec
 from langchain_core.runnables.history import RunnableWithMessageHistory
+from pydantic import AnyUrl, BaseModel
 
 from haive.core.persistence import PersistenceConfig, PostgresStore, Store, SupabaseStore
 from haive.core.persistence._rows import row_of
@@ -51,7 +54,6 @@ from haive.core.persistence.models import (
     ImagePart,
     Message,
     NewMessage,
-    TextPart,
     ToolCallPart,
 )
 from haive.core.persistence.privacy import PIIMode, PIIPolicy
@@ -439,13 +441,41 @@ async def test_signed_in_users_have_histories_of_their_own(
         assert await service.aget_messages() == [HumanMessage(user)]
 
 
-async def test_what_structured_output_parsed_comes_back_as_a_dict(
+class Mood(Enum):
+    GOOD = "good"
+
+
+class Parsed(BaseModel):
+    mood: Mood = Mood.GOOD
+    link: AnyUrl = AnyUrl("https://example.org/")
+
+
+@dataclass
+class Point:
+    x: int
+    moods: tuple[Mood, ...] = (Mood.GOOD,)
+
+
+class Pair(NamedTuple):
+    one: int
+    other: int
+
+
+async def test_objects_of_other_classes_come_back_as_what_is_in_them(
     history: HaiveChatMessageHistory,
 ) -> None:
-    parsed = TextPart(text="x")
-    await history.aadd_messages([AIMessage("{}", additional_kwargs={"parsed": [parsed]})])
-    [found] = await history.aget_messages()
-    assert found.additional_kwargs == {"parsed": [parsed.model_dump()]}
+    parsed = {"mood": "good", "link": "https://example.org/"}
+    await history.aadd_messages(
+        [
+            AIMessage("{}", additional_kwargs={"parsed": [Parsed()], "mood": Mood.GOOD}),
+            ToolMessage("x", tool_call_id="1", artifact=[Point(1), Pair(1, 2)]),
+            ToolMessage("x", tool_call_id="2", artifact=OrderedDict({1: "a"})),
+        ]
+    )
+    said, made, ordered = await history.aget_messages()
+    assert said.additional_kwargs == {"parsed": [parsed], "mood": "good"}
+    assert made.artifact == [{"x": 1, "moods": ("good",)}, [1, 2]]
+    assert ordered.artifact == {1: "a"}
 
 
 async def test_personal_data_is_masked_wherever_langchain_has_it(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haive.core.persistence.embedding import Embedder, HashingEmbedder
+from haive.core.persistence.embedding._words import signs_of, words_of
 from haive.core.persistence.errors import InvalidInputError
 
 _TEXTS = ["Book a table for two.", "你好。世界", "", "👍", "naïve Café", "a a a b"]
@@ -102,3 +104,32 @@ def test_dimensions_out_of_range_are_refused() -> None:
     for dimensions in (0, 31, 4097):
         with pytest.raises(InvalidInputError):
             HashingEmbedder(dimensions)
+
+
+def test_vectors_of_a_name_stay_what_they_are_in_scripts_with_marks() -> None:
+    assert words_of("मेरा लड़का") == ["म", "र", "लड", "क"]
+    assert words_of("मेरा लड़का", marks=True) == ["मेरा", "लड़का"]
+
+
+@pytest.mark.parametrize("letter", ["a", "漢", "ก", "é"])
+def test_signs_of_a_long_run_of_letters_are_found_at_once(letter: str) -> None:
+    begin = perf_counter()
+    assert signs_of(letter * 100_000) == []
+    assert signs_of(letter * 100_000 + "++")[0].endswith("++")
+    assert perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "signs"),
+    [
+        ("C++ and C#, but not #C", ["c++", "c#"]),
+        ("An A- is less than an A+.", ["a-", "a+"]),
+        ("a well-known e-mail - or - rather--not", []),
+        ("-5 or 2020-11-30, (-3)", ["-", "-"]),
+        ("$5, 7 \u20ac and 3 \u00b0C", ["$", "\u20ac", "\u00b0"]),
+        ("x <3 and 5 > 4, but > quoted and <b>", ["<", ">"]),
+        ("\u25cf one \u2192 two \u2705", []),
+    ],
+)
+def test_signs_are_what_says_something(text: str, signs: list[str]) -> None:
+    assert signs_of(text) == signs

@@ -90,6 +90,22 @@ async def test_all_rows_go_there_and_back_as_they_are(database, postgres, regist
     assert (await move(database, "haive", tenant, _SCHEMA)).rows == there.rows
 
 
+async def test_a_tenant_moves_though_an_erasure_of_it_is_not_done(
+    database, postgres, register, fill
+):
+    tenant = await register()
+    await fill(tenant)
+    await postgres.execute("update haive.messages set author = 'ada' where tenant_id = $1", tenant)
+    await postgres.execute(
+        "insert into haive.erasures (tenant_id, subject_hash, salt)"
+        " select $1, sha256(s || 'ada'::bytea), s from (values ('\\x01'::bytea)) as v (s)",
+        tenant,
+    )
+    before = await _contents(postgres, "haive", tenant)
+    await move(database, "haive", tenant, _SCHEMA)
+    assert await _contents(postgres, tenant_schema("haive", tenant), tenant) == before
+
+
 async def test_later_rows_come_after_those_that_were_moved(database, postgres, register, fill):
     tenant = await register()
     await fill(tenant)

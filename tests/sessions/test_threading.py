@@ -79,6 +79,13 @@ async def test_the_id_of_another_message_is_refused_and_begins_no_session(manage
     assert [each.id for each in await manager.list_sessions()] == [first.conversation_id]
 
 
+async def test_the_id_of_a_message_of_no_session_is_refused_too(manager, store):
+    plain = await store.create_conversation("a", "ada")
+    there = await store.add_message(plain.id, "user", "one")
+    with pytest.raises(ConflictError):
+        await manager.thread_message("ada", "a", "user", "one", id=there.id)
+
+
 async def test_branches_and_other_agents_and_users_are_left_alone(say, manager):
     first = await say("one")
     branch = await manager.branch_session(first)

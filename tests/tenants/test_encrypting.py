@@ -143,3 +143,31 @@ async def test_one_with_memories_is_not_sealed_until_they_are_forgotten(keyed, n
         await backend.delete([key])
     await keyed.encrypt_tenant(tenant)
     assert (await keyed.get_tenant(tenant)).encrypted
+
+
+async def test_a_second_call_that_is_refused_hides_nothing_from_the_first(
+    keyed, new_id, monkeypatch
+):
+    tenant = (await keyed.create_tenant(new_id())).tenant_id
+    async with keyed.tenant_context(tenant) as store:
+        conversation = (await store.create_conversation("agent")).id
+        await store.add_message(conversation, "user", "in the clear")
+    begun, on = asyncio.Event(), asyncio.Event()
+    rotate = managing.rotate
+
+    async def slow(*given, **how):
+        if begun.is_set():
+            raise ConflictError("Somebody else rotates the keys.")
+        begun.set()
+        await on.wait()
+        return await rotate(*given, **how)
+
+    monkeypatch.setattr(managing, "rotate", slow)
+    first = asyncio.create_task(keyed.encrypt_tenant(tenant))
+    await begun.wait()
+    with pytest.raises(ConflictError):
+        await keyed.encrypt_tenant(tenant)
+    async with keyed.tenant_context(tenant) as store:
+        assert [m.text for m in await store.get_messages(conversation)] == ["in the clear"]
+    on.set()
+    assert (await first).rows == 2

@@ -378,3 +378,15 @@ async def test_a_thread_that_goes_or_changes_meanwhile_stops_no_other(
         await pruner.prune()
     counts = {t.thread_id: t.checkpoints for t in await pruner.list_threads()}
     assert counts == {"b": 6, "c": 2}
+
+    async def damaged(self, thread_id, namespace, **how):
+        if thread_id == "c":
+            raise CorruptCheckpointError
+        return await meanwhile(self, thread_id, namespace, **how)
+
+    monkeypatch.setattr(Rewriter, "_rewrite", damaged)
+    with pytest.raises(CorruptCheckpointError) as told:
+        await new_checkpointer(max_checkpoints_per_thread=1).prune()
+    assert told.value.hint == (
+        "All other threads are done but 'b', which others changed: call it again."
+    )

@@ -353,3 +353,22 @@ def test_a_default_of_another_type_is_as_it_was() -> None:
 
     found = again(Lazy(x="a"))
     assert (found.owner, found.x) == (None, "a!")
+
+
+class Loose(BaseModel):
+    status: str = "new"
+    extra: Any | None = None
+    extras: list[Any | None] = []
+
+    @field_validator("status")
+    @classmethod
+    def refuse(cls, status: str) -> str:
+        if status == "done":
+            raise ValueError
+        return status
+
+
+def test_a_field_of_anything_or_none_hinders_no_other() -> None:
+    state = Loose(extra={"a": 1}, extras=[None, "b"])
+    state.status = "done"
+    assert again(state) == state

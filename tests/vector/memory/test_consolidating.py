@@ -287,3 +287,21 @@ async def test_a_window_may_be_longer_than_all_time(memory: VectorMemory, clock)
     await memory.add_many(["The boat is red.", "The boat is very red."])
     everything = await memory.consolidate_memories(timedelta(days=10**6), dry_run=True)
     assert everything.plan.considered == 2
+
+
+async def test_vectors_of_many_small_parts_are_read_together(
+    make, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = make(near_duplicate=None)
+    await memory.add_many([f"Invoice {n} was paid." for n in range(40)] * 2, importance=0.3)
+    calls = []
+    get = type(backend).get
+
+    async def counted(self, ids, **how):
+        calls.append(how.get("vectors"))
+        return await get(self, ids, **how)
+
+    monkeypatch.setattr(type(backend), "get", counted)
+    done = await memory.consolidate_memories(consolidation_strategy="dedupe", dry_run=True)
+    assert len(done.plan.groups) == 40
+    assert calls.count(True) == 1

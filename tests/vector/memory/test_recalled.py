@@ -61,8 +61,29 @@ def test_a_sign_may_deny_where_words_have_no_spaces_between() -> None:
 def test_long_memories_are_kept_in_mind_up_to_a_size() -> None:
     long = " ".join(f"word{n}" for n in range(20_000))
     found = recalled(*(f"{long} of number {n}" for n in range(40)))
-    assert sum(len(said) for _, said, _ in found._said.values()) < 2 * 1024 * 1024
+    assert sum(len(said.words) for said in found._said.values()) < 2 * 1024 * 1024
     assert found.recited(f"{long} of number 39", user_id="u") == ["m39"]
     assert found.recited(f"{long} of number 0", user_id="u") == []
     found.forget([f"m{n}" for n in range(40)])
     assert found._size == 0
+
+
+@pytest.mark.parametrize(
+    "recital",
+    [
+        f"{FACT} \U0001f60a",
+        f"> {FACT}",
+        f"\u2705 {FACT}",
+        f"\u25cf {FACT}",
+        f"So, {FACT} \U0001f436",
+    ],
+)
+def test_a_decorated_recital_is_one(recital: str) -> None:
+    assert recalled(FACT).recited(recital, user_id="u") == ["m0"]
+    assert recalled(f"{FACT} \U0001f60a").recited(FACT, user_id="u") == ["m0"]
+
+
+def test_another_sign_is_news() -> None:
+    said = recalled("It is -5 degrees in the freezer now.", "My grade in all maths is A+.")
+    assert said.recited("It is 5 degrees in the freezer now.", user_id="u") == []
+    assert said.recited("My grade in all maths is A-.", user_id="u") == []

@@ -305,3 +305,13 @@ async def test_what_only_says_what_was_recalled_leaves_the_conversation_as_it_is
     assert (await memory.get(whole)).sources == before.sources
     with pytest.raises(InvalidInputError, match="nothing to remember"):
         await memory.store_conversation(recital, {**FACTS, "conversation_id": "another"})
+
+
+async def test_an_id_is_no_place_and_ends_where_it_ends(memory: VectorMemory) -> None:
+    said = [{"id": "2", "role": "user", "content": "ok"}, {"role": "user", "content": "ok"}]
+    whole = await memory.get(await memory.store_conversation(said, {"conversation_id": "a"}))
+    assert len(set(whole.sources)) == 2
+    for name, own in (("a", "b:2"), ("a:b", "2")):
+        hello = [{"id": own, "role": "user", "content": "Hello there"}]
+        await memory.store_conversation(hello, {"conversation_id": name})
+    assert (await memory.stats()).kinds["turn"] == 4

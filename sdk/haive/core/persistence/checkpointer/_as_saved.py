@@ -90,7 +90,7 @@ def _model(cls: Any, fields: dict[str, Any], unset: list[str], extra: dict[str, 
         parts["__pydantic_extra__"] = extra if layout.has_extra else None
         _set(made, "__pydantic_private__", None)
     if cls.__pydantic_post_init__:
-        # As for any object that is made: it has the private attributes. What it makes of the rest
+        # As for any object that is made: it has the private attributes. What it assigns to fields
         # does not stay.
         for name, part in parts.items():
             _set(made, name, copy(part))

@@ -55,7 +55,7 @@ class Failures:
             raise (classes.pop() if len(classes) == 1 else CheckpointError)(
                 f"What is stored of {_named(self._errors)} cannot be read, and was left as it is: "
                 f"{errors[0]}",
-                hint="All other threads are done.",
+                hint=f"All other threads are done{self._but_busy()}.",
             ) from errors[0]
         if self._busy:
             busy = list(self._busy.values())
@@ -65,6 +65,11 @@ class Failures:
                 f"Others changed {_named(self._busy)} all the time.",
                 hint="All other threads are done; call it again.",
             ) from busy[0]
+
+    def _but_busy(self) -> str:
+        return (
+            f" but {_named(self._busy)}, which others changed: call it again" if self._busy else ""
+        )
 
 
 def _named(threads: Collection[str]) -> str:

@@ -125,7 +125,8 @@ def _is_plain(kind: Any) -> bool:
     """Whether an instance of the class is all that a value has to be."""
     protocol = getattr(kind, "_is_protocol", False)
     plain = isinstance(kind, type) and get_origin(kind) is None
-    return plain and kind is not object and not protocol and not is_typeddict(kind)
+    anything = kind is object or kind is Any  # which is a class as well
+    return plain and not anything and not protocol and not is_typeddict(kind)
 
 
 def _classes(kind: type) -> tuple[type, ...]:

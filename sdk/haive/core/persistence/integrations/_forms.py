@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from langchain_core.documents import Document
 from pydantic import BaseModel
+from pydantic_core import PydanticSerializationError
 
 from haive.core.persistence.errors import InvalidInputError
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 # By the name of a form: what has it, what it is in JSON or in what else has a form, and back.
 _FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "document": (Document, dict, lambda fields: Document(**fields)),
+    "document": (Document, dict, lambda given: Document(**given)),
     "tuple": (tuple, list, tuple),
     "set": (set, list, set),
     "frozenset": (frozenset, list, frozenset),
@@ -60,16 +63,17 @@ def in_json(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Form]]:
 
 
 def _in_json(value: Any, path: list[str | int], forms: list[Form]) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or type(value) in {str, bool, int, float}:
+        return value
+    if isinstance(value, str | int | float) and not isinstance(value, Enum):
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _in_json(item, [*path, key], forms) for key, item in value.items()}
     if isinstance(value, list):
         return [_in_json(item, [*path, place], forms) for place, item in enumerate(value)]
-    name = _BY_CLASS.get(type(value))
-    if name is None and isinstance(value, BaseModel):
-        # `with_structured_output` leaves what it parsed in the message: a dict is better than none.
-        return _in_json(value.model_dump(), path, forms)
+    name = "map" if isinstance(value, Mapping) else _BY_CLASS.get(type(value))
+    if name is None and (plain := _plain(value)) is not value:
+        return _in_json(plain, path, forms)
     if name is None:
         raise InvalidInputError(
             f"A message has a {type(value).__name__} in {path[0]}, which JSON has not.",
@@ -78,6 +82,21 @@ def _in_json(value: Any, path: list[str | int], forms: list[Form]) -> Any:
     found = _in_json(_FORMS[name][1](value), path, forms)
     forms.append((name, path))
     return found
+
+
+def _plain(value: Any) -> Any:
+    """What is there of an object whose class is not looked for, or the object itself.
+
+    `with_structured_output` leaves what it parsed in the message: a dict is better than none.
+    """
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, BaseModel):
+        with suppress(PydanticSerializationError):
+            return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name, None) for field in fields(value)}
+    return list(value) if isinstance(value, tuple | set | frozenset) else value
 
 
 def as_they_were(values: Mapping[str, Any], forms: object) -> dict[str, Any]:

@@ -103,7 +103,8 @@ async def move_rows(
         "select pg_catalog.set_config('persistence.watch', '--', true), "
         "pg_catalog.set_config('row_security', 'off', true)"
     )
-    tables = await tenant_tables(connection, target)
+    # Erasures last: where one is not done, rows of the user are to be moved yet, which it refuses.
+    tables = sorted(await tenant_tables(connection, target), key=lambda t: t.of("") == "erasures")
     sources = {table.of(""): table for table in await tenant_tables(connection, source)}
     if {name: set(table.columns) for name, table in sources.items()} != {
         table.of(""): set(table.columns) for table in tables

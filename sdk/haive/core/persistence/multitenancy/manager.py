@@ -563,6 +563,7 @@ class TenantManager:
             tenant = await self._change(tenant, {"encrypted": True})
         sealer = Sealer(tenant_id, keys, allow_plain=True)
         way = RoutedTransport(tenant_id, self._way_to(tenant), self._find)
+        earlier = self._places.get(tenant_id)
         self._places[tenant_id] = Place(way, sealer)
         try:
             async with self.tenant_context(tenant_id) as store:
@@ -570,6 +571,11 @@ class TenantManager:
                     return await rotate(store, sealer, keys, batch=batch, progress=progress)
                 active = await keys.create(tenant_id)
                 return Rotated(key_id=active, began=False, rows=0, checkpoints=0)
+        except ConflictError:
+            # Perhaps another call of this manager is at it, whose contexts read both.
+            if earlier is not None:
+                self._places[tenant_id] = earlier
+            raise
         finally:
             sealer.allow_plain = False
             sealer.forget()

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Asked:
     """What of a prompt makes another one of it."""
 
-    words: tuple[str, ...]
-    """Each once, in their order."""
+    words: frozenset[str]
+    telling: tuple[str, ...]
+    """Those that are not among the commonest, each once, in their order."""
     signs: tuple[str, ...]
     images: tuple[str, ...]
     claims: Claims
@@ -30,8 +31,10 @@ class Asked:
     def of(cls, prompt: Sequence[Message]) -> Asked:
         """What the messages of a prompt ask for."""
         text = said(prompt)
+        words = dict.fromkeys(words_of(text, marks=True))
         return cls(
-            tuple(dict.fromkeys(words_of(text))),
+            frozenset(words),
+            tuple(word for word in words if word not in COMMON),
             tuple(signs_of(text)),
             images_of(prompt),
             Claims.of(text),
@@ -50,11 +53,8 @@ class Asked:
             return True
         if self.claims.against(other.claims):
             return True
-        both = set(self.words) & set(other.words)
-        mine, yours = set(self.words) - both, set(other.words) - both
-        if mine and yours and not mine | yours <= COMMON:
+        mine, yours = self.words - other.words, other.words - self.words
+        if mine and yours and not (mine <= COMMON and yours <= COMMON):
             return True
-        telling = both - COMMON
-        return [word for word in self.words if word in telling] != [
-            word for word in other.words if word in telling
-        ]
+        ours = [word for word in self.telling if word in other.words]
+        return ours != [word for word in other.telling if word in self.words]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -191,7 +192,7 @@ class _Merge:
         draft = self._draft
         ours, theirs = turns_of(draft.primary), turns_of(draft.secondary)
         alike = await likeness(ours, theirs, self._embedder, await self._embedder.calibration())
-        comparable = _comparable(ours, theirs, alike)
+        comparable = await asyncio.to_thread(_comparable, ours, theirs, alike)
         pairs = align_turns(comparable, _SAME_PROMPT)
         verdicts = await in_parallel(
             [

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from haive.core.persistence.errors import (
     ConflictError,
+    NotFoundError,
     SessionClosedError,
     UnsupportedOperationError,
 )
@@ -127,8 +128,15 @@ class Router:
         found = await self._calls.store._find_messages([row.id])
         if not found:
             return None
-        session = await self._calls.get(found[0].conversation_id, None)
-        if session.agent_id != agent_id or user_id not in {None, session.user_id}:
+        try:
+            session = await self._calls.get(found[0].conversation_id, None)
+        except NotFoundError:  # a conversation that is no session
+            session = None
+        if (
+            session is None
+            or session.agent_id != agent_id
+            or user_id not in {None, session.user_id}
+        ):
             raise ConflictError(
                 f"Another message has the id {row.id}.",
                 hint="Repeat a call only with the same content, for the same user and agent.",

@@ -11,7 +11,7 @@ from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._shelf import PAGE, spoken
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,7 +24,7 @@ _AT_ONCE = 20_000
 
 
 async def clusters(
-    memories: Sequence[Memory], threshold: float, shelf: Shelf, *, most: int | None = None
+    parts: Iterable[Sequence[Memory]], threshold: float, shelf: Shelf, *, most: int | None = None
 ) -> list[list[Memory]]:
     """Groups of memories that have a cosine of ``threshold`` or more to the first of the group.
 
@@ -33,17 +33,45 @@ async def clusters(
     to one that is there: a chain of small steps does not make one group of everything.
 
     Args:
-        memories: In order.
+        parts: Memories in order; those of different parts are not put together.
         threshold: 0 to 1.
         shelf: Where their vectors are.
         most: Members of a group.
     """
     found: list[list[Memory]] = []
-    for start in range(0, len(memories), _AT_ONCE):
-        part = memories[start : start + _AT_ONCE]
-        vectors = await _vectors(part, shelf)
-        groups = await asyncio.to_thread(_grouped, vectors, threshold, most)
-        found += [[part[place] for place in group] for group in groups]
+    pieces = [part[at : at + _AT_ONCE] for part in parts for at in range(0, len(part), _AT_ONCE)]
+    for together in _read_together(pieces):
+        memories = [memory for piece in together for memory in piece]
+        vectors = await _vectors(memories, shelf)
+        sizes = [len(piece) for piece in together]
+        groups = await asyncio.to_thread(_grouped_in_parts, vectors, sizes, threshold, most)
+        found += [[memories[place] for place in group] for group in groups]
+    return found
+
+
+def _read_together(pieces: Iterable[Sequence[Memory]]) -> Iterator[list[Sequence[Memory]]]:
+    """Pieces whose vectors are read at once: many parts have two members or three."""
+    together: list[Sequence[Memory]] = []
+    count = 0
+    for piece in pieces:
+        if together and count + len(piece) > _AT_ONCE:
+            yield together
+            together, count = [], 0
+        together.append(piece)
+        count += len(piece)
+    if together:
+        yield together
+
+
+def _grouped_in_parts(
+    vectors: NDArray[np.float32], sizes: Iterable[int], threshold: float, most: int | None
+) -> list[list[int]]:
+    found: list[list[int]] = []
+    begin = 0
+    for size in sizes:
+        groups = _grouped(vectors[begin : begin + size], threshold, most)
+        found += [[begin + place for place in group] for group in groups]
+        begin += size
     return found
 
 

@@ -176,16 +176,15 @@ class _Planner:
         parts: defaultdict[tuple[str, ...], list[Memory]] = defaultdict(list)
         for memory in sorted(members, key=_place):
             parts[self._part(memory)].append(memory)
-        groups: list[list[Memory]] = []
-        for part in sorted(parts):
-            inside = parts[part]
-            if self._how.strategy == "summarize":
-                groups += [inside[at : at + _MOST] for at in range(0, len(inside), _MOST)]
-                continue
+        # What is alone in its part is in no group.
+        inside = [parts[part] for part in sorted(parts) if len(parts[part]) > 1]
+        if self._how.strategy == "summarize":
+            groups = [part[at : at + _MOST] for part in inside for at in range(0, len(part), _MOST)]
+        else:
             most = None if self._how.strategy == "dedupe" else _MOST
             # Summaries are longer, and less alike than what they are made of.
             threshold = self._how.threshold * 0.9 ** (level - 1)
-            groups += await clusters(inside, threshold, self._shelf, most=most)
+            groups = await clusters(inside, threshold, self._shelf, most=most)
         return [group for group in groups if len(group) > 1]
 
     def _part(self, memory: Memory) -> tuple[str, ...]:

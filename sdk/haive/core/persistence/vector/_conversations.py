@@ -180,9 +180,7 @@ async def _pieces(
         kind = MemoryKind.TURN if len(parts) == 1 else MemoryKind.CHUNK
         made: list[Memory] = []
         for number, text in enumerate(parts):
-            # The id of a message that is stored is nobody else's; another one's may count from 1.
-            source = turn.stored_id or f"{talk.id}:{turn.message_id or turn.seq}"
-            told = (kind.value, source, str(number), text)
+            told = (kind.value, *_source(turn, talk), str(number), text)
             memory_id = _id_of(talk, shelf.tenant, turn.at, *told)
             if memory_id in without:
                 continue
@@ -228,6 +226,15 @@ async def _pieces(
         found += made
         before = [*before, *made][-CONTEXT:]
     return found
+
+
+def _source(turn: Turn, talk: Talk) -> tuple[str, ...]:
+    """What tells a message from all others; a giver may count them in each conversation."""
+    if turn.stored_id is not None:
+        return (turn.stored_id,)
+    if turn.message_id is not None:
+        return ("message", talk.id, turn.message_id)
+    return (f"{talk.id}:{turn.seq}",)
 
 
 async def _recites(

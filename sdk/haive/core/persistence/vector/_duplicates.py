@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from haive.core.persistence.embedding._words import signs_of
+from haive.core.persistence.embedding._words import has_marks, pictures_of, signs_of, words_of
 from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._shelf import both, equals
@@ -94,8 +94,11 @@ async def near(
 def claims_of(text: str) -> str:
     """What a text claims beside its wording: numbers, names, signs, and whether it is negated."""
     claims = Claims.of(text)
-    parts = (sorted(claims.numbers), sorted(claims.names), signs_of(text), claims.is_negated)
-    return repr(parts)
+    signs = signs_of(text) + pictures_of(text)
+    # Models of Latin scripts see the letters of Hindi and not its marks: "boy" is "girl" to them.
+    marked = [word for word in words_of(text, marks=True) if has_marks(word)]
+    claimed = (sorted(claims.numbers), sorted(claims.names), signs, marked, claims.is_negated)
+    return repr(claimed)
 
 
 def claim_alike(one: str, other: str) -> bool:

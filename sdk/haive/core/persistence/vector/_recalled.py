@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from haive.core.persistence.embedding._words import letters_of, signs_of, words_of
+from haive.core.persistence.embedding._words import letters_of, pictures_of, signs_of, words_of
 from haive.core.persistence.session._contradictions import Claims, denies
 
 if TYPE_CHECKING:
@@ -27,6 +27,19 @@ _OPENING = frozenset(["so", "well", "ok", "okay", "yes", "right", "and", "also"]
 _CONTRACTED = re.compile(r"n t ")
 
 
+class _Signs(NamedTuple):
+    signs: frozenset[str]
+    pictures: frozenset[str]
+
+
+class _Said(NamedTuple):
+    """What is kept in mind of a memory."""
+
+    user_id: str | None
+    words: str
+    signs: _Signs
+
+
 class Recalled:
     """The memories that searches gave lately.
 
@@ -35,19 +48,19 @@ class Recalled:
     """
 
     def __init__(self) -> None:
-        self._said: OrderedDict[str, tuple[str | None, str, frozenset[str]]] = OrderedDict()
+        self._said: OrderedDict[str, _Said] = OrderedDict()
         self._size = 0
 
     def remember(self, memories: Iterable[Memory]) -> None:
         """Keep memories in mind."""
         for memory in memories:
             self._drop(memory.id)
-            words = words_of(memory.text)
+            words = words_of(memory.text, marks=True)
             if len(words) < _FEWEST:
                 continue
-            signs = frozenset(signs_of(memory.text))
-            self._said[memory.id] = memory.user_id, f" {' '.join(words)} ", signs
-            self._size += len(self._said[memory.id][1])
+            said = f" {' '.join(words)} "
+            self._said[memory.id] = _Said(memory.user_id, said, _signs(memory.text))
+            self._size += len(said)
         while len(self._said) > _KEPT or self._size > _MOST:
             self._drop(next(iter(self._said)))
 
@@ -57,8 +70,8 @@ class Recalled:
             self._drop(memory_id)
 
     def _drop(self, memory_id: str) -> None:
-        _, said, _ = self._said.pop(memory_id, (None, "", frozenset()))
-        self._size -= len(said)
+        if memory_id in self._said:
+            self._size -= len(self._said.pop(memory_id).words)
 
     def recited(
         self, text: str, *, user_id: str | None, own: Iterable[str] = (), wholly: bool = False
@@ -75,21 +88,23 @@ class Recalled:
             own: Memories that the text itself is, stored earlier.
             wholly: Whether it may say nothing beside at all, but for a word such as "so".
         """
-        words = words_of(text)
+        words = words_of(text, marks=True)
         if len(words) < _FEWEST:
             return []
         left = f" {' '.join(words)} "
         passed = set(own)
         found: list[str] = []
-        signs: set[str] = set()
-        for memory_id, (whose, said, at) in reversed(self._said.items()):
-            if whose != user_id or memory_id in passed or said not in left:
+        signs, pictures = set[str](), set[str]()
+        for memory_id, said in reversed(self._said.items()):
+            if said.user_id != user_id or memory_id in passed or said.words not in left:
                 continue
-            left = left.replace(said, " ")
+            left = left.replace(said.words, " ")
             found.append(memory_id)
-            signs |= at
-        # "It is -5 degrees" has the words of one who said 5.
-        if signs != set(signs_of(text)):
+            signs |= said.signs.signs
+            pictures |= said.signs.pictures
+        # "It is -5 degrees" has the words of one who said 5. A model decorates what it says.
+        here = _signs(text)
+        if signs != here.signs or (wholly and pictures != here.pictures):
             return []
         beside = left.split()
         if wholly:
@@ -99,10 +114,14 @@ class Recalled:
         return found
 
 
+def _signs(text: str) -> _Signs:
+    return _Signs(frozenset(signs_of(text)), frozenset(pictures_of(text)))
+
+
 def _is_news(left: str, text: str) -> bool:
     """Whether words of a text that no recalled memory has say something that counts."""
     beside = left.split()
-    named = {word for name in Claims.of(text).names for word in words_of(name)}
+    named = {word for name in Claims.of(text).names for word in words_of(name, marks=True)}
     return (
         denies(beside)
         or _CONTRACTED.search(left) is not None

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from haive.core.persistence.embedding._words import signs_of, words_of
+from haive.core.persistence.embedding._words import pictures_of, signs_of, words_of
 from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.vector.filters import to_json_value
 
@@ -116,9 +116,10 @@ class Memory:
     @property
     def words_hash(self) -> str:
         """The same for texts with the same words, numbers and signs, however they are written."""
-        words, numbers = words_of(self.text), sorted(Claims.of(self.text).numbers)
-        signs = signs_of(self.text)
-        # Without signs as it was before they counted: stored ones stay what they are.
+        words = words_of(self.text, marks=True)
+        numbers = sorted(Claims.of(self.text).numbers)
+        signs = signs_of(self.text) + pictures_of(self.text)
+        # Without signs and marks as it was before they counted: those stored stay what they are.
         said = "\x1f".join([*words, "", *numbers, *(["", *signs] if signs else [])])
         return hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()[:32]
 
