@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from haive.core.persistence._encoding import json_bytes
+from haive.core.persistence._json import json_bytes
 from haive.core.persistence.cli.output import harmless, out, plain
 from haive.core.persistence.models import ImagePart, TextPart, ToolCallPart, ToolResultPart
 

@@ -11,7 +11,7 @@ from uuid import UUID  # noqa: TC003 - typer reads the annotations
 
 import typer
 
-from haive.core.persistence._encoding import json_bytes
+from haive.core.persistence._json import json_bytes
 from haive.core.persistence.cli.connection import (
     DatabaseUrl,
     Key,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from haive.core.persistence._encoding import json_bytes
+from haive.core.persistence._json import json_bytes
 from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.checkpointer._cache import forget_everywhere
 from haive.core.persistence.checkpointer._text import json_text

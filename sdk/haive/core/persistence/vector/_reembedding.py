@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from haive.core.persistence._encoding import json_bytes
+from haive.core.persistence._json import json_bytes
 from haive.core.persistence.errors import ConfigurationError
 from haive.core.persistence.vector._shelf import PAGE, spoken
 from haive.core.persistence.vector.models import Memory

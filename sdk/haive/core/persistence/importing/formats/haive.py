@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from haive.core.persistence._encoding import json_bytes
+from haive.core.persistence._json import json_bytes
 from haive.core.persistence.importing.records import (
     ConversationDraft,
     MessageDraft,

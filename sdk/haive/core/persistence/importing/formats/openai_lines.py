@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from haive.core.persistence._encoding import json_bytes
+from haive.core.persistence._json import json_bytes
 from haive.core.persistence.models import ImagePart, TextPart, ToolCallPart, ToolResultPart
 
 if TYPE_CHECKING:
