@@ -2,8 +2,8 @@
 --  * all that pass are compared where they are few: the answer is exact, and a filter loses nothing;
 --  * else the index is read. A tenant with many rows, and yet few of all, has an index of its own, which
 --    plan_memory_indexes made: reading on in the one of all would lose half of them;
---  * what passes a filter is compared first where the planner expects few and an index lists them; more
---    than twice as many are not fetched for it;
+--  * what passes a filter is compared first where the planner expects few and an index lists them; no more
+--    than twice as many, or 1,000, are fetched for it;
 --  * any other filter is tried on the nearest ones. The share of them that passes tells whether these are
 --    the answer, how far the index has to be read, or that comparing all that pass is less work after all;
 --  * where even that found less than was asked for, all are compared after all.
