@@ -8,6 +8,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-emit-index-url --no-annotate
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 
+# Where it is set, each of the hundreds of programs that tests start would compile all anew.
+test: export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench stack dump lock
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from uuid import uuid4
 
 import asyncpg
@@ -42,6 +43,17 @@ async def test_a_store_is_heard_after_it_was_opened_again(open_store, transport)
             assert (await anext(events)).kind == "conversation.created"
         await store.aclose()
         await store.initialize()
+
+
+async def test_the_certificates_are_read_once_a_process(open_store, monkeypatch) -> None:
+    await (await open_store()).create_conversation("agent")
+    reads = []
+    original = ssl.create_default_context
+    monkeypatch.setattr(
+        ssl, "create_default_context", lambda **given: reads.append(given) or original(**given)
+    )
+    await (await open_store()).create_conversation("agent")
+    assert not reads
 
 
 async def test_another_event_loop_is_refused_and_harms_nothing(store) -> None:

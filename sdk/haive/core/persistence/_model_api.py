@@ -16,6 +16,7 @@ import httpx
 import orjson
 from pydantic import SecretStr
 
+from haive.core.persistence._tls import tls_context
 from haive.core.persistence.errors import (
     ConfigurationError,
     ModelAccessError,
@@ -222,7 +223,9 @@ class ModelApi:
         loop = asyncio.get_running_loop()
         if self._client is None or self._loop is not loop:
             # Connections belong to the loop that opened them; those of one that is gone are too.
-            self._client = httpx.AsyncClient(timeout=self._timeout, follow_redirects=False)
+            self._client = httpx.AsyncClient(
+                verify=tls_context(), timeout=self._timeout, follow_redirects=False
+            )
             self._loop = loop
         return self._client
 

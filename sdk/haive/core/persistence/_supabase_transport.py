@@ -19,6 +19,7 @@ from haive.core.persistence._decoding import decode
 from haive.core.persistence._encoding import Document
 from haive.core.persistence._home_loop import check_loop
 from haive.core.persistence._retry import retrying
+from haive.core.persistence._tls import tls_context
 from haive.core.persistence.errors import (
     AccessDeniedError,
     ConnectionLostError,
@@ -102,7 +103,10 @@ class ProjectApi:
             if self._http is None:
                 self._loop = asyncio.get_running_loop()
                 self._http = httpx.AsyncClient(
-                    timeout=_TIMEOUT, http2=True, event_hooks={"response": [_name_gateway_errors]}
+                    verify=tls_context(http2=True),
+                    timeout=_TIMEOUT,
+                    http2=True,
+                    event_hooks={"response": [_name_gateway_errors]},
                 )
             headers = {}
             if self._access_token:
