@@ -104,7 +104,7 @@ async def move_rows(
         "pg_catalog.set_config('row_security', 'off', true)"
     )
     # Erasures last: where one is not done, rows of the user are to be moved yet, which it refuses.
-    tables = sorted(await tenant_tables(connection, target), key=lambda t: t.of("") == "erasures")
+    tables = sorted(await tenant_tables(connection, target), key=lambda t: t.name == "erasures")
     sources = {table.of(""): table for table in await tenant_tables(connection, source)}
     if {name: set(table.columns) for name, table in sources.items()} != {
         table.of(""): set(table.columns) for table in tables
