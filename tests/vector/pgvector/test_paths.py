@@ -68,9 +68,8 @@ async def _found(
 
 
 def _nearest(records: list[Record], vector: Any, limit: int = 10) -> set[str]:
-    order = np.argsort(
-        [-float(record.vector @ vector) / np.linalg.norm(record.vector) for record in records]
-    )
+    vectors = np.stack([record.vector for record in records])
+    order = np.argsort(-(vectors @ vector) / np.linalg.norm(vectors, axis=1))
     return {records[place].id for place in order[:limit]}
 
 
