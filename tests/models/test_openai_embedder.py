@@ -6,6 +6,7 @@ import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +69,55 @@ async def test_a_text_that_is_too_long_is_cut(api) -> None:
     long, dense = api.requests[0]["input"]
     assert 200 <= len(long) <= 300
     assert 40 <= len(dense) <= 50
+
+
+@pytest.mark.parametrize(
+    ("text", "characters"),
+    [
+        ("1 2 3 4 5 " * 100, 100),  # a digit is a token, and so is the space between two
+        ("3.14159265" * 100, 100),
+        ("-->|<==;~~" * 100, 100),
+        ("01890a5d-ac96-774b-bcce-b302099a8057," * 100, 150),
+        ("🐈語é" * 100, 50),
+    ],
+)
+async def test_a_text_of_more_than_words_is_cut_earlier(api, text: str, characters: int) -> None:
+    async with embedder(api, max_text_tokens=100) as model:
+        await model.embed([text])
+    [sent] = api.requests[0]["input"]
+    assert text.startswith(sent)
+    assert 40 <= len(sent) <= characters
+
+
+async def test_a_text_that_is_refused_as_too_long_is_found_and_halved(api) -> None:
+    """Letters without words have more tokens than any estimate of words says."""
+
+    def strict(body: dict[str, Any]) -> web.Response:
+        if any(text.startswith("kR") and len(text) > 80 for text in body["input"]):
+            return api.failure(400)
+        return api._embeddings(body)
+
+    api.answers = [strict] * 20
+    words, key = "word " * 50, "kRxQbWTzLmVcaYop" * 10
+    async with embedder(api, max_text_tokens=100) as model:
+        found = await model.embed(["one", words, "two", key, "three"])
+    for row, text in zip(found, ["one", words, "two", key[:80], "three"], strict=True):
+        np.testing.assert_allclose(row, unit(api, text), atol=1e-6)
+    assert len(api.requests) <= 8
+
+
+async def test_what_is_refused_for_another_reason_is_not_halved_for_long(api) -> None:
+    api.answers = [lambda _: api.failure(400)] * 50
+    async with embedder(api, max_text_tokens=100) as model:
+        with pytest.raises(errors.ModelRequestError):
+            await model.embed([f"{number} " + "word " * 50 for number in range(32)])
+    assert len(api.requests) <= 8
+    api.requests.clear()
+    api.answers = [lambda _: api.failure(404, "model_not_found")]
+    async with embedder(api, max_text_tokens=100) as model:
+        with pytest.raises(errors.ModelRequestError, match="model_not_found"):
+            await model.embed(["word " * 50])
+    assert len(api.requests) == 1
 
 
 async def test_fewer_dimensions_are_asked_for_where_the_model_has_more(api) -> None:
@@ -246,6 +296,8 @@ def test_arguments_that_cannot_be_are_refused() -> None:
         ("text-embedding-ada-002", {"dimensions": 512}),
         ("text-embedding-3-small", {"batch_size": 0}),
         ("text-embedding-3-small", {"base_url": "api.example.org"}),
+        ("text-embedding-3-small", {"base_url": "http://localhost:port/v1"}),
+        ("text-embedding-3-small", {"base_url": "http://[::1/v1"}),
         ("text-embedding-3-small", {"timeout": 0}),
     ]:
         with pytest.raises(errors.ConfigurationError):

@@ -19,6 +19,7 @@ def _part(value: object) -> str:
 
 
 JWT = f"{_part({'alg': 'HS256', 'typ': 'JWT'})}.{_part({'sub': 'ada'})}.c2lnbmF0dXJlLW9mLWl0"
+AWS = "wJalrXUtnFEMI/K7MDENG/" + "bPxRfiCYEXAMPLEKEY"
 PRIVATE_KEY = "\n".join(
     (
         "-----BEGIN RSA PRIVATE KEY-----",
@@ -36,11 +37,19 @@ FOUND = [
     ("EMAIL", "françois@exämple.fr"),
     ("EMAIL", "ada@xn--exmple-cua.org"),
     ("EMAIL", "ada\uff20example\uff0eorg"),
+    ("EMAIL", "maria.lopez@tigo.com.py"),
+    ("EMAIL", "juan@empresa.py"),
+    ("EMAIL", "ada@пример.рф"),
+    ("EMAIL", "ada@例子.中国"),
+    ("EMAIL", "उमा@उदाहरण.भारत"),
+    ("EMAIL", "ada@எடுத்துக்காட்டு.இந்தியா"),
+    ("EMAIL", "franc\u0327ois@exa\u0308mple.fr"),
     ("PHONE", "+49 30 901820"),
     ("PHONE", "+14155550100"),
     ("PHONE", "+44 (0)20 7946 0958"),
     ("PHONE", "0049 30 901820"),
     ("PHONE", "(212) 555-0123"),
+    ("PHONE", "(212) 555 0123"),
     ("PHONE", "212-555-0123"),
     ("PHONE", "1-800-555-0100"),
     ("PHONE", "020 7946 0958"),
@@ -79,6 +88,8 @@ FOUND = [
     ("SECRET", "sk_live_" + "a1B2c3D4e5F6" * 2),
     ("SECRET", "sb_secret_" + "a1B2c3D4e5F6" * 2),
     ("SECRET", "xoxb-" + "123456789012-abcdefABCDEF"),
+    ("SECRET", "xapp-" + "1-A0123456789-123456789012-abcdef"),
+    ("SECRET", "GOCSPX-" + "a1B2c3D4e5F6" * 2 + "a1B2"),
 ]
 
 #: One digit or letter beside a right one, by entity: none of them is found.
@@ -110,6 +121,13 @@ WRONG = {
         "eyJhbGciOiJIUzI1NiIsInR5cCI6",
         "eyJub3QiOiJqd3QifQ.e30.c2ln",
         "sk-learn-with-many-words-in-it",
+        "http://localhost:8080/@vite/client",
+        "https://example.org:443/users/ada@1",
+        "https://example.org/a:b/@ada",
+        "postgres://app:@db/x",
+        '{"url":"http://db:5432","path":"/x","to":"ada@db"}',
+        "postgres://postgres:[YOUR-PASSWORD]@db.example.org/x",
+        "the secret key is the one that 0123456789abcdef0123456789abcdef01234567 names",
     ],
 }
 
@@ -182,7 +200,20 @@ def test_each_single_wrong_digit_is_seen(entity: str, value: str) -> None:
         ("US_SSN", "SSN 078051120", "078051120"),
         ("UK_NHS", "NHS no. 9434765919", "9434765919"),
         ("SECRET", "Authorization: Bearer abcDEF123456abcDEF123456", "abcDEF123456abcDEF123456"),
+        ("SECRET", "AUTHORIZATION: BEARER abcDEF123456abcDEF12", "abcDEF123456abcDEF12"),
         ("SECRET", "postgres://app:hunter2@db/x", "app:hunter2"),
+        ("SECRET", "postgres://app:hun/ter2@db.example.org/x", "app:hun/ter2"),
+        ("SECRET", "postgres://app:h@nter2@db.example.org/x", "app:h@nter2"),
+        ("SECRET", "postgres://app:h@n/ter/2==@db.example.org/x", "app:h@n/ter/2=="),
+        ("SECRET", "postgres://app:/ter2@db.example.org/x", "app:/ter2"),
+        ("SECRET", "redis://:h@nter2@db", ":h@nter2"),
+        ("SECRET", "amqp://a:b@one,amqp://app:hun/ter2@two", "app:hun/ter2"),
+        ("SECRET", f"aws_secret_access_key = {AWS}", AWS),
+        ("SECRET", f"export AWS_SECRET_ACCESS_KEY={AWS}", AWS),
+        ("SECRET", f'{{"SecretAccessKey": "{AWS}"}}', AWS),
+        ("SECRET", f"<SecretAccessKey>{AWS}</SecretAccessKey>", AWS),
+        ("SECRET", f"AWS Secret Access Key [None]: {AWS}", AWS),
+        ("SECRET", f"My AWS secret key is {AWS}.", AWS),
     ],
 )
 def test_a_label_tells_what_a_number_is(entity: str, text: str, value: str) -> None:
@@ -290,8 +321,13 @@ HOSTILE = [
     "://",
     "://a:",
     "://a:a",
+    "://a:a/",
+    "://a:@",
     "bearer ",
     "Bearer aaaaaaaaaaaaaaaaaaaaaaaa ",
+    "BEARER ",
+    "secret key ",
+    "SECRET_ACCESS_KEY='",
     "sk-",
     "sk-aaaaaaaaaaaaaaaaaaaaaaaa ",
     "SG.",

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
@@ -31,9 +30,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 _OPENAI = "https://api.openai.com/v1"
+_OPENAI_HOST = "api.openai.com"
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 # No embedding of a batch and no answer of a chat is this large.
 _MOST_BYTES = 256 * 1024 * 1024
+# What a header takes, and a key has.
+_KEY = re.compile(r"[!-~]*")
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 # What no waiting brings back.
 _SPENT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
@@ -71,7 +73,7 @@ class ModelApi:
         max_wait: Seconds; where Retry-After says more, the error is raised at once.
 
     Raises:
-        ConfigurationError: The address is none, or the key is missing.
+        ConfigurationError: The address or the key is none, or the key is missing.
     """
 
     def __init__(
@@ -84,14 +86,23 @@ class ModelApi:
         max_wait: float = 60.0,
     ) -> None:
         url = base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        try:
+            parts = httpx.URL(url)
+        except httpx.InvalidURL:
+            raise ConfigurationError("The base_url is no address.") from None
+        if parts.scheme not in {"http", "https"} or not parts.host:
             raise ConfigurationError("A base_url begins with https:// or http://.")
         if timeout <= 0 or max_retries < 0 or max_wait < 0:
             raise ConfigurationError("timeout is over 0, max_retries and max_wait are 0 or more.")
         given = api_key.get_secret_value() if isinstance(api_key, SecretStr) else api_key
         key = given if given is not None else os.environ.get("OPENAI_API_KEY", "")
-        self.is_openai = url.rstrip("/") == _OPENAI
+        if not _KEY.fullmatch(key):
+            source = "OPENAI_API_KEY" if given is None else "api_key"
+            raise ConfigurationError(
+                f"{source} has a space, a line end or another sign that no key has."
+            )
+        # Also in a region: eu.api.openai.com.
+        self.is_openai = f".{parts.host}".endswith(f".{_OPENAI_HOST}")
         if not key and self.is_openai:
             raise ConfigurationError(
                 "No key for the model's API.",
@@ -145,7 +156,13 @@ class ModelApi:
         Raises:
             ModelError: The request was refused, or every try failed.
         """
-        content = orjson.dumps(body)
+        try:
+            content = orjson.dumps(body)
+        except orjson.JSONEncodeError:
+            raise ModelRequestError(
+                "What is asked of the model's API is no JSON.",
+                hint="Half of a surrogate pair in a text is not, nor are bytes.",
+            ) from None
         for tried in range(self._max_retries + 1):
             try:
                 return await self._try(path, content)
@@ -191,6 +208,10 @@ class ModelApi:
         except httpx.TransportError as error:
             raise ModelUnavailableError(
                 f"The connection to the model's API failed ({type(error).__name__})."
+            ) from None
+        except httpx.RequestError as error:
+            raise ModelAnswerError(
+                f"The answer of the model's API is damaged ({type(error).__name__})."
             ) from None
         if not 200 <= status < 300:
             raise _refusal(status, headers, answer)

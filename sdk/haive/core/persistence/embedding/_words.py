@@ -5,16 +5,10 @@ from __future__ import annotations
 import re
 import unicodedata
 
-# Marks are written within words, and Python takes none for a letter: accents apart from their
-# letters, points of Hebrew and Arabic, vowels of India, Thailand, Laos, Burma and Cambodia.
-_MARKS = (
-    "\u0300-\u036f\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u064b-\u065f\u0670"
-    "\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0900-\u0963\u0966-\u096f\u0971-\u0df3"
-    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ece\u102b-\u103e\u1056-\u1059"
-    "\u17b4-\u17d3\u17dd"
-)
+from haive.core.persistence._marks import MARKS
+
 _WORD = re.compile(r"\w+")
-_MARKED_WORD = re.compile(rf"[\w{_MARKS}]+")
+_MARKED_WORD = re.compile(rf"[\w{MARKS}]+")
 # What says something and is no word: C++ and C#, A+ and A-, -5, currencies, < and > of numbers. A
 # word is tried once: from each of its letters on, a long one takes the square of its length.
 _SAYING = re.compile(

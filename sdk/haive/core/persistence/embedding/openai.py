@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from haive.core.persistence._in_parallel import in_parallel
 from haive.core.persistence._model_api import ModelApi
 from haive.core.persistence.embedding.reference import calibrate
-from haive.core.persistence.errors import ConfigurationError, ModelAnswerError
+from haive.core.persistence.errors import ConfigurationError, ModelAnswerError, ModelRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +29,10 @@ KNOWN_DIMENSIONS = {
 }
 _SHORTENING = frozenset({"text-embedding-3-small", "text-embedding-3-large"})
 _AT_ONCE = 4
+# The statuses of a text that is too long, and of other requests that cannot be.
+_REFUSED = frozenset({400, 413, 422})
+# The letters of words, and the spaces before and within them.
+_WORDS = re.compile(r"(?:[A-Za-z]| (?=[ A-Za-z]))+")
 # An API refuses an empty text; this says as little.
 _NOTHING = "."
 
@@ -37,7 +42,8 @@ class OpenAIEmbedder(ModelApi):
 
     Texts are sent in batches, four at once; a text that comes twice is sent once. An answer that is
     not one vector of the right dimensions for each text is refused as a whole. Tokens are estimated
-    from above, without the model's tokenizer: a text longer than ``max_text_tokens`` is cut there.
+    without the model's tokenizer: a text longer than ``max_text_tokens`` is cut there. Where the
+    API refuses a batch with a text that may be longer yet, that text is found and halved.
 
     Without ``calibration`` the first call of `calibration` embeds 72 sentences to measure one.
 
@@ -58,8 +64,8 @@ class OpenAIEmbedder(ModelApi):
         max_wait: Seconds; where the API asks to wait longer, its error is raised at once.
 
     Raises:
-        ConfigurationError: An argument is out of its range, the dimensions are not known, or the
-            key is missing.
+        ConfigurationError: An argument is out of its range, the dimensions are not known, the
+            address or the key is none, or the key is missing.
     """
 
     def __init__(
@@ -154,6 +160,23 @@ class OpenAIEmbedder(ModelApi):
             yield batch
 
     async def _request(self, batch: list[str]) -> NDArray[np.float32]:
+        try:
+            return await self._ask(batch)
+        except ModelRequestError as error:
+            if error.status not in _REFUSED or not any(map(self._may_be_longer, batch)):
+                raise
+        # An API does not say which one it was.
+        middle = len(batch) // 2
+        if not middle:
+            return await self._request([batch[0][: len(batch[0]) // 2]])
+        halves = [await self._request(half) for half in (batch[:middle], batch[middle:])]
+        return np.concatenate(halves)
+
+    def _may_be_longer(self, text: str) -> bool:
+        """No token is shorter than a byte."""
+        return len(text.encode()) > self._max_text_tokens
+
+    async def _ask(self, batch: list[str]) -> NDArray[np.float32]:
         body: dict[str, Any] = {"model": self._model, "input": batch, "encoding_format": "float"}
         if self._shortened:
             body["dimensions"] = self._dimensions
@@ -189,9 +212,10 @@ class OpenAIEmbedder(ModelApi):
 
 
 def _tokens(text: str) -> int:
-    """Tokens of a text, from above: words of ASCII have three letters or more a token."""
-    plain = sum(character.isascii() for character in text)
-    return plain // 3 + 2 * (len(text) - plain) + 1
+    """Tokens of a text: words of ASCII have three letters or more a token, its other signs one."""
+    words = sum(map(len, _WORDS.findall(text)))
+    plain = sum(map(str.isascii, text))
+    return words // 3 + plain - words + 2 * (len(text) - plain) + 1
 
 
 def _cut(text: str, tokens: int) -> str:

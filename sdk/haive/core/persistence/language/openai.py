@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+_LIMITS = frozenset({"max_tokens", "max_completion_tokens"})
+
 
 class OpenAIChat(ModelApi):
     """Asks the chat completions of an OpenAI-compatible API.
 
     Args:
         model: As the API calls it.
-        options: More fields of the request, as ``{"temperature": 0}``; some models refuse some.
+        options: More fields of the request, as ``{"temperature": 0}``; some models refuse some. A
+            limit of tokens among them is in the place of ``max_tokens``.
         base_url: Up to and with the version: ``http://localhost:11434/v1``; ``OPENAI_BASE_URL``
             from the environment if not given, else OpenAI's.
         api_key: ``OPENAI_API_KEY`` from the environment if not given; OpenAI's needs one.
@@ -27,7 +30,7 @@ class OpenAIChat(ModelApi):
         max_wait: Seconds; where the API asks to wait longer, its error is raised at once.
 
     Raises:
-        ConfigurationError: The address is none, or the key is missing.
+        ConfigurationError: The address or the key is none, or the key is missing.
     """
 
     def __init__(
@@ -60,16 +63,17 @@ class OpenAIChat(ModelApi):
         """Answer a prompt.
 
         Raises:
-            ModelError: The request was refused or failed, or the answer has no text.
+            ModelError: The request was refused or failed, or the answer has no text or no end.
         """
         # OpenAI's newer models know this name alone, other servers the old one.
-        limit = "max_completion_tokens" if self.is_openai else "max_tokens"
+        name = "max_completion_tokens" if self.is_openai else "max_tokens"
+        limit = {} if _LIMITS & self._options.keys() else {name: max_tokens}
         messages = [{"role": "user", "content": prompt}]
         if system:
             messages.insert(0, {"role": "system", "content": system})
         answer = await self.post(
             "chat/completions",
-            {"model": self._model, "messages": messages, limit: max_tokens, **self._options},
+            {"model": self._model, "messages": messages, **limit, **self._options},
         )
         self.count(answer.get("usage"))
         try:
@@ -77,10 +81,10 @@ class OpenAIChat(ModelApi):
             text = choice["message"]["content"]
         except (KeyError, IndexError, TypeError):
             raise ModelAnswerError("The model's API answered without a message.") from None
-        if not isinstance(text, str) or not text.strip():
-            cut = isinstance(choice, dict) and choice.get("finish_reason") == "length"
+        if choice.get("finish_reason") == "length":
             raise ModelAnswerError(
-                "The model answered without a text.",
-                hint="It ran out of tokens; allow it more." if cut else None,
+                "The model's answer has no end.", hint="It ran out of tokens; allow it more."
             )
+        if not isinstance(text, str) or not text.strip():
+            raise ModelAnswerError("The model answered without a text.")
         return text

@@ -5,23 +5,25 @@ from __future__ import annotations
 import re
 from ipaddress import IPv4Address, IPv6Address
 
+from haive.core.persistence._marks import MARKS
 from haive.core.persistence.privacy._recogniser import Recogniser, Span
 
-_LOCAL = frozenset("._%+'-")
+# What the part before the @ has in it.
+_LOCAL = re.compile(rf"[\w{MARKS}.%+'-]")
 _LONGEST_LOCAL = 64
 # logo@2x.png and the like.
-_FILES = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "json", "py"})
-_EMAIL = re.compile(r"@(?:[\w-]{1,63}\.){1,8}(?P<top>xn--[a-z0-9-]{2,59}|[^\W\d_]{2,24})(?![^\W_])")
+_FILES = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "json"})
+_EMAIL = re.compile(
+    rf"@(?:[\w{MARKS}-]{{1,63}}\.){{1,8}}"
+    rf"(?P<top>xn--[a-z0-9-]{{2,59}}|(?:[^\W\d_]|[{MARKS}]){{2,24}})(?![^\W_]|[{MARKS}])"
+)
 
 
 def _email(match: re.Match[str]) -> Span | None:
     """Read the part before the @ backwards: searching for it forwards would try every word."""
     text, at = match.string, match.start()
     start = at
-    while start > 0 and at - start < _LONGEST_LOCAL:
-        character = text[start - 1]
-        if not (character.isalnum() or character in _LOCAL):
-            break
+    while start > 0 and at - start < _LONGEST_LOCAL and _LOCAL.match(text, start - 1):
         start -= 1
     while start < at and not (text[start].isalnum() or text[start] == "_"):
         start += 1
@@ -37,8 +39,9 @@ _PREFIXED = re.compile(
     rf"(?P<value>0(?<![0-9A-Za-z+.,-]0)0[1-9][0-9]{{0,2}}[ ./-]\(?[0-9]{_GROUPS}{{5,24}}+)"
 )
 _AMERICAN = re.compile(
-    r"[2-9(](?<![0-9A-Za-z][2-9(])(?:(?<=\()[2-9][0-9]{2}\) ?|[0-9]{2}[.-])"
-    r"[0-9]{3}[.-][0-9]{4}(?![0-9A-Za-z]|[.-][0-9])"
+    r"[2-9(](?<![0-9A-Za-z][2-9(])(?:"
+    r"(?<=\()[2-9][0-9]{2}\) ?[0-9]{3}[ .-]|[0-9]{2}[.-][0-9]{3}[.-]"
+    r")[0-9]{4}(?![0-9A-Za-z]|[.-][0-9])"
 )
 # With the 0 that is dialled within a country: 020 7946 0958, (0171) 1234567, 06 12 34 56 78.
 _NATIONAL = re.compile(

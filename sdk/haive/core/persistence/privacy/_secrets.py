@@ -27,19 +27,29 @@ _KEYS = re.compile(
     r"(?:AKIA|ASIA)[A-Z2-7]{16}(?![A-Za-z0-9])"  # AWS
     r"|gh[opsru]_[A-Za-z0-9]{36,255}+|github_pat_[A-Za-z0-9_]{22,255}+"
     r"|glpat-[A-Za-z0-9_-]{20,255}+"
-    r"|xox[abeoprs]-[A-Za-z0-9-]{10,255}+"  # Slack
+    r"|(?:xox[abeoprs]|xapp)-[A-Za-z0-9-]{10,255}+"  # Slack
     r"|[rs]k_(?:live|test)_[A-Za-z0-9]{16,255}+"  # Stripe
     r"|sk-[A-Za-z0-9_-]{20,255}+"  # OpenAI, Anthropic and those that do as they do
-    r"|AIza[A-Za-z0-9_-]{35}"  # Google
+    r"|AIza[A-Za-z0-9_-]{35}|GOCSPX-[A-Za-z0-9_-]{20,255}+"  # Google
     r"|hf_[A-Za-z0-9]{30,255}+"
     r"|(?:npm_|sbp_|dckr_pat_)[A-Za-z0-9_-]{27,255}+|pypi-[A-Za-z0-9_-]{50,1000}+"
     r"|sb_secret_[A-Za-z0-9_-]{20,255}+"  # Supabase
     r"|SG\.[A-Za-z0-9_-]{16,100}\.[A-Za-z0-9_-]{16,100}+"  # SendGrid
     r")"
 )
-_BEARER = re.compile(r"\b[Bb]earer\s{1,4}(?P<value>[A-Za-z0-9._~+/-]{20,4096}+=*+)")
-# scheme://user:password@host
-_IN_URL = re.compile(r"://(?P<value>[^\s:@/\[\]]{0,100}:[^\s@/\[\]]{1,200})@")
+# AWS gives a secret key no beginning of its own: what stands before it names it.
+_AWS_SECRET = re.compile(
+    r"[Ss](?i:ecret[ _-]?(?:access[ _-]?)?key)(?:[\s\"'\\=:>]|is\b|\[None\]){1,12}+"
+    r"(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
+)
+_BEARER = re.compile(
+    r"[Bb](?<![0-9A-Za-z_][Bb])(?i:earer)\s{1,4}(?P<value>[A-Za-z0-9._~+/-]{20,4096}+=*+)"
+)
+# scheme://user:password@host. A password may have / and @ in it; in https://host:8080/@ada is none.
+_IN_URL = re.compile(
+    r"://(?P<value>[^\s:@/\[\]]{0,100}:(?![0-9]{1,5}/)"
+    r"[^\s\[\]][^\s@/\[\]]{0,199}(?:[@/][^\s@/\[\]\"'<>`,]{0,200}){0,8})@"
+)
 
 
 def _jwt(match: re.Match[str]) -> Span | None:
@@ -65,6 +75,7 @@ RECOGNISERS = (
     Recogniser("SECRET", _PRIVATE_KEY, whole, needs="-----BEGIN "),
     Recogniser("SECRET", _JWT, _jwt, needs="eyJ"),
     Recogniser("SECRET", _KEYS, _key),
-    Recogniser("SECRET", _BEARER, _token, needs="earer", score=0.9),
+    Recogniser("SECRET", _AWS_SECRET, _token, score=0.9),
+    Recogniser("SECRET", _BEARER, _token, score=0.9),
     Recogniser("SECRET", _IN_URL, value, needs="://", score=0.9),
 )
