@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence._encoding import MAX_CONTENT_BYTES, check_text
 from haive.core.persistence.errors import InvalidInputError
-from haive.core.persistence.models import MessageRole
 from haive.core.persistence.vector._chunks import CONTEXT, chunks, context_of
 from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
@@ -16,6 +15,7 @@ from haive.core.persistence.vector._keywords import has_keyword, keywords
 from haive.core.persistence.vector._locks import one_at_a_time
 from haive.core.persistence.vector._personal import tagged, talk_looked_through
 from haive.core.persistence.vector._placing import placed
+from haive.core.persistence.vector._recalled import AGENTS
 from haive.core.persistence.vector._shelf import both, equals, spoken
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.filters import Comparison, Operator
@@ -217,11 +217,7 @@ async def _pieces(
             made.append(memory)
         own = [memory.id for memory in made]
         is_new = there.keys().isdisjoint(own)
-        if (
-            turn.role != MessageRole.USER
-            and is_new
-            and await _recites(turn, own, talk, shelf, recalled)
-        ):
+        if turn.role in AGENTS and is_new and await _recites(turn, own, talk, shelf, recalled):
             continue
         found += made
         before = [*before, *made][-CONTEXT:]

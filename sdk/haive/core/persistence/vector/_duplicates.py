@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from haive.core.persistence.embedding._words import has_marks, pictures_of, signs_of, words_of
+from haive.core.persistence.privacy.redactor import TAGS
 from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector._shelf import both, equals
+from haive.core.persistence.vector._values import equal, to_json_value
 from haive.core.persistence.vector.config import RetrievalWeights
 from haive.core.persistence.vector.filters import Comparison, Operator
 from haive.core.persistence.vector.models import CONSOLIDATION, WORDS_HASH, Memory, MemoryKind
@@ -32,14 +35,25 @@ _LOOKED_AT = 5
 _AT_ONCE = 20
 _SAYING = (MemoryKind.NOTE.value, MemoryKind.MERGED.value)
 _OF_WHOLES = frozenset({MemoryKind.SUMMARY, MemoryKind.CONVERSATION, MemoryKind.KEYWORD})
+# What this package writes beside what the caller gave.
+_BESIDE = frozenset({CONSOLIDATION, TAGS})
 
 
-async def same_words(memories: Sequence[Memory], shelf: Shelf) -> dict[str, Memory]:
-    """The memories that have the very words of these, by the ids of these.
+class SameWords(NamedTuple):
+    """What has the very words of memories."""
 
-    They are of the same user, and hold; archived ones are among them.
+    alike: dict[str, Memory]
+    """By the ids of these, the memory that says the same."""
+    apart: set[str]
+    """Ids of those whose words are there under other metadata alone."""
+
+
+async def same_words(memories: Sequence[Memory], shelf: Shelf) -> SameWords:
+    """The memories that have the very words of these.
+
+    They are of the same user and speaker, and hold; archived ones are among them.
     """
-    found: dict[tuple[str | None, str], Memory] = {}
+    found: defaultdict[tuple[str | None, str], list[Memory]] = defaultdict(list)
     hashes = {memory.id: memory.words_hash for memory in memories}
     now = shelf.clock()
     for user_id in {memory.user_id for memory in memories}:
@@ -50,9 +64,16 @@ async def same_words(memories: Sequence[Memory], shelf: Shelf) -> dict[str, Memo
             # The first one that searches find, else the first one.
             for memory in sorted(there, key=lambda each: (each.archived, each.id)):
                 if _is_there(memory, now):
-                    found.setdefault((user_id, memory.words_hash), memory)
-    keys = {memory.id: (memory.user_id, hashes[memory.id]) for memory in memories}
-    return {id_: found[key] for id_, key in keys.items() if key in found}
+                    found[user_id, memory.words_hash].append(memory)
+    same = SameWords({}, set())
+    for memory in memories:
+        there = found.get((memory.user_id, hashes[memory.id]), [])
+        alike = next((each for each in there if not contradicts(memory, each)), None)
+        if alike is not None:
+            same.alike[memory.id] = alike
+        elif there:
+            same.apart.add(memory.id)
+    return same
 
 
 async def near(
@@ -60,9 +81,9 @@ async def near(
 ) -> Memory | None:
     """The memory that says the same already, of the same user, if there is one that holds.
 
-    The same is what has a cosine of ``threshold`` or more and claims nothing else: "I have three
-    dogs" is as near to "I have four dogs" as can be, and is news. Without vectors it is what has
-    the same words, which `same_words` finds.
+    The same is what the same one says with a cosine of ``threshold`` or more, claiming nothing
+    else: "I have three dogs" is as near to "I have four dogs" as can be, and is news. Without
+    vectors it is what has the same words, which `same_words` finds.
     """
     if vector is None:
         return None
@@ -84,6 +105,8 @@ async def near(
         other = Memory.from_metadata(hit.record.id, hit.record.metadata)
         if other.id == memory.id or not _is_there(other, shelf.clock()):
             continue
+        if said_by(other) != said_by(memory) or contradicts(memory, other):
+            continue
         if other.words_hash == memory.words_hash:
             return other
         if cosines.get(other.id, 0.0) >= threshold and claim_alike(memory.text, other.text):
@@ -104,6 +127,20 @@ def claims_of(text: str) -> str:
 def claim_alike(one: str, other: str) -> bool:
     """Whether two texts claim the same."""
     return claims_of(one) == claims_of(other)
+
+
+def said_by(memory: Memory) -> tuple[str, str]:
+    """Who says it: what Anna says of herself is not said by Bob."""
+    return memory.speaker or "", memory.role or ""
+
+
+def contradicts(one: Memory, other: Memory) -> bool:
+    """Whether the caller's metadata have another value under one name, as of two agents."""
+    names = (one.metadata.keys() & other.metadata.keys()) - _BESIDE
+    return any(
+        not equal(*(to_json_value(each.metadata[name], name) for each in (one, other)))
+        for name in names
+    )
 
 
 async def standing_for(memory: Memory, shelf: Shelf) -> Memory | None:

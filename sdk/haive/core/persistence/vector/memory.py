@@ -86,8 +86,9 @@ class VectorMemory(OpenedMemory):
 
         Repeated it writes only what is new, whether it is given all messages so far, the last few
         of them or those that are new; messages without a ``seq`` are placed by what is stored. A
-        message that has changed replaces what it was. What an agent says that only recites memories
-        which were just recalled is left out.
+        message that has changed replaces what it was. What an agent says (``assistant``,
+        ``system`` or ``tool`` as its role) that only recites memories which were just recalled is
+        left out.
 
         Args:
             conversation: A `Conversation`, its id, or messages. Those of a `Conversation` that has
@@ -135,8 +136,11 @@ class VectorMemory(OpenedMemory):
     ) -> str:
         """Remember a text, and return the id of its memory.
 
-        What is remembered already, or was just recalled, is not written again: its id is returned,
-        and it lasts as long as either of them, with this metadata over its own.
+        What the same ``speaker`` and ``role`` said already, or was just recalled, is not written
+        again: its id is returned. It lasts as long as either of them, with the importance that is
+        given and this metadata added to its own; who said it first, when and in which conversation,
+        ``trust`` and ``writer`` stay. With another value under a name of the caller's metadata it
+        is another memory.
 
         Args:
             text: What is to be remembered, up to 256 KiB. Of a long one pgvector searches the first

@@ -115,12 +115,14 @@ class Memory:
 
     @property
     def words_hash(self) -> str:
-        """The same for texts with the same words, numbers and signs, however they are written."""
+        """The same for the same words, numbers and signs of the same one, however written."""
         words = words_of(self.text, marks=True)
         numbers = sorted(Claims.of(self.text).numbers)
         signs = signs_of(self.text) + pictures_of(self.text)
         # Without signs and marks as it was before they counted: those stored stay what they are.
         said = "\x1f".join([*words, "", *numbers, *(["", *signs] if signs else [])])
+        if self.speaker or self.role:
+            said = f"{said}\x1e{self.speaker or ''}\x1e{self.role or ''}"
         return hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()[:32]
 
     def holds_at(self, when: datetime) -> bool:
