@@ -50,6 +50,8 @@ class Turn:
     """What its giver calls it within the conversation."""
     stored_id: str | None = None
     """The id of a `Message`."""
+    stored_in: str | None = None
+    """The conversation that it is stored in: of what a branch begins with, another one."""
     importance: float | None = None
     numbered: bool = False
     """Whether it was given its ``seq``; if not, that is its place in the call."""
@@ -227,7 +229,8 @@ async def _pieces(
 def _source(turn: Turn, talk: Talk) -> tuple[str, ...]:
     """What tells a message from all others; a giver may count them in each conversation."""
     if turn.stored_id is not None:
-        return (turn.stored_id,)
+        own = turn.stored_in == talk.id
+        return (turn.stored_id,) if own else ("message", talk.id, turn.stored_id)
     if turn.message_id is not None:
         return ("message", talk.id, turn.message_id)
     return (f"{talk.id}:{turn.seq}",)

@@ -92,7 +92,9 @@ class VectorMemory(OpenedMemory):
 
         Args:
             conversation: A `Conversation`, its id, or messages. Those of a `Conversation` that has
-                not all of them are read from the store.
+                not all of them are read from the store, of a session with what a branch begins
+                with and without what moderators have hidden. Who wrote a message of a session is
+                its ``speaker`` where its metadata name none.
             metadata: What each of its memories has beside: anything that has JSON. ``importance``,
                 ``timestamp``, ``user_id``, ``trust`` and ``writer`` mean ours; ``timestamp`` is
                 that of messages which have none. ``conversation_id`` names messages without one:
@@ -107,7 +109,8 @@ class VectorMemory(OpenedMemory):
             The id of the memory of the whole: its ``sources`` are the turns.
 
         Raises:
-            InvalidInputError: There is nothing to remember, or something cannot be stored.
+            InvalidInputError: There is nothing to remember, something cannot be stored, or
+                messages without a ``conversation_id`` are of several conversations.
             NotFoundError: There is no such conversation.
             ModelError: A model failed; nothing was stored.
         """
