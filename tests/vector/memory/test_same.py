@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -76,7 +76,7 @@ async def test_what_was_recalled_is_another_memory_under_other_metadata(memory) 
 
 
 async def test_times_in_metadata_are_the_same_as_they_are_stored(memory: VectorMemory) -> None:
-    seen = {"at": datetime(2026, 1, 2), "tags": ("a", "b")}
+    seen = {"at": datetime(2026, 1, 2, tzinfo=UTC), "tags": ("a", "b")}
     first = await memory.add(ALLERGIC, seen)
     assert await memory.add(ALLERGIC, {**seen, "more": 1}) == first
 

@@ -10,12 +10,11 @@ import numpy as np
 
 from haive.core.persistence._encoding import as_uuid, new_id
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
+from haive.core.persistence.vector._common import contradict, said_by
 from haive.core.persistence.vector._duplicates import (
     claim_alike,
-    contradicts,
     near,
     said_again,
-    said_by,
     same_words,
     standing_for,
 )
@@ -182,7 +181,7 @@ class _Remembering:
         known = self._changed.get(same.id) or await standing_for(same, shelf)
         if known is None or (memory.valid_to is not None and memory.valid_to <= now):
             return None
-        if contradicts(memory, known):
+        if contradict(memory.metadata, known.metadata):
             return None
         given = memory.importance if self._has_importance() else None
         after = said_again(known, memory, now, importance=given)

@@ -7,11 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from haive.core.persistence.embedding._words import has_marks, pictures_of, signs_of, words_of
-from haive.core.persistence.privacy.redactor import TAGS
 from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.vector._batches import batches
+from haive.core.persistence.vector._common import contradict, said_by
 from haive.core.persistence.vector._shelf import both, equals
-from haive.core.persistence.vector._values import equal, to_json_value
 from haive.core.persistence.vector.config import RetrievalWeights
 from haive.core.persistence.vector.filters import Comparison, Operator
 from haive.core.persistence.vector.models import CONSOLIDATION, WORDS_HASH, Memory, MemoryKind
@@ -35,8 +34,6 @@ _LOOKED_AT = 5
 _AT_ONCE = 20
 _SAYING = (MemoryKind.NOTE.value, MemoryKind.MERGED.value)
 _OF_WHOLES = frozenset({MemoryKind.SUMMARY, MemoryKind.CONVERSATION, MemoryKind.KEYWORD})
-# What this package writes beside what the caller gave.
-_BESIDE = frozenset({CONSOLIDATION, TAGS})
 
 
 class SameWords(NamedTuple):
@@ -68,9 +65,9 @@ async def same_words(memories: Sequence[Memory], shelf: Shelf) -> SameWords:
     same = SameWords({}, set())
     for memory in memories:
         there = found.get((memory.user_id, hashes[memory.id]), [])
-        alike = next((each for each in there if not contradicts(memory, each)), None)
-        if alike is not None:
-            same.alike[memory.id] = alike
+        known = next((m for m in there if not contradict(memory.metadata, m.metadata)), None)
+        if known is not None:
+            same.alike[memory.id] = known
         elif there:
             same.apart.add(memory.id)
     return same
@@ -105,7 +102,7 @@ async def near(
         other = Memory.from_metadata(hit.record.id, hit.record.metadata)
         if other.id == memory.id or not _is_there(other, shelf.clock()):
             continue
-        if said_by(other) != said_by(memory) or contradicts(memory, other):
+        if said_by(other) != said_by(memory) or contradict(memory.metadata, other.metadata):
             continue
         if other.words_hash == memory.words_hash:
             return other
@@ -127,20 +124,6 @@ def claims_of(text: str) -> str:
 def claim_alike(one: str, other: str) -> bool:
     """Whether two texts claim the same."""
     return claims_of(one) == claims_of(other)
-
-
-def said_by(memory: Memory) -> tuple[str, str]:
-    """Who says it: what Anna says of herself is not said by Bob."""
-    return memory.speaker or "", memory.role or ""
-
-
-def contradicts(one: Memory, other: Memory) -> bool:
-    """Whether the caller's metadata have another value under one name, as of two agents."""
-    names = (one.metadata.keys() & other.metadata.keys()) - _BESIDE
-    return any(
-        not equal(*(to_json_value(each.metadata[name], name) for each in (one, other)))
-        for name in names
-    )
 
 
 async def standing_for(memory: Memory, shelf: Shelf) -> Memory | None:

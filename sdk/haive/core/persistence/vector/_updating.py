@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
 from haive.core.persistence.vector._arguments import checked_flag, checked_time
+from haive.core.persistence.vector._common import follow_above
 from haive.core.persistence.vector._ending import end_above
 from haive.core.persistence.vector._forgetting import change, hand_over
 from haive.core.persistence.vector._importance import importance_of
@@ -66,7 +67,10 @@ async def _update(memory_id: str, changes: Changes, shelf: Shelf) -> tuple[Memor
             return memory, await hand_over(shelf, memory, changed)
         if spoken(changed) != spoken(memory):
             await change(shelf, changed)
-        elif not await shelf.rewrite([changed], once=True):
+            return memory, changed
+        if (changed.metadata, changed.role) != (memory.metadata, memory.role):
+            await follow_above(shelf, memory, changed)
+        if not await shelf.rewrite([changed], once=True):
             raise NotFoundError("There is no such memory.")
     return memory, changed
 

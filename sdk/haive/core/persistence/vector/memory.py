@@ -471,7 +471,8 @@ class VectorMemory(OpenedMemory):
     ) -> Consolidation:
         """Make one memory of several that belong together.
 
-        Memories of different users are never put together. Interrupted, it is called again and
+        Memories of different users are never put together. What was made has the metadata, speaker
+        and role that all it was made of have, what is merged the metadata of any. Interrupted, it is called again and
         goes on; called again on the same memories it changes nothing.
 
         Args:
