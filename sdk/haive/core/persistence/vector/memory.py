@@ -472,8 +472,8 @@ class VectorMemory(OpenedMemory):
         """Make one memory of several that belong together.
 
         Memories of different users are never put together. What was made has the metadata, speaker
-        and role that all it was made of have, what is merged the metadata of any. Interrupted, it is called again and
-        goes on; called again on the same memories it changes nothing.
+        and role that all it was made of have, what is merged the metadata of any. Interrupted, it
+        is called again and goes on; called again on the same memories it changes nothing.
 
         Args:
             time_window: Those of the last so many days, by their ``timestamp``; None for all.
