@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _LEFT = (
     "valid_to", "superseded_by", "archived", "archived_for", "archived_from", "created_at",
-    "expires_at", "importance",
+    "renewed_at", "expires_at", "importance",
 )  # fmt: skip
 
 _SAID = (MemoryKind.TURN, MemoryKind.CHUNK)

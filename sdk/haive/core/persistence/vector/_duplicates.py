@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from haive.core.persistence.embedding._words import has_marks, pictures_of, signs_of, words_of
@@ -32,6 +33,8 @@ NEAREST = RetrievalWeights(
 _LOOKED_AT = 5
 # An index of Postgres answers for so many.
 _AT_ONCE = 20
+# What is said often is not written each time: how long it is kept is counted in days.
+_RENEWED = timedelta(days=1)
 _SAYING = (MemoryKind.NOTE.value, MemoryKind.MERGED.value)
 _OF_WHOLES = frozenset({MemoryKind.SUMMARY, MemoryKind.CONVERSATION, MemoryKind.KEYWORD})
 
@@ -163,6 +166,9 @@ def said_again(
         changes["archived"] = False
     if importance is not None:
         changes["importance"] = importance
+    written = known.renewed_at or known.created_at
+    if written is None or now - written >= _RENEWED:
+        changes["renewed_at"] = now
     ours = {name: known.metadata[name] for name in (CONSOLIDATION,) if name in known.metadata}
     return replace(known, metadata={**known.metadata, **by.metadata, **ours}, **changes)
 

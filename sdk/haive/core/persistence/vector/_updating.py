@@ -83,7 +83,7 @@ async def _there(memory_id: str, shelf: Shelf) -> Memory:
 
 
 def _changed(memory: Memory, changes: Changes, shelf: Shelf) -> Memory:
-    over: dict[str, Any] = {}
+    over: dict[str, Any] = {"renewed_at": shelf.clock()}
     if changes.metadata is not None:
         fields, rest = split(changes.metadata)
         if "importance" in fields and fields["importance"] is None:

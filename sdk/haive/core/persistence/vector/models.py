@@ -86,6 +86,8 @@ class Memory:
     """From when on that one holds: searches ``as_of`` before then find this one."""
     expires_at: datetime | None = None
     created_at: datetime | None = None
+    renewed_at: datetime | None = None
+    """When it was changed last, or said again on another day."""
     copy_of: str | None = None
     """What `VectorMemory.reembed` copied: a collection, and a digest of what it said there."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -144,8 +146,11 @@ FIELDS = tuple(f.name for f in fields(Memory) if f.name not in {"id", "metadata"
 OURS = (*FIELDS, WORDS_HASH)
 _KINDS = frozenset(MemoryKind)
 _TIMES = frozenset(
-    {"timestamp", "valid_from", "valid_to", "archived_from", "expires_at", "created_at"}
-)
+    {
+        "timestamp", "valid_from", "valid_to", "archived_from", "expires_at", "created_at",
+        "renewed_at",
+    }
+)  # fmt: skip
 
 
 _LISTS = frozenset({"sources", "keywords", "context_ids"})
