@@ -26,10 +26,10 @@ from haive.core.persistence.vector._opened import OpenedMemory
 from haive.core.persistence.vector._reembedding import reembed
 from haive.core.persistence.vector._searching import Asked, expired_at, search
 from haive.core.persistence.vector._shelf import both, equals, spoken
-from haive.core.persistence.vector._talks import split, talk_of
+from haive.core.persistence.vector._talks import checked_user, split, talk_of
 from haive.core.persistence.vector._updating import UNSET, Changes, update
 from haive.core.persistence.vector.filters import Comparison, Operator, parse
-from haive.core.persistence.vector.models import MemoryKind, MemoryStats
+from haive.core.persistence.vector.models import Memory, MemoryKind, MemoryStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         Consolidation,
         Episode,
         ForgetResult,
-        Memory,
         MemoryHit,
     )
 
@@ -354,6 +353,37 @@ class VectorMemory(OpenedMemory):
             shelf=shelf,
         )
         self._recalled.remember(turn for each in found for turn in each.turns)
+        return found
+
+    async def list_memories(
+        self,
+        user_id: str | None = None,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[Memory]:
+        """A page of all that is remembered, by id: what was said first comes first.
+
+        Archived, superseded and expired memories are among them, unless ``filters`` leave them out.
+
+        Args:
+            user_id: Whose memories; None for anybody's.
+            filters: What their metadata must be.
+            limit: How many, up to 1,000.
+            after: The id of the last one of the page before.
+
+        Raises:
+            InvalidInputError: A filter is wrong, or a number out of bounds.
+        """
+        whose = None if user_id is None else equals(user_id=checked_user(user_id))
+        where = both(whose, parse(filters))
+        most = checked_count(limit, "limit", 1_000)
+        begin = None if after is None else checked_id(after, "after")
+        shelf = await self._open()
+        records = await shelf.backend.find(where, limit=most, after=begin)
+        found = [Memory.from_metadata(record.id, record.metadata) for record in records]
+        self._recalled.remember(found)
         return found
 
     async def history(self, memory_id: str) -> list[Memory]:
