@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from haive.core.persistence.privacy.redactor import TAGS
+from haive.core.persistence._encoding import TAGS
 from haive.core.persistence.vector._values import equal, to_json_value
 from haive.core.persistence.vector.models import CONSOLIDATION, Memory, MemoryKind
 
