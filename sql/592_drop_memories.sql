@@ -66,8 +66,8 @@ comment on function haive_private.unquote_memories(text, text, text[]) is
 'Deletes what was made of memories that are gone, and takes their texts away where they are quoted.';
 
 -- Of all collections, a batch: of a user who is erased, with what was made of the conversations that they
--- still have, whoever's it is called; or older than a tenant keeps. What is left of their words in rows of
--- writers is gathered in the end, and so removed.
+-- still have, whoever's it is called; or last said or changed longer ago than a tenant keeps. What is left
+-- of their words in rows of writers is gathered in the end, and so removed.
 create or replace function haive_private.drop_memories(
   p_tenant text, p_user_id text, p_before text, p_batch int
 )
@@ -96,7 +96,18 @@ begin
         select coalesce(array_agg(g.id), '{}') from gone as g
       $q$, v.table_name,
       case
-        when p_user_id is null then '(t.metadata ->> ''created_at'') collate "C" < $3'
+        when p_user_id is null then format(
+          $q$
+            coalesce(t.metadata ->> 'renewed_at', t.metadata ->> 'created_at') collate "C" < $3
+            -- What stands for others would go with them.
+            and not exists (
+              select from vecs.%1$I as o
+              where
+                o.tenant_id = $1 and o.id = t.metadata ->> 'archived_for'
+                and (o.metadata ->> 'renewed_at') collate "C" >= $3
+            )
+          $q$, v.table_name
+        )
         else format(
           $q$
             t.id in (
@@ -130,8 +141,8 @@ $$;
 alter function haive_private.drop_memories(text, text, text, int) owner to haive_writer;
 
 comment on function haive_private.drop_memories(text, text, text, int) is
-'Deletes memories of a user and of their conversations, or from before a time, with what was made of them, '
-'in every collection; returns how many.';
+'Deletes memories of a user and of their conversations, or last written before a time, with what was made '
+'of them, in every collection; returns how many.';
 
 create or replace function haive_private.memories_of_user(
   p_tenant text, p_user_id text, p_page_size int, p_page_after text

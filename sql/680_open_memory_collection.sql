@@ -8,7 +8,7 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_caller record;
   v_row haive_private.memory_collections;
   v_found haive_private.memory_collections;
   v_other record;
@@ -17,11 +17,21 @@ declare
   v_type text;
   v_bytes int;
 begin
-  if not v_caller.trusted then
-    raise exception using
-      errcode = 'PT403',
-      message = 'only services open collections',
-      hint = 'Call with a secret key, or on a direct connection.';
+  -- All tenants share what is made: the owner, who moves memories here, need not find one that is open.
+  if (
+    p_tenant = ''
+    and pg_has_role(
+      coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+      'haive_writer', 'member'
+    )
+  ) is not true then
+    v_caller := haive_private.enter_tenant(p_tenant, true);
+    if not v_caller.trusted then
+      raise exception using
+        errcode = 'PT403',
+        message = 'only services open collections',
+        hint = 'Call with a secret key, or on a direct connection.';
+    end if;
   end if;
   v_row.name := p_settings ->> 'name';
   v_row.model := p_settings ->> 'model';

@@ -440,3 +440,20 @@ def test_few_or_equal_vectors_have_a_place_too(number):
 def test_telling_words_tell_groups_apart():
     texts = ["the red apple", "a red apple pie", "the red boat", "Boats and a red boat"]
     assert telling_words(texts, [0, 0, 1, 1], 2, most=1) == [["apple"], ["boat"]]
+
+
+async def test_all_of_a_user_is_listed_page_by_page(memory, ok):
+    ids = await memory.add_many(_FOOD, user_id="ada")
+    other = await memory.add(_HOSTILE, user_id="bo")
+    await memory.update(ids[1], archived=True)
+    listed = await ok("list", "--user", "ada")
+    assert _ID.findall(listed) == ids
+    assert all(text in listed for text in _FOOD)
+    assert "archived" in listed
+    assert "--after" not in listed
+    first = await ok("list", "--user", "ada", "--limit", 3)
+    assert f"--after {ids[2]}" in first
+    rest = json.loads(await ok("list", "--after", ids[2], "--json"))
+    assert [each["id"] for each in rest] == [ids[3], other]
+    assert "\x1b]0" not in await ok("list", "--user", "bo")
+    assert "Nothing is remembered." in await ok("list", "--filter", '{"user_id": "nobody"}')

@@ -7244,7 +7244,7 @@ ALTER FUNCTION haive_private.drop_conversations(p_tenant text, p_ids uuid[]) OWN
 REVOKE ALL ON FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) FROM PUBLIC;
 
 -- COMMENT FUNCTION drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer)
-COMMENT ON FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) IS 'Deletes memories of a user and of their conversations, or from before a time, with what was made of them, in every collection; returns how many.';
+COMMENT ON FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) IS 'Deletes memories of a user and of their conversations, or last written before a time, with what was made of them, in every collection; returns how many.';
 
 -- FUNCTION drop_memories(text, text, text, integer)
 CREATE FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_before text, p_batch integer) RETURNS bigint
@@ -7270,7 +7270,18 @@ begin
         select coalesce(array_agg(g.id), '{}') from gone as g
       $q$, v.table_name,
       case
-        when p_user_id is null then '(t.metadata ->> ''created_at'') collate "C" < $3'
+        when p_user_id is null then format(
+          $q$
+            coalesce(t.metadata ->> 'renewed_at', t.metadata ->> 'created_at') collate "C" < $3
+            -- What stands for others would go with them.
+            and not exists (
+              select from vecs.%1$I as o
+              where
+                o.tenant_id = $1 and o.id = t.metadata ->> 'archived_for'
+                and (o.metadata ->> 'renewed_at') collate "C" >= $3
+            )
+          $q$, v.table_name
+        )
         else format(
           $q$
             t.id in (
@@ -13030,7 +13041,7 @@ CREATE FUNCTION haive_private.open_memory_collection(p_tenant text, p_settings j
     SET search_path TO ''
     AS $_$
 declare
-  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_caller record;
   v_row haive_private.memory_collections;
   v_found haive_private.memory_collections;
   v_other record;
@@ -13039,11 +13050,21 @@ declare
   v_type text;
   v_bytes int;
 begin
-  if not v_caller.trusted then
-    raise exception using
-      errcode = 'PT403',
-      message = 'only services open collections',
-      hint = 'Call with a secret key, or on a direct connection.';
+  -- All tenants share what is made: the owner, who moves memories here, need not find one that is open.
+  if (
+    p_tenant = ''
+    and pg_has_role(
+      coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+      'haive_writer', 'member'
+    )
+  ) is not true then
+    v_caller := haive_private.enter_tenant(p_tenant, true);
+    if not v_caller.trusted then
+      raise exception using
+        errcode = 'PT403',
+        message = 'only services open collections',
+        hint = 'Call with a secret key, or on a direct connection.';
+    end if;
   end if;
   v_row.name := p_settings ->> 'name';
   v_row.model := p_settings ->> 'model';

@@ -37,6 +37,7 @@ from haive.core.persistence.multitenancy import _copying as copying
 from haive.core.persistence.multitenancy import _moving as moving
 from haive.core.persistence.multitenancy import manager as managers
 from haive.core.persistence.supabase import SupabaseStore
+from haive.core.persistence.vector import MemoryConfig, VectorMemory
 
 NewId = Callable[[], str]
 
@@ -222,6 +223,26 @@ async def test_what_is_changed_during_a_move_holds_where_the_tenant_goes(
     async with TenantManager(base_store).tenant_context(name) as store:
         with pytest.raises(TenantSuspendedError):
             await store.create_conversation("agent")
+
+
+async def test_memories_are_moved_whatever_the_default_tenant_is(
+    base_store: Store, stack: LocalStack, new_id: NewId
+) -> None:
+    manager = TenantManager(base_store, TenantConfig(admin_connection_string=stack.database_url))
+    name = (await manager.create_tenant(new_id())).tenant_id
+    async with manager.tenant_context(name) as store:
+        config = MemoryConfig(index_name="moved", embedding_strategy="none")
+        memory = VectorMemory(config=config, store=store)
+        await memory.add("The boat is red.")
+        await manager.move_tenant(name, IsolationLevel.SCHEMA)
+        await manager.suspend_tenant("default")
+        try:
+            await manager.move_tenant(name, IsolationLevel.ROW)
+        finally:
+            await manager.resume_tenant("default")
+        assert [hit.text for hit in await memory.search("boat")] == ["The boat is red."]
+    await manager.delete_tenant(name)
+    await manager.purge_tenant(name)
 
 
 async def test_rest_alone_makes_no_schema(stack: LocalStack, new_id: NewId) -> None:

@@ -11,6 +11,7 @@ import pytest
 from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.errors import AccessDeniedError, ConflictError, NotFoundError
 from haive.core.persistence.multitenancy import Members, apply_retention
+from haive.core.persistence.vector import MemoryConfig, VectorMemory
 
 DAYS = 30
 
@@ -202,3 +203,36 @@ async def test_one_does_it_at_a_time(store):
     async with transport.alone(f"{transport.schema} {transport.tenant} retention"):
         with pytest.raises(ConflictError):
             await apply_retention(store)
+
+
+async def test_memories_go_by_when_they_were_last_said_or_changed(store):
+    at = _ago(DAYS + 30)
+
+    def memory_of(**settings):
+        config = MemoryConfig(index_name="kept", embedding_strategy="none", **settings)
+        return VectorMemory(config=config, store=store, clock=lambda: at)
+
+    memory, every = memory_of(), memory_of(near_duplicate=None)
+    facts = ["Anna is allergic to shrimp.", "Anna lives in Rome.", "Anna has four dogs."]
+    ids = await memory.add_many(facts, user_id="u")
+    twice = ["Anna drives a red car.", "Anna likes green tea."] * 2
+    await every.add_many(twice, user_id="v", importance=0.3)
+    merged = await every.consolidate_memories(
+        consolidation_strategy="dedupe", filters={"user_id": "v"}
+    )
+    assert len(merged.created) == 2
+    at = datetime.now(UTC)
+    assert await memory.add(facts[0], user_id="u") == ids[0]
+    await memory.update(ids[1], metadata={"seen": True})
+    again = await memory.add(twice[0], user_id="v")
+    assert again in merged.created
+
+    done = await apply_retention(store)
+
+    # One that was merged, its two and the other note: what was merged lasts with what it is of.
+    assert done.counts["memories"] == 4
+    assert {hit.id for hit in await memory.search("Anna")} == {*ids[:2], again}
+    assert len(await memory.provenance(again)) == 2
+    at += timedelta(days=DAYS)
+    assert await memory.add(facts[0], user_id="u") == ids[0]
+    assert (await memory.get(ids[0])).renewed_at == at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
@@ -18,6 +19,7 @@ from haive.core.persistence._model_api import ModelUsage
 from haive.core.persistence.embedding import HashingEmbedder
 from haive.core.persistence.models import Conversation, ConversationMetadata, Message, MessageRole
 from haive.core.persistence.vector import IndexType, MemoryConfig, VectorMemory
+from haive.core.persistence.vector.records import Collection
 
 TALK = [{"role": "user", "content": f"Message number {n} about boats."} for n in range(5)]
 
@@ -337,3 +339,40 @@ async def test_what_a_provider_does_wrong_stores_nothing(make, provider, fault, 
     with pytest.raises(error):
         await memory.search("boats")
     assert (await memory.get(whole.sources[0])).text == TALK[0]["content"]
+
+
+class Unopenable:
+    """A backend whose collection cannot be opened."""
+
+    name = "qdrant"
+
+    def __init__(self, fault: BaseException) -> None:
+        self._fault = fault
+        self.closed = 0
+
+    async def tenant(self) -> str:
+        return "default"
+
+    async def open(self, collection: Collection) -> Collection:
+        raise self._fault
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("fault", [errors.ConfigurationError("no"), asyncio.CancelledError()])
+@pytest.mark.parametrize("given", [True, False])
+async def test_what_cannot_be_opened_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, fault: BaseException, given: bool
+) -> None:
+    backend = Unopenable(fault)
+
+    async def made(*_: object, **__: object) -> Unopenable:
+        return backend
+
+    monkeypatch.setattr("haive.core.persistence.vector._opened.backend_of", made)
+    with pytest.raises(type(fault)):
+        async with VectorMemory("qdrant", backend=backend if given else None):
+            raise AssertionError
+    # What was given stays open.
+    assert backend.closed == (not given)

@@ -21,6 +21,7 @@ TOPICS = {
 COLOURS = ["red", "blue", "green", "black", "white"]
 # No numbers: those of two texts that say the same are the same.
 NAMES = "abcdefghijklmnop"
+BOAT = "The boat is red and lies at the old pier."
 
 
 def notes(each: int) -> list[str]:
@@ -305,3 +306,70 @@ async def test_vectors_of_many_small_parts_are_read_together(
     done = await memory.consolidate_memories(consolidation_strategy="dedupe", dry_run=True)
     assert len(done.plan.groups) == 40
     assert calls.count(True) == 1
+
+
+@pytest.mark.parametrize("strategy", ["dedupe", "summarize", "hierarchical"])
+async def test_what_all_have_their_memory_has_too(memory: VectorMemory, strategy: str) -> None:
+    about = {"project": "x", "speaker": "Anna", "role": "user", "list": ["a"]}
+    for text in (BOAT, BOAT.lower()):
+        await memory.add(text, {**about, f"of {text[0]}": 1}, importance=0.3)
+    done = await memory.consolidate_memories(
+        consolidation_strategy=strategy, archive_originals=True
+    )
+    [made] = done.created
+    [hit] = await memory.search("boat", filters={"project": "x", "speaker": "Anna"})
+    assert (hit.id, hit.memory.role) == (made, "user")
+    assert hit.metadata["list"] == ["a"]
+    # One that says the same is found by what any of them has.
+    assert (hit.metadata.keys() >= {"of T", "of t"}) is (strategy == "dedupe")
+    assert [each.id for each in await memory.search("boat", filters={"of T": 1})] == (
+        [made] if strategy == "dedupe" else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"speaker": "Anna"}, {"speaker": "Bob"}),
+        ({"role": "user"}, {"role": "assistant"}),
+        ({"agent": "a"}, {"agent": "b"}),
+    ],
+)
+async def test_what_is_another_ones_is_not_merged(memory: VectorMemory, one, other) -> None:
+    texts = [BOAT, BOAT.lower()]
+    mine = [await memory.add(text, one, importance=0.3) for text in texts]
+    theirs = [await memory.add(text, other, importance=0.3) for text in texts]
+    done = await memory.consolidate_memories(consolidation_strategy="dedupe")
+    assert {frozenset(group.sources) for group in done.plan.groups} == {
+        frozenset(mine), frozenset(theirs),
+    }  # fmt: skip
+    for whose in (one, other):
+        assert len(await memory.search("boat", filters=whose)) == 1
+
+
+async def test_what_several_do_not_have_their_summary_has_not(memory: VectorMemory) -> None:
+    for who in ("Anna", "Bob"):
+        await memory.add(BOAT, {"speaker": who, "role": "user", "by": who}, importance=0.3)
+    [made] = (await memory.consolidate_memories(consolidation_strategy="summarize")).created
+    summary = await memory.get(made)
+    assert (summary.speaker, summary.role) == (None, "user")
+    assert "by" not in summary.metadata
+
+
+@pytest.mark.parametrize("strategy", ["dedupe", "summarize"])
+async def test_what_was_made_has_no_metadata_of_what_is_forgotten_or_changed(
+    memory: VectorMemory, strategy: str
+) -> None:
+    texts = [BOAT, BOAT.lower(), BOAT[:-1]]
+    ids = [
+        await memory.add(text, {"project": "x", f"of {n}": n}, importance=0.3)
+        for n, text in enumerate(texts)
+    ]
+    [made] = (await memory.consolidate_memories(consolidation_strategy=strategy)).created
+    await memory.update(made, metadata={"own": True})
+    await memory.forget(ids[0])
+    for changed in ids[1:]:
+        await memory.update(changed, metadata={"project": "y", "of 1": None})
+    after = await memory.get(made)
+    wanted = {"consolidation": strategy, "project": "y", "own": True}
+    assert after.metadata == wanted | ({"of 2": 2} if strategy == "dedupe" else {})

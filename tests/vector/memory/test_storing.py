@@ -150,6 +150,19 @@ async def test_what_an_agent_recites_of_what_it_recalled_is_not_stored(memory) -
     assert [(await memory.get(each)).role for each in whole.sources] == ["user", "user"]
 
 
+@pytest.mark.parametrize(
+    "who", [{"speaker": "Bob"}, {"speaker": "Anna"}, {"role": "human"}, {"role": "Bob"}, {}]
+)
+async def test_what_people_say_is_stored_whoever_said_it_before(memory, who) -> None:
+    fact = "I live in a small house by the sea."
+    await memory.store_conversation([{"speaker": "Anna", "content": fact}], FACTS)
+    await memory.search("Where is the house?")
+    other = {**FACTS, "conversation_id": "talk-2"}
+    whole = await memory.get(await memory.store_conversation([{**who, "content": fact}], other))
+    [turn] = [await memory.get(each) for each in whole.sources]
+    assert (turn.text, turn.speaker) == (fact, who.get("speaker"))
+
+
 @pytest.mark.parametrize("nothing", [[], [{"role": "user", "content": " \n"}], 5, [5], [{}]])
 async def test_a_conversation_of_nothing_is_refused(memory: VectorMemory, nothing) -> None:
     with pytest.raises(InvalidInputError):

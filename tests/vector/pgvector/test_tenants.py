@@ -320,3 +320,17 @@ async def _has_all(store: Store, of: PgvectorBackend, written: list[Any]) -> Non
     await backend.open(of.collection)
     assert [each.id for each in await backend.find(None, limit=9)] == [each.id for each in written]
     assert (await backend.stats())["words"] == 10
+
+
+async def test_only_the_owner_opens_a_collection_without_a_tenant(
+    owner: asyncpg.Connection, stack: LocalStack
+) -> None:
+    settings = json.dumps({"name": "nobodys"})
+    opening = "select haive.open_memory_collection($1, '')"
+    assert json.loads(await owner.fetchval(opening, settings))["table"] == "nobodys"
+    for role in ("service_role", "haive_client"):
+        async with owner.transaction():
+            await owner.execute(f"set local role {role}")
+            with pytest.raises(asyncpg.PostgresError) as refused:
+                await owner.fetchval(opening, settings)
+        assert refused.value.sqlstate == "PT404"

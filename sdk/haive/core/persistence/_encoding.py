@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAX_CONTENT_BYTES = 8 * 1024 * 1024
 MAX_PARTS_BYTES = 32 * 1024 * 1024
 MAX_JSON_BYTES = 1024 * 1024
+#: Where tags of personal data stand: in metadata, and in a conversation's context.
+TAGS = "pii"
 # A bigint of Postgres.
 _MOST = 2**63 - 1
 

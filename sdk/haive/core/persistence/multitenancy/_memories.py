@@ -44,14 +44,12 @@ async def move_memories(
                 name,
             )
             made = await connection.fetchval(
-                f"select {target}.open_memory_collection($1, 'default')", settings
+                f"select {target}.open_memory_collection($1, '')", settings
             )
             there = await connection.fetchval(
                 "select pg_catalog.format('vecs.%I', $1::text)", json.loads(made)["table"]
             )
             found.append((name, table, there))
-    # Opening has entered a tenant, and so said what is metered and on record there.
-    await connection.execute("select pg_catalog.set_config('persistence.watch', '--', true)")
     # A target that had the tenant before: the source is the truth.
     for _, table in await collections(connection, target):
         await connection.execute(f"delete from {table} where tenant_id = $1", tenant_id)  # noqa: S608 # nosec B608

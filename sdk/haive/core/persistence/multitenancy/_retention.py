@@ -42,7 +42,8 @@ async def apply_retention(store: Store, *, batch: int = _BATCH) -> Expired:
     """Delete what is older than the ``data_retention_days`` of the tenant that a store works in.
 
     Conversations go by their last message, whole; threads by their last checkpoint, whole and with
-    all of their namespaces; ended invitations by themselves. Events go after the tenant's
+    all of their namespaces; memories in pgvector by when they were last said or changed, with what
+    was made of them; ended invitations by themselves. Events go after the tenant's
     ``event_retention_days``, 7 if not set, whatever else is kept. Records of the audit log stay.
     Each batch is a transaction of its own, so a job that was interrupted may be run again.
 

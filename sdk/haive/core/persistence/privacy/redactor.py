@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from haive.core.persistence._encoding import (
     MAX_CONTENT_BYTES,
     MAX_PARTS_BYTES,
+    TAGS,
     check_text,
     object_to_json,
     to_json,
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from haive.core.persistence.models import ContentPart, NewMessage
     from haive.core.persistence.privacy.detector import Detector
     from haive.core.persistence.privacy.policy import PIIPolicy
-
-#: Where tags stand: in a message's metadata, and in a conversation's context.
-TAGS = "pii"
 
 # By these a program finds a part again; they say nothing of anybody.
 _IDS: dict[type[ContentPart], frozenset[str]] = {

@@ -10,6 +10,7 @@ import numpy as np
 
 from haive.core.persistence._encoding import as_uuid, new_id
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
+from haive.core.persistence.vector._common import contradict, said_by
 from haive.core.persistence.vector._duplicates import (
     claim_alike,
     near,
@@ -21,6 +22,7 @@ from haive.core.persistence.vector._ending import end_above, ended
 from haive.core.persistence.vector._importance import importance_of
 from haive.core.persistence.vector._locks import one_at_a_time
 from haive.core.persistence.vector._personal import looked_through, tagged
+from haive.core.persistence.vector._recalled import may_recite
 from haive.core.persistence.vector._shelf import Readings, checked_text
 from haive.core.persistence.vector._talks import checked_importance, checked_user, split
 from haive.core.persistence.vector.models import Memory, MemoryKind
@@ -76,7 +78,7 @@ async def add_notes(
     if shelf.config.near_duplicate is None:
         await shelf.write(made, read)
         return [memory.id for memory in made]
-    there = await same_words(made, shelf)
+    there = (await same_words(made, shelf)).alike
     await read.of([memory for memory in made if memory.id not in there])
     for attempt in range(_ATTEMPTS):
         async with one_at_a_time(shelf, made[0].user_id):
@@ -119,7 +121,7 @@ class _Remembering:
             ConflictError: With ``once``, something was written or superseded meanwhile.
         """
         ids: list[str] = []
-        same = await same_words(memories, self._shelf)
+        same, apart = await same_words(memories, self._shelf)
         vectors, _ = await self._read.of([m for m in memories if m.id not in same])
         left = iter(() if vectors is None else vectors)
         self._vectors = None if vectors is None else np.zeros_like(vectors)
@@ -135,7 +137,9 @@ class _Remembering:
                 self._by_words[memory.words_hash] = memory.id
             ids.append(known or memory.id)
         await self._shelf.rewrite(list(self._changed.values()), once=once)
-        await self._shelf.write(list(self._fresh.values()), self._read, once=once)
+        # A database knows words, and not what else they were said with.
+        checked = self._fresh.keys() - apart if once else frozenset[str]()
+        await self._shelf.write(list(self._fresh.values()), self._read, once=checked)
         return ids
 
     def _among_these(self, memory: Memory, vector: NDArray[np.float32] | None) -> str | None:
@@ -147,8 +151,9 @@ class _Remembering:
         fresh = list(self._fresh.values())
         threshold = self._shelf.config.near_duplicate or 1.0
         for place in np.flatnonzero(cosines >= threshold):
-            if claim_alike(fresh[place].text, memory.text):
-                return fresh[place].id
+            other = fresh[place]
+            if said_by(other) == said_by(memory) and claim_alike(other.text, memory.text):
+                return other.id
         return None
 
     async def _known(
@@ -162,7 +167,12 @@ class _Remembering:
         )
         if recited and same is None:
             there = (await shelf.get(recited[:1])).get(recited[0])
-            if there is not None and there.holds_at(now) and not there.has_expired_by(now):
+            if (
+                there is not None
+                and there.holds_at(now)
+                and not there.has_expired_by(now)
+                and may_recite(memory, there)
+            ):
                 same = there
         if same is None:
             same = await near(memory, vector, shelf, shelf.config.near_duplicate or 1.0)
@@ -170,6 +180,8 @@ class _Remembering:
             return None
         known = self._changed.get(same.id) or await standing_for(same, shelf)
         if known is None or (memory.valid_to is not None and memory.valid_to <= now):
+            return None
+        if contradict(memory.metadata, known.metadata):
             return None
         given = memory.importance if self._has_importance() else None
         after = said_again(known, memory, now, importance=given)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from haive.core.persistence.errors import ConflictError, QuotaExceededError
 from haive.core.persistence.vector._chunks import context_of
+from haive.core.persistence.vector._common import follow
 from haive.core.persistence.vector._keywords import keywords
+from haive.core.persistence.vector._shelf import spoken
 from haive.core.persistence.vector._summaries import Wording, opening, summarize
-from haive.core.persistence.vector.models import DERIVED, Memory, MemoryKind
+from haive.core.persistence.vector.models import CONSOLIDATION, DERIVED, Memory, MemoryKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -129,7 +131,10 @@ class Cascade:
                     fresh.add(memory.id)
                     continue
                 anew = await self._anew(memory, sources)
-                if anew.text != known.get(memory.id, memory).text:
+                if CONSOLIDATION in anew.metadata:
+                    before = [there[each] for each in memory.sources if each in there]
+                    anew = follow(anew, before, list(sources.values()))
+                if _has_changed(known.get(memory.id, memory), anew):
                     fresh.add(memory.id)
                 known[memory.id] = anew
                 made.add(memory.id)
@@ -198,6 +203,11 @@ class Cascade:
         left = [memory for memory in pointing.values() if memory.id not in going]
         self._touched |= {memory.id for memory in left}
         await self._shelf.rewrite(left)
+
+
+def _has_changed(memory: Memory, anew: Memory) -> bool:
+    """Whether what was made of it has to be made anew, too."""
+    return (spoken(memory), memory.metadata) != (spoken(anew), anew.metadata)
 
 
 async def made_of(memory: Memory, said: Mapping[str, Memory], shelf: Shelf) -> Memory:

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Sequence  # noqa: TC003 - an annotation of a frozen value
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence.errors import ConflictError, InvalidInputError
 from haive.core.persistence.vector._cascading import rebuilt_from
 from haive.core.persistence.vector._clusters import clusters
+from haive.core.persistence.vector._common import common, contradict, said_by
 from haive.core.persistence.vector._duplicates import claims_of
 from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
@@ -185,6 +186,8 @@ class _Planner:
             # Summaries are longer, and less alike than what they are made of.
             threshold = self._how.threshold * 0.9 ** (level - 1)
             groups = await clusters(inside, threshold, self._shelf, most=most)
+        if self._how.strategy == "dedupe":
+            groups = [part for group in groups for part in _agreeing(group)]
         return [group for group in groups if len(group) > 1]
 
     def _part(self, memory: Memory) -> tuple[str, ...]:
@@ -197,7 +200,7 @@ class _Planner:
             return (user, until, memory.conversation_id or "", day)
         if self._how.strategy == "dedupe":
             # "100 euro" is as near to "900 euro" as can be, and does not say the same.
-            return (user, until, claims_of(memory.text))
+            return (user, until, claims_of(memory.text), *said_by(memory))
         return (user, until)
 
     async def _made(
@@ -359,6 +362,20 @@ def _place(memory: Memory) -> tuple[datetime, str, int, str]:
     )  # fmt: skip
 
 
+def _agreeing(group: Sequence[Memory]) -> list[list[Memory]]:
+    """Parts of a group, in each of which the callers' metadata agree."""
+    parts: list[tuple[dict[str, Any], list[Memory]]] = []
+    for memory in group:
+        together, part = next(
+            (each for each in parts if not contradict(memory.metadata, each[0])), ({}, [])
+        )
+        if not part:
+            parts.append((together, part))
+        together |= memory.metadata
+        part.append(memory)
+    return [part for _, part in parts]
+
+
 def _best_first(group: Sequence[Memory]) -> list[Memory]:
     """The members, the one whose words are kept first: the most important, then the latest."""
     return sorted(
@@ -379,6 +396,7 @@ def _unwritten(
     merged = kind is MemoryKind.MERGED
     seqs = [memory.seq for memory in group if memory.seq is not None]
     one_talk = len(talks) == 1 and None not in talks
+    shared = common(kind, group)
     return Memory(
         id=memory_id,
         text="",
@@ -397,5 +415,5 @@ def _unwritten(
         trust=trust_of(group),
         writer=group[0].writer if merged else None,
         created_at=now,
-        metadata={CONSOLIDATION: strategy},
+        **{**shared, "metadata": {**shared["metadata"], CONSOLIDATION: strategy}},
     )

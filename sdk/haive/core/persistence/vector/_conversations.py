@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence._encoding import MAX_CONTENT_BYTES, check_text
 from haive.core.persistence.errors import InvalidInputError
-from haive.core.persistence.models import MessageRole
 from haive.core.persistence.vector._chunks import CONTEXT, chunks, context_of
 from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
@@ -16,6 +15,7 @@ from haive.core.persistence.vector._keywords import has_keyword, keywords
 from haive.core.persistence.vector._locks import one_at_a_time
 from haive.core.persistence.vector._personal import tagged, talk_looked_through
 from haive.core.persistence.vector._placing import placed
+from haive.core.persistence.vector._recalled import AGENTS
 from haive.core.persistence.vector._shelf import both, equals, spoken
 from haive.core.persistence.vector._summaries import opening, summarize
 from haive.core.persistence.vector.filters import Comparison, Operator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _LEFT = (
     "valid_to", "superseded_by", "archived", "archived_for", "archived_from", "created_at",
-    "expires_at", "importance",
+    "renewed_at", "expires_at", "importance",
 )  # fmt: skip
 
 _SAID = (MemoryKind.TURN, MemoryKind.CHUNK)
@@ -50,6 +50,8 @@ class Turn:
     """What its giver calls it within the conversation."""
     stored_id: str | None = None
     """The id of a `Message`."""
+    stored_in: str | None = None
+    """The conversation that it is stored in: of what a branch begins with, another one."""
     importance: float | None = None
     numbered: bool = False
     """Whether it was given its ``seq``; if not, that is its place in the call."""
@@ -217,11 +219,7 @@ async def _pieces(
             made.append(memory)
         own = [memory.id for memory in made]
         is_new = there.keys().isdisjoint(own)
-        if (
-            turn.role != MessageRole.USER
-            and is_new
-            and await _recites(turn, own, talk, shelf, recalled)
-        ):
+        if turn.role in AGENTS and is_new and await _recites(turn, own, talk, shelf, recalled):
             continue
         found += made
         before = [*before, *made][-CONTEXT:]
@@ -231,7 +229,8 @@ async def _pieces(
 def _source(turn: Turn, talk: Talk) -> tuple[str, ...]:
     """What tells a message from all others; a giver may count them in each conversation."""
     if turn.stored_id is not None:
-        return (turn.stored_id,)
+        own = turn.stored_in == talk.id
+        return (turn.stored_id,) if own else ("message", talk.id, turn.stored_id)
     if turn.message_id is not None:
         return ("message", talk.id, turn.message_id)
     return (f"{talk.id}:{turn.seq}",)

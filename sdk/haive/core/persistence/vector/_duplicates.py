@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from haive.core.persistence.embedding._words import has_marks, pictures_of, signs_of, words_of
 from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.vector._batches import batches
+from haive.core.persistence.vector._common import contradict, said_by
 from haive.core.persistence.vector._shelf import both, equals
 from haive.core.persistence.vector.config import RetrievalWeights
 from haive.core.persistence.vector.filters import Comparison, Operator
@@ -30,16 +33,27 @@ NEAREST = RetrievalWeights(
 _LOOKED_AT = 5
 # An index of Postgres answers for so many.
 _AT_ONCE = 20
+# What is said often is not written each time: how long it is kept is counted in days.
+_RENEWED = timedelta(days=1)
 _SAYING = (MemoryKind.NOTE.value, MemoryKind.MERGED.value)
 _OF_WHOLES = frozenset({MemoryKind.SUMMARY, MemoryKind.CONVERSATION, MemoryKind.KEYWORD})
 
 
-async def same_words(memories: Sequence[Memory], shelf: Shelf) -> dict[str, Memory]:
-    """The memories that have the very words of these, by the ids of these.
+class SameWords(NamedTuple):
+    """What has the very words of memories."""
 
-    They are of the same user, and hold; archived ones are among them.
+    alike: dict[str, Memory]
+    """By the ids of these, the memory that says the same."""
+    apart: set[str]
+    """Ids of those whose words are there under other metadata alone."""
+
+
+async def same_words(memories: Sequence[Memory], shelf: Shelf) -> SameWords:
+    """The memories that have the very words of these.
+
+    They are of the same user and speaker, and hold; archived ones are among them.
     """
-    found: dict[tuple[str | None, str], Memory] = {}
+    found: defaultdict[tuple[str | None, str], list[Memory]] = defaultdict(list)
     hashes = {memory.id: memory.words_hash for memory in memories}
     now = shelf.clock()
     for user_id in {memory.user_id for memory in memories}:
@@ -50,9 +64,16 @@ async def same_words(memories: Sequence[Memory], shelf: Shelf) -> dict[str, Memo
             # The first one that searches find, else the first one.
             for memory in sorted(there, key=lambda each: (each.archived, each.id)):
                 if _is_there(memory, now):
-                    found.setdefault((user_id, memory.words_hash), memory)
-    keys = {memory.id: (memory.user_id, hashes[memory.id]) for memory in memories}
-    return {id_: found[key] for id_, key in keys.items() if key in found}
+                    found[user_id, memory.words_hash].append(memory)
+    same = SameWords({}, set())
+    for memory in memories:
+        there = found.get((memory.user_id, hashes[memory.id]), [])
+        known = next((m for m in there if not contradict(memory.metadata, m.metadata)), None)
+        if known is not None:
+            same.alike[memory.id] = known
+        elif there:
+            same.apart.add(memory.id)
+    return same
 
 
 async def near(
@@ -60,9 +81,9 @@ async def near(
 ) -> Memory | None:
     """The memory that says the same already, of the same user, if there is one that holds.
 
-    The same is what has a cosine of ``threshold`` or more and claims nothing else: "I have three
-    dogs" is as near to "I have four dogs" as can be, and is news. Without vectors it is what has
-    the same words, which `same_words` finds.
+    The same is what the same one says with a cosine of ``threshold`` or more, claiming nothing
+    else: "I have three dogs" is as near to "I have four dogs" as can be, and is news. Without
+    vectors it is what has the same words, which `same_words` finds.
     """
     if vector is None:
         return None
@@ -83,6 +104,8 @@ async def near(
     for hit in hits:
         other = Memory.from_metadata(hit.record.id, hit.record.metadata)
         if other.id == memory.id or not _is_there(other, shelf.clock()):
+            continue
+        if said_by(other) != said_by(memory) or contradict(memory.metadata, other.metadata):
             continue
         if other.words_hash == memory.words_hash:
             return other
@@ -143,6 +166,9 @@ def said_again(
         changes["archived"] = False
     if importance is not None:
         changes["importance"] = importance
+    written = known.renewed_at or known.created_at
+    if written is None or now - written >= _RENEWED:
+        changes["renewed_at"] = now
     ours = {name: known.metadata[name] for name in (CONSOLIDATION,) if name in known.metadata}
     return replace(known, metadata={**known.metadata, **by.metadata, **ours}, **changes)
 

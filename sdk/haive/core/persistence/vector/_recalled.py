@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
 from haive.core.persistence.embedding._words import letters_of, pictures_of, signs_of, words_of
+from haive.core.persistence.models import MessageRole
 from haive.core.persistence.session._contradictions import Claims, denies
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ _MOST = 2 * 1024 * 1024
 _FEWEST = 4
 # A text that has no more than this share of words of its own is a recital.
 _OWN = 0.2
+#: The roles of who recites what was recalled: people say what they mean.
+AGENTS = frozenset({MessageRole.ASSISTANT, MessageRole.SYSTEM, MessageRole.TOOL})
 # What a recital may begin with and still have the same words.
 _OPENING = frozenset(["so", "well", "ok", "okay", "yes", "right", "and", "also"])
 _CONTRACTED = re.compile(r"n t ")
@@ -112,6 +115,13 @@ class Recalled:
         if len(beside) > _OWN * len(words) or _is_news(left, text):
             return []
         return found
+
+
+def may_recite(by: Memory, of: Memory) -> bool:
+    """Whether who says it may only recite: an agent, or the one who said it first."""
+    if by.role in AGENTS:
+        return True
+    return by.speaker in {None, of.speaker} and by.role in {None, of.role}
 
 
 def _signs(text: str) -> _Signs:

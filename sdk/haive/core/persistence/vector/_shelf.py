@@ -18,7 +18,7 @@ from haive.core.persistence.vector.records import Record
 from haive.core.persistence.vector.reranking.late_interaction import LateInteraction
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
 
     from numpy.typing import NDArray
 
@@ -57,7 +57,11 @@ class Shelf:
         return self.embedder or HashingEmbedder()
 
     async def write(
-        self, memories: Sequence[Memory], read: Readings | None = None, *, once: bool = False
+        self,
+        memories: Sequence[Memory],
+        read: Readings | None = None,
+        *,
+        once: Set[str] = frozenset(),
     ) -> None:
         """Write memories with their vectors, replacing those of the same id.
 
@@ -66,8 +70,8 @@ class Shelf:
         Args:
             memories: What is to be written.
             read: What was read of them already.
-            once: Whether one that says the same as another of its kind and user is refused, where
-                the backend can tell.
+            once: Ids of those that are refused where another one of their kind and user says the
+                same, where the backend can tell.
 
         Raises:
             InvalidInputError: A text or something of the metadata cannot be stored.
@@ -87,12 +91,17 @@ class Shelf:
             ConflictError: It is superseded by another one.
             ModelError: There are no vectors.
         """
-        return (
-            await self.backend.replace(await self._records(memories, once=once)) if memories else 0
-        )
+        if not memories:
+            return 0
+        checked = {memory.id for memory in memories} if once else frozenset[str]()
+        return await self.backend.replace(await self._records(memories, once=checked))
 
     async def _records(
-        self, memories: Sequence[Memory], read: Readings | None = None, *, once: bool = False
+        self,
+        memories: Sequence[Memory],
+        read: Readings | None = None,
+        *,
+        once: Set[str] = frozenset(),
     ) -> list[Record]:
         for memory in memories:
             checked_text(memory.text)
@@ -104,7 +113,7 @@ class Shelf:
                 metadata=plain,
                 vector=None if vectors is None else vectors[place],
                 tokens=None if prepared is None else prepared[place],
-                once=once,
+                once=memory.id in once,
             )
             for place, (memory, plain) in enumerate(zip(memories, metadata, strict=True))
         ]

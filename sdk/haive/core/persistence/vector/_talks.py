@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from haive.core.persistence._encoding import as_uuid
-from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.errors import InvalidInputError, NotFoundError
 from haive.core.persistence.models import Conversation, Message, aware
+from haive.core.persistence.session import SessionManager, SessionMessage
 from haive.core.persistence.vector._arguments import checked_name
 from haive.core.persistence.vector._conversations import Talk, Turn
 from haive.core.persistence.vector._ids import EPOCH, derived_id
@@ -42,7 +43,7 @@ async def talk_of(
         store: Opens the store that messages are read from.
 
     Raises:
-        InvalidInputError: It is nothing of these.
+        InvalidInputError: It is nothing of these, or messages of several conversations.
         NotFoundError: There is no such conversation.
     """
     fields, rest = split(metadata)
@@ -61,7 +62,7 @@ async def talk_of(
         messages = conversation.messages
         if messages is None or len(messages) < conversation.message_count:
             opened = await store()
-            messages = [each async for each in opened.iter_messages(conversation.id)]
+            messages = await _read(conversation.id, opened)
         identity = str(conversation.id)
         if str(fields.get("conversation_id") or identity) != identity:
             raise InvalidInputError("metadata has another conversation_id than the conversation.")
@@ -74,7 +75,11 @@ async def talk_of(
             f"conversation is a {type(conversation).__name__}.",
             hint="Give a Conversation, its id, or a list of messages.",
         )
-    turns = [turn_of(message, number) for number, message in enumerate(messages, 1)]
+    turns = [
+        turn_of(message, number)
+        for number, message in enumerate(messages, 1)
+        if not (isinstance(message, SessionMessage) and message.hidden)
+    ]
     if not identity:
         identity = str(fields.get("conversation_id") or _named_by(messages, turns))
         began = next((turn.at for turn in turns if turn.at is not None), None)
@@ -90,6 +95,15 @@ async def talk_of(
         },
         metadata=rest,
     )
+
+
+async def _read(conversation_id: UUID, store: Store) -> list[Message]:
+    """All messages that there are to see; of a branch those that it begins with as well."""
+    try:
+        found = SessionManager(store).iter_messages(conversation_id)
+        return [message async for message in found]
+    except NotFoundError:
+        return [message async for message in store.iter_messages(conversation_id)]
 
 
 def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -149,13 +163,16 @@ def checked_importance(value: object) -> float:
 def turn_of(message: object, number: int) -> Turn:
     """One message as a turn."""
     if isinstance(message, Message):
+        seen = message if isinstance(message, SessionMessage) else None
         return Turn(
-            seq=message.seq,
+            # Of two conversations that a branch is stored in, both count from 1.
+            seq=message.seq if seen is None else seen.index,
             text=message.text,
             role=message.role.value,
-            speaker=_speaker(message.metadata),
+            speaker=_speaker(message.metadata) or (None if seen is None else seen.author),
             at=message.created_at,
             stored_id=str(message.id),
+            stored_in=str(message.conversation_id),
             numbered=True,
         )
     if isinstance(message, str):
@@ -199,9 +216,18 @@ def _time(value: object, name: str) -> datetime:
 
 
 def _named_by(messages: Sequence[object], turns: Sequence[Turn]) -> str:
-    """A name for a conversation that has none: the same for the same messages."""
-    first = next((str(m.conversation_id) for m in messages if isinstance(m, Message)), None)
-    if first is not None:
-        return first
+    """A name for a conversation that has none: the same for the same messages.
+
+    Raises:
+        InvalidInputError: The messages are stored in several conversations.
+    """
+    stored = {str(m.conversation_id) for m in messages if isinstance(m, Message)}
+    if len(stored) > 1:
+        raise InvalidInputError(
+            "The messages are of several conversations, as those of a branch are.",
+            hint="Give the id of the session, or name theirs as conversation_id in the metadata.",
+        )
+    if stored:
+        return stored.pop()
     said = [f"{turn.role}\x1e{turn.speaker}\x1e{turn.text}" for turn in turns]
     return derived_id(turns[0].at or EPOCH if turns else EPOCH, "talk", *said)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence.errors import ConflictError, InvalidInputError, NotFoundError
 from haive.core.persistence.vector._arguments import checked_flag, checked_time
+from haive.core.persistence.vector._common import follow_above
 from haive.core.persistence.vector._ending import end_above
 from haive.core.persistence.vector._forgetting import change, hand_over
 from haive.core.persistence.vector._importance import importance_of
@@ -66,7 +67,10 @@ async def _update(memory_id: str, changes: Changes, shelf: Shelf) -> tuple[Memor
             return memory, await hand_over(shelf, memory, changed)
         if spoken(changed) != spoken(memory):
             await change(shelf, changed)
-        elif not await shelf.rewrite([changed], once=True):
+            return memory, changed
+        if (changed.metadata, changed.role) != (memory.metadata, memory.role):
+            await follow_above(shelf, memory, changed)
+        if not await shelf.rewrite([changed], once=True):
             raise NotFoundError("There is no such memory.")
     return memory, changed
 
@@ -79,7 +83,7 @@ async def _there(memory_id: str, shelf: Shelf) -> Memory:
 
 
 def _changed(memory: Memory, changes: Changes, shelf: Shelf) -> Memory:
-    over: dict[str, Any] = {}
+    over: dict[str, Any] = {"renewed_at": shelf.clock()}
     if changes.metadata is not None:
         fields, rest = split(changes.metadata)
         if "importance" in fields and fields["importance"] is None:

@@ -26,10 +26,10 @@ from haive.core.persistence.vector._opened import OpenedMemory
 from haive.core.persistence.vector._reembedding import reembed
 from haive.core.persistence.vector._searching import Asked, expired_at, search
 from haive.core.persistence.vector._shelf import both, equals, spoken
-from haive.core.persistence.vector._talks import split, talk_of
+from haive.core.persistence.vector._talks import checked_user, split, talk_of
 from haive.core.persistence.vector._updating import UNSET, Changes, update
 from haive.core.persistence.vector.filters import Comparison, Operator, parse
-from haive.core.persistence.vector.models import MemoryKind, MemoryStats
+from haive.core.persistence.vector.models import Memory, MemoryKind, MemoryStats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         Consolidation,
         Episode,
         ForgetResult,
-        Memory,
         MemoryHit,
     )
 
@@ -86,12 +85,15 @@ class VectorMemory(OpenedMemory):
 
         Repeated it writes only what is new, whether it is given all messages so far, the last few
         of them or those that are new; messages without a ``seq`` are placed by what is stored. A
-        message that has changed replaces what it was. What an agent says that only recites memories
-        which were just recalled is left out.
+        message that has changed replaces what it was. What an agent says (``assistant``,
+        ``system`` or ``tool`` as its role) that only recites memories which were just recalled is
+        left out.
 
         Args:
             conversation: A `Conversation`, its id, or messages. Those of a `Conversation` that has
-                not all of them are read from the store.
+                not all of them are read from the store, of a session with what a branch begins
+                with and without what moderators have hidden. Who wrote a message of a session is
+                its ``speaker`` where its metadata name none.
             metadata: What each of its memories has beside: anything that has JSON. ``importance``,
                 ``timestamp``, ``user_id``, ``trust`` and ``writer`` mean ours; ``timestamp`` is
                 that of messages which have none. ``conversation_id`` names messages without one:
@@ -106,7 +108,8 @@ class VectorMemory(OpenedMemory):
             The id of the memory of the whole: its ``sources`` are the turns.
 
         Raises:
-            InvalidInputError: There is nothing to remember, or something cannot be stored.
+            InvalidInputError: There is nothing to remember, something cannot be stored, or
+                messages without a ``conversation_id`` are of several conversations.
             NotFoundError: There is no such conversation.
             ModelError: A model failed; nothing was stored.
         """
@@ -135,8 +138,11 @@ class VectorMemory(OpenedMemory):
     ) -> str:
         """Remember a text, and return the id of its memory.
 
-        What is remembered already, or was just recalled, is not written again: its id is returned,
-        and it lasts as long as either of them, with this metadata over its own.
+        What the same ``speaker`` and ``role`` said already, or was just recalled, is not written
+        again: its id is returned. It lasts as long as either of them, with the importance that is
+        given and this metadata added to its own; who said it first, when and in which conversation,
+        ``trust`` and ``writer`` stay. With another value under a name of the caller's metadata it
+        is another memory.
 
         Args:
             text: What is to be remembered, up to 256 KiB. Of a long one pgvector searches the first
@@ -349,6 +355,37 @@ class VectorMemory(OpenedMemory):
         self._recalled.remember(turn for each in found for turn in each.turns)
         return found
 
+    async def list_memories(
+        self,
+        user_id: str | None = None,
+        *,
+        filters: Mapping[str, Any] | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> list[Memory]:
+        """A page of all that is remembered, by id: what was said first comes first.
+
+        Archived, superseded and expired memories are among them, unless ``filters`` leave them out.
+
+        Args:
+            user_id: Whose memories; None for anybody's.
+            filters: What their metadata must be.
+            limit: How many, up to 1,000.
+            after: The id of the last one of the page before.
+
+        Raises:
+            InvalidInputError: A filter is wrong, or a number out of bounds.
+        """
+        whose = None if user_id is None else equals(user_id=checked_user(user_id))
+        where = both(whose, parse(filters))
+        most = checked_count(limit, "limit", 1_000)
+        begin = None if after is None else checked_id(after, "after")
+        shelf = await self._open()
+        records = await shelf.backend.find(where, limit=most, after=begin)
+        found = [Memory.from_metadata(record.id, record.metadata) for record in records]
+        self._recalled.remember(found)
+        return found
+
     async def history(self, memory_id: str) -> list[Memory]:
         """A memory with those that it superseded and those that superseded it, the oldest first.
 
@@ -464,8 +501,9 @@ class VectorMemory(OpenedMemory):
     ) -> Consolidation:
         """Make one memory of several that belong together.
 
-        Memories of different users are never put together. Interrupted, it is called again and
-        goes on; called again on the same memories it changes nothing.
+        Memories of different users are never put together. What was made has the metadata, speaker
+        and role that all it was made of have, what is merged the metadata of any. Interrupted, it
+        is called again and goes on; called again on the same memories it changes nothing.
 
         Args:
             time_window: Those of the last so many days, by their ``timestamp``; None for all.

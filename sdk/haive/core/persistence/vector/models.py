@@ -86,6 +86,8 @@ class Memory:
     """From when on that one holds: searches ``as_of`` before then find this one."""
     expires_at: datetime | None = None
     created_at: datetime | None = None
+    renewed_at: datetime | None = None
+    """When it was changed last, or said again on another day."""
     copy_of: str | None = None
     """What `VectorMemory.reembed` copied: a collection, and a digest of what it said there."""
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -115,12 +117,14 @@ class Memory:
 
     @property
     def words_hash(self) -> str:
-        """The same for texts with the same words, numbers and signs, however they are written."""
+        """The same for the same words, numbers and signs of the same one, however written."""
         words = words_of(self.text, marks=True)
         numbers = sorted(Claims.of(self.text).numbers)
         signs = signs_of(self.text) + pictures_of(self.text)
         # Without signs and marks as it was before they counted: those stored stay what they are.
         said = "\x1f".join([*words, "", *numbers, *(["", *signs] if signs else [])])
+        if self.speaker or self.role:
+            said = f"{said}\x1e{self.speaker or ''}\x1e{self.role or ''}"
         return hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()[:32]
 
     def holds_at(self, when: datetime) -> bool:
@@ -142,8 +146,11 @@ FIELDS = tuple(f.name for f in fields(Memory) if f.name not in {"id", "metadata"
 OURS = (*FIELDS, WORDS_HASH)
 _KINDS = frozenset(MemoryKind)
 _TIMES = frozenset(
-    {"timestamp", "valid_from", "valid_to", "archived_from", "expires_at", "created_at"}
-)
+    {
+        "timestamp", "valid_from", "valid_to", "archived_from", "expires_at", "created_at",
+        "renewed_at",
+    }
+)  # fmt: skip
 
 
 _LISTS = frozenset({"sources", "keywords", "context_ids"})

@@ -1,4 +1,4 @@
-"""`haive memory`: search what is remembered, add, forget, tidy up, and draw it."""
+"""`haive memory`: search and list what is remembered, add, forget, tidy up, and draw it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ memory = typer.Typer(
 )
 for command in (
     searching.search,
+    searching.list_command,
     adding.add,
     forgetting.forget,
     upkeep.consolidate,

@@ -53,22 +53,36 @@ def print_hits(hits: Sequence[MemoryHit]) -> None:
     best = max(1e-9, *(hit.score for hit in hits))
     width = len(str(len(hits)))
     for place, hit in enumerate(hits, 1):
-        head = Text(f"{place:>{width}}  ", "dim").append(f"{hit.score:.3f}", "bold green")
-        if who := hit.memory.speaker or hit.memory.role or hit.memory.user_id:
-            head.append(f"  {_line(who)}", "bold cyan")
-        facts = [hit.memory.kind.value, hit.id]
-        if hit.memory.timestamp is not None:
-            facts.insert(0, time_of(hit.memory.timestamp))
-        if hit.memory.archived:
-            facts.append("archived")
-        if hit.memory.valid_to is not None:
-            facts.append(f"until {time_of(hit.memory.valid_to)}")
-        head.append(f"  {' · '.join(facts)}", "dim")
-        out.print(Encodable(head), highlight=False)
+        head = Text(f"{place:>{width}}  ", "dim").append(f"{hit.score:.3f}  ", "bold green")
+        out.print(Encodable(head.append(_about(hit.memory))), highlight=False)
         out.print(_indented(Text(excerpt(hit.text)), width + 2), soft_wrap=False)
         if hit.parts:
             out.print(_indented(_explained(hit.parts, best), width + 2), soft_wrap=False)
         out.print()
+
+
+def print_memories(memories: Sequence[Memory]) -> None:
+    """Print memories with who, when, and what they say."""
+    if not memories:
+        out.print("Nothing is remembered.")
+    for memory in memories:
+        out.print(Encodable(_about(memory)), highlight=False)
+        out.print(_indented(Text(excerpt(memory.text)), 2), soft_wrap=False)
+        out.print()
+
+
+def _about(memory: Memory) -> Text:
+    """Who and when, of which kind, and what became of it."""
+    who = memory.speaker or memory.role or memory.user_id
+    head = Text(f"{_line(who)}  " if who else "", "bold cyan")
+    facts = [memory.kind.value, memory.id]
+    if memory.timestamp is not None:
+        facts.insert(0, time_of(memory.timestamp))
+    if memory.archived:
+        facts.append("archived")
+    if memory.valid_to is not None:
+        facts.append(f"until {time_of(memory.valid_to)}")
+    return head.append(" · ".join(facts), "dim")
 
 
 def excerpt(text: str, longest: int = _LONGEST) -> str:

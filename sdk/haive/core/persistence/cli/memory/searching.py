@@ -1,4 +1,4 @@
-"""`haive memory search`."""
+"""`haive memory` search and list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from haive.core.persistence.cli.memory.opening import (
     filters_of,
     with_memory,
 )
-from haive.core.persistence.cli.output import safe_json
+from haive.core.persistence.cli.output import out, safe_json
 
 
 @with_memory
@@ -60,6 +60,32 @@ async def search(
         typer.echo(safe_json([rendering.hit_as_dict(hit) for hit in hits]))
     else:
         rendering.print_hits(hits)
+
+
+@with_memory
+async def list_command(
+    opened: Opened,
+    *,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=1_000, help="How many.")] = 100,
+    after: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only what comes after this one.")
+    ] = None,
+    filter_text: FilterText = None,
+    user: User = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all that is remembered, what was said first first."""
+    from haive.core.persistence.cli.memory import rendering  # noqa: PLC0415 - slow
+
+    filters = filters_of(filter_text, user)
+    async with opened.reading() as (memory, _):
+        found = await memory.list_memories(filters=filters, limit=limit, after=after)
+    if as_json:
+        typer.echo(safe_json([rendering.memory_as_dict(each) for each in found]))
+        return
+    rendering.print_memories(found)
+    if len(found) == limit:
+        out.print(f"There may be more: --after {found[-1].id}", style="dim", highlight=False)
 
 
 def _moment(text: str | None) -> datetime | None:

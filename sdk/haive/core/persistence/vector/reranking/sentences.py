@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from haive.core.persistence.embedding import QueryEmbedder
 from haive.core.persistence.language.extractive import sentences
 
 if TYPE_CHECKING:
@@ -44,10 +45,17 @@ class SentenceReranker:
         Raises:
             ModelError: There are no vectors.
         """
+        if not candidates:
+            return []
         parts = [sentences(each.text)[:_MOST] or [each.text] for each in candidates]
-        flat = [query, *(sentence for each in parts for sentence in each)]
-        vectors = await self._embedder.embed(flat)
-        cosines = vectors[1:] @ vectors[0]
+        flat = [sentence for each in parts for sentence in each]
+        if isinstance(self._embedder, QueryEmbedder):
+            asked = await self._embedder.embed_query(query)
+            vectors = await self._embedder.embed(flat)
+        else:
+            together = await self._embedder.embed([query, *flat])
+            asked, vectors = together[0], together[1:]
+        cosines = vectors @ asked
         ends = np.cumsum([len(each) for each in parts])
         return [
             float(cosines[end - len(each) : end].max())

@@ -1,0 +1,93 @@
+"""What is one memory said twice, and what are two of the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from haive.core.persistence.vector import VectorMemory
+
+ALLERGIC = "I am allergic to peanuts and to shrimp."
+
+
+@pytest.fixture(params=["vectors", "words"])
+def memory(make, request: pytest.FixtureRequest) -> VectorMemory:
+    return make() if request.param == "vectors" else make(embedding_strategy="none")
+
+
+async def ids_of(memory: VectorMemory, **filters: Any) -> list[str]:
+    return [hit.id for hit in await memory.search("allergic", filters=filters)]
+
+
+@pytest.mark.parametrize("told", [{"speaker": "Bob"}, {"role": "tool"}, {}])
+@pytest.mark.parametrize("once", [True, False])
+async def test_what_another_one_says_is_another_memory(
+    memory: VectorMemory, told: Mapping[str, str], once: bool
+) -> None:
+    annas = {"speaker": "Anna", "role": "user"}
+    first = await memory.add(ALLERGIC, annas, user_id="room")
+    others = ALLERGIC if once else f"{ALLERGIC[:-1]}!"
+    second = await memory.add(others, {**annas, **told} if told else {}, user_id="room")
+    assert second != first
+    assert await memory.add(ALLERGIC, annas, user_id="room") == first
+    assert (await memory.stats()).total == 2
+    assert await ids_of(memory, speaker="Anna", role="user") == [first]
+
+
+async def test_what_only_means_the_same_is_told_apart_by_who_says_it(make) -> None:
+    memory = make(near_duplicate=0.6)
+    said = [ALLERGIC, "I am allergic to peanuts, and to shrimp too."]
+    ids = [
+        await memory.add(text, {"speaker": who}, user_id="room")
+        for who in ("Anna", "Bob")
+        for text in said
+    ]
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"agent": "a"}, {"agent": "b"}),
+        ({"agent": "a", "n": 1}, {"n": True}),
+        ({"seen": {"by": "a"}}, {"seen": {"by": "b"}}),
+    ],
+)
+async def test_what_has_other_metadata_is_another_memory(
+    memory: VectorMemory, one: Mapping[str, Any], other: Mapping[str, Any]
+) -> None:
+    first = await memory.add(ALLERGIC, one, user_id="u")
+    second = await memory.add(ALLERGIC, other, user_id="u")
+    assert second != first
+    assert await memory.add(ALLERGIC, one, user_id="u") == first
+    assert await memory.add(ALLERGIC, other, user_id="u") == second
+    assert (await memory.get(first)).metadata == one
+    assert (await memory.stats()).total == 2
+
+
+async def test_what_was_recalled_is_another_memory_under_other_metadata(memory) -> None:
+    first = await memory.add(ALLERGIC, {"agent": "a"}, user_id="u")
+    await memory.search("allergic")
+    assert await memory.add(ALLERGIC, {"agent": "b"}, user_id="u") != first
+    assert await memory.add(f"So {ALLERGIC}", user_id="u") == first
+
+
+async def test_times_in_metadata_are_the_same_as_they_are_stored(memory: VectorMemory) -> None:
+    seen = {"at": datetime(2026, 1, 2, tzinfo=UTC), "tags": ("a", "b")}
+    first = await memory.add(ALLERGIC, seen)
+    assert await memory.add(ALLERGIC, {**seen, "more": 1}) == first
+
+
+async def test_who_first_said_it_and_when_stays(memory: VectorMemory, clock) -> None:
+    began = {"conversation_id": "one", "timestamp": clock.now, "trust": "user", "writer": "a"}
+    first = await memory.add(ALLERGIC, began)
+    before = await memory.get(first)
+    clock.forward(days=1)
+    again = {"conversation_id": "two", "timestamp": clock.now, "trust": "web", "writer": "b"}
+    assert await memory.add(ALLERGIC, again) == first
+    after = await memory.get(first)
+    for name in began:
+        assert getattr(after, name) == getattr(before, name)

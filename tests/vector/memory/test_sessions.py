@@ -1,0 +1,95 @@
+"""What a session says is remembered as the session says it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.session import SessionManager
+from haive.core.persistence.vector import VectorMemory
+from haive.core.persistence.vector.backends.protocol import MemoryBackend
+
+pytestmark = pytest.mark.parametrize("kind", ["pgvector"], indirect=True)
+SAID = ["My grinder stops after ten seconds.", "Its motor overheats.", "The burrs are full."]
+
+
+@pytest.fixture
+def manager(backend: MemoryBackend) -> SessionManager:
+    return SessionManager(backend._store)
+
+
+@pytest.fixture
+async def memory(make, backend: MemoryBackend) -> AsyncIterator[VectorMemory]:
+    async with VectorMemory(config=make().config, store=backend._store) as memory:
+        yield memory
+
+
+async def turns(memory: VectorMemory, whole: str) -> list[tuple[int | None, str]]:
+    found = [await memory.get(each) for each in (await memory.get(whole)).sources]
+    assert {each.conversation_id for each in found} == {(await memory.get(whole)).conversation_id}
+    return [(each.seq, each.text) for each in found]
+
+
+async def branched(manager: SessionManager) -> tuple[str, str]:
+    session = await manager.create_session("ada")
+    for text in SAID:
+        await manager.add_message(session.id, "user", text)
+    branch = await manager.branch_session(session.id, 2)
+    await manager.add_message(branch.id, "user", "In the branch it is repaired.")
+    return str(session.id), str(branch.id)
+
+
+async def test_a_branch_and_its_parent_have_memories_of_their_own(memory, manager) -> None:
+    parent, branch = await branched(manager)
+    of_parent = list(enumerate(SAID, 1))
+    of_branch = [*of_parent[:2], (3, "In the branch it is repaired.")]
+    for _ in range(2):
+        theirs = await memory.store_conversation(branch)
+        ours = await memory.store_conversation(parent)
+        assert await turns(memory, theirs) == of_branch
+        assert await turns(memory, ours) == of_parent
+    assert (await memory.stats()).kinds == {"turn": 6, "conversation": 2}
+
+
+async def test_messages_of_a_branch_are_stored_under_its_name(memory, manager) -> None:
+    parent, branch = await branched(manager)
+    ours = await memory.store_conversation(parent)
+    messages = await manager.messages(branch)
+    with pytest.raises(InvalidInputError, match="several conversations"):
+        await memory.store_conversation(messages)
+    about = {"conversation_id": branch, "user_id": "ada"}
+    theirs = await memory.store_conversation(messages, about)
+    assert await turns(memory, theirs) == [
+        *enumerate(SAID[:2], 1), (3, "In the branch it is repaired."),
+    ]  # fmt: skip
+    # The last ones alone stand where they stood.
+    await memory.store_conversation(await manager.messages(branch, limit=1, last=True), about)
+    assert await memory.store_conversation(branch) == theirs
+    assert len(await turns(memory, theirs)) == 3
+    assert await turns(memory, ours) == list(enumerate(SAID, 1))
+
+
+async def test_what_moderators_have_hidden_is_not_remembered(memory, manager) -> None:
+    room = await manager.create_collaborative_session(["eve"], user_id="ada")
+    rude = await manager.add_message(room.id, "user", "The vault opens with swordfish.")
+    await manager.add_message(room.id, "user", "Good morning everybody.")
+    await manager.hide_message(room.id, rude.id)
+    seen = await manager.messages(room.id, hidden=True)
+    assert [message.hidden for message in seen] == [True, False]
+    for form in (room.id, await memory._store.get_conversation(room.id), seen):
+        whole = await memory.store_conversation(form)
+        assert await turns(memory, whole) == [(2, "Good morning everybody.")]
+
+
+async def test_who_wrote_a_message_of_a_session_is_its_speaker(memory, manager) -> None:
+    room = await manager.create_collaborative_session(["anna", "bob"])
+    await manager.add_message(room.id, "user", "I eat no meat.", as_user="anna")
+    named = {"metadata": {"speaker": "Bob B."}, "as_user": "bob"}
+    await manager.add_message(room.id, "user", "I eat steak every day.", **named)
+    await manager.add_message(room.id, "assistant", "Enjoy your meal.")
+    for form in (room.id, await manager.messages(room.id)):
+        whole = await memory.get(await memory.store_conversation(form))
+        speakers = [(await memory.get(each)).speaker for each in whole.sources]
+        assert speakers == ["anna", "Bob B.", None]
