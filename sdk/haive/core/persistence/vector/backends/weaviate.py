@@ -48,15 +48,14 @@ from haive.core.persistence.vector.backends._fusing import (
     same,
 )
 from haive.core.persistence.vector.backends._narrowing import (
+    COMPARED,
     Between,
     Both,
     Either,
     Has,
     Narrow,
-    number_key,
     numbers,
     terms,
-    time_key,
 )
 from haive.core.persistence.vector.backends._scoring import Candidate
 from haive.core.persistence.vector.config import IndexType
@@ -74,10 +73,7 @@ if TYPE_CHECKING:
 
 _METRICS = {"cosine": "cosine", "l2": "l2-squared", "inner_product": "dot"}
 #: Properties have to be declared, so these names are compared by Weaviate and no others.
-_COMPARED = {number_key(name): f"n_{name}" for name in ("importance", "seq", "until_seq")} | {
-    time_key(name): f"n_{name}"
-    for name in ("timestamp", "valid_from", "valid_to", "expires_at", "created_at")
-}
+_COMPARED = {key: f"n_{name}" for key, name in COMPARED.items()}
 _COMPARISONS = {
     Operator.GT: "greater_than",
     Operator.GTE: "greater_or_equal",
