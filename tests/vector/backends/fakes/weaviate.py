@@ -31,6 +31,8 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
         self.classes: dict[str, dict[str, Any]] = {}
         self.tenants: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         self.fails: list[int] = []
+        self.code: grpc.StatusCode | None = None
+        self.refused: set[str] = set()
         self.operators: set[int] = set()
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/v1/meta", self._meta)
@@ -127,6 +129,9 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
         errors = []
         for index, one in enumerate(request.objects):
             rows = await self._rows(one, context)
+            if one.uuid in self.refused:
+                errors.append({"index": index, "error": "it quotes a secret"})
+                continue
             row = json_format.MessageToDict(one.properties.non_ref_properties)
             row |= {p.prop_name: list(p.values) for p in one.properties.text_array_properties}
             vector = _vector(one) if one.vectors or one.vector_bytes or one.vector else None
@@ -141,10 +146,13 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
 
     async def BatchDelete(self, request: Any, context: Any) -> Any:  # noqa: N802
         rows = await self._rows(request, context)
-        gone = [each for each, row in rows.items() if self._passes(request, row)]
+        found = [each for each, row in rows.items() if self._passes(request, row)]
+        gone = [each for each in found if each not in self.refused]
         for each in gone:
             del rows[each]
-        return batch_delete_pb2.BatchDeleteReply(matches=len(gone), successful=len(gone))
+        return batch_delete_pb2.BatchDeleteReply(
+            matches=len(found), successful=len(gone), failed=len(found) - len(gone)
+        )
 
     async def Aggregate(self, request: Any, context: Any) -> Any:  # noqa: N802
         rows = await self._rows(request, context)
@@ -153,6 +161,8 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
         return aggregate_pb2.AggregateReply(single_result=single)
 
     async def _rows(self, request: Any, context: Any) -> dict[str, dict[str, Any]]:
+        if self.code is not None:
+            await context.abort(self.code, "it quotes a secret")
         sent = dict(context.invocation_metadata() or ())
         if sent.get("authorization") != f"Bearer {KEY}":
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "anonymous")
