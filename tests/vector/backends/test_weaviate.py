@@ -240,3 +240,11 @@ async def test_the_client_logs_no_text_of_a_memory_that_was_refused(
     assert "private" not in caplog.text
     assert "Failed to send 1 objects in a batch of 2" in caplog.text
     assert logging.getLogger("weaviate-client").filters == before
+
+
+async def test_what_is_large_is_sent_in_messages_that_a_server_takes(
+    backend: WeaviateBackend,
+) -> None:
+    await backend.open(collection())
+    await backend.put([record("x" * 200_000) for _ in range(100)])
+    assert await backend.count(None) == 100

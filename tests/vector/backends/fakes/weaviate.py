@@ -21,6 +21,7 @@ from weaviate.proto.v1 import (
 )
 
 KEY = "weaviate-made-up"
+MAX_MESSAGE = 10_000_000
 _F = base_pb2.Filters
 
 
@@ -45,7 +46,7 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
 
     async def start(self) -> None:
         await self.server.start_server()
-        self._grpc = grpc.aio.server()
+        self._grpc = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE)])
         weaviate_pb2_grpc.add_WeaviateServicer_to_server(self, self._grpc)
         self.grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
         await self._grpc.start()
@@ -71,7 +72,7 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
         return answer
 
     async def _meta(self, _: web.Request) -> web.Response:
-        return web.json_response({"version": "1.33.0", "grpcMaxMessageSize": 10_000_000})
+        return web.json_response({"version": "1.33.0", "grpcMaxMessageSize": MAX_MESSAGE})
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -41,7 +41,7 @@ from haive.core.persistence.errors import (
     PersistenceError,
     UnavailableError,
 )
-from haive.core.persistence.vector._batches import batches
+from haive.core.persistence.vector._batches import batches, packed
 from haive.core.persistence.vector.backends._extras import library, optional, setting
 from haive.core.persistence.vector.backends._fusing import (
     FusingBackend,
@@ -87,6 +87,8 @@ _COMPARISONS = {
 # Weaviate answers with 10,000 objects at most.
 _MOST = 10_000
 _AT_ONCE = 100
+# A message may have 10 MB.
+_BYTES = 4 * 1024 * 1024
 
 
 class WeaviateBackend(FusingBackend):
@@ -183,10 +185,11 @@ class WeaviateBackend(FusingBackend):
             vectors=True,
         )
         make = self._classes.data.DataObject
-        rows = [make(**_row(record, kept.get(record.id))) for record in checked]
-        for at in range(0, len(rows), _AT_ONCE):
+        rows = [_row(record, kept.get(record.id)) for record in checked]
+        for batch in packed(rows, _AT_ONCE, weight=_weight, heaviest=_BYTES):
+            objects = [make(**row) for row in batch]
             with _texts_not_logged():
-                done = await self._call(self._objects.data.insert_many(rows[at : at + _AT_ONCE]))
+                done = await self._call(self._objects.data.insert_many(objects))
             if done.has_errors:
                 raise DatabaseError(f"Weaviate refused {len(done.errors)} of {len(rows)} memories.")
 
@@ -476,6 +479,11 @@ def _row(record: Record, kept: Any) -> dict[str, Any]:
     if tokens is not None:
         row["tokens"] = tokens
     return {"uuid": record.id, "properties": row, "vector": vector}
+
+
+def _weight(row: dict[str, Any]) -> int:
+    """Bytes in a message, or some more."""
+    return len(json.dumps(row["properties"])) + 4 * len(row["vector"] or ())
 
 
 def _record(found: Any) -> Record:
