@@ -22,7 +22,7 @@ from haive.core.persistence.errors import (
     DatabaseError,
     UnavailableError,
 )
-from haive.core.persistence.vector.backends import pinecone
+from haive.core.persistence.vector.backends import _fusing, pinecone
 from haive.core.persistence.vector.backends.pinecone import PineconeBackend
 from haive.core.persistence.vector.config import IndexType, RetrievalWeights
 from haive.core.persistence.vector.filters import parse
@@ -102,6 +102,22 @@ async def test_answers_stay_below_what_the_service_sends(backend: PineconeBacken
     assert len(await backend.find(None, limit=300)) == 250
     ids = [hit.record.id for hit in hits]
     assert [each.id for each in await backend.get(ids)] == ids
+
+
+async def test_of_many_not_all_are_read_where_enough_of_the_nearest_pass(
+    fake: FakePinecone, backend: PineconeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fusing, "WORDS_UP_TO", 300)
+    topics = ["coffee" if n % 50 == 0 else "tea" for n in range(600)]
+    await backend.put([record("x", seed=n, topic=topic) for n, topic in enumerate(topics)])
+    hits = await backend.search(
+        Query(
+            text="x", vector=unit(0), limit=5, filter=parse({"topic": {"$ne": "tea"}}),
+            weights=RetrievalWeights(), now=datetime(2026, 6, 1, tzinfo=UTC),
+        )
+    )  # fmt: skip
+    assert [hit.record.metadata["topic"] for hit in hits] == ["coffee"] * 5
+    assert not any(path.endswith("fetch_by_metadata") for path, _ in fake.requests)
 
 
 async def test_what_was_just_written_is_found_by_its_id(
