@@ -108,6 +108,7 @@ async def test_of_many_not_all_are_read_where_enough_of_the_nearest_pass(
     fake: FakePinecone, backend: PineconeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_fusing, "WORDS_UP_TO", 300)
+    monkeypatch.setattr(pinecone, "_MOST_NEAR", 400)
     topics = ["coffee" if n % 50 == 0 else "tea" for n in range(600)]
     await backend.put([record("x", seed=n, topic=topic) for n, topic in enumerate(topics)])
     hits = await backend.search(
