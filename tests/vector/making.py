@@ -11,9 +11,9 @@ import asyncpg
 import numpy as np
 import uuid_utils
 from backends.fakes.pinecone import KEY, FakePinecone
+from backends.fakes.qdrant import StrictQdrant
 from backends.fakes.weaviate import KEY as WEAVIATE_KEY
 from backends.fakes.weaviate import FakeWeaviate
-from qdrant_client import AsyncQdrantClient
 
 from haive.core.persistence import PersistenceConfig, PostgresStore
 from haive.core.persistence.vector.backends.pgvector import PgvectorBackend
@@ -32,7 +32,7 @@ WIDTH = 8
 
 @asynccontextmanager
 async def qdrant() -> AsyncIterator[Make]:
-    client = AsyncQdrantClient(":memory:")
+    client = StrictQdrant()
 
     async def make(tenant: str) -> MemoryBackend:
         return QdrantBackend(tenant=tenant, client=client)

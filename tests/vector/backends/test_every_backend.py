@@ -344,6 +344,36 @@ async def test_a_filter_loses_no_rows(backend: MemoryBackend) -> None:
     assert sum(hit.record.metadata["n"] < 60 for hit in nearest) >= 58
 
 
+async def test_a_filter_that_a_service_cannot_decide_finds_what_another_would(
+    backend: MemoryBackend,
+) -> None:
+    """Of 1,500 ever farther ones 20 have it in their title, and the last 300 are of coffee."""
+    angles = np.linspace(0, 1.5, 1_500)
+    arc = np.outer(np.cos(angles), np.eye(WIDTH)[0]) + np.outer(np.sin(angles), np.eye(WIDTH)[1])
+    records = [
+        replace(
+            record(
+                "zanzibar spice route" if n == 750 else "filler",
+                title="the needle" if n % 75 == 0 else "plain",
+                topic="tea" if n < 1_200 else "coffee",
+            ),
+            vector=vector.astype(np.float32),
+        )
+        for n, vector in enumerate(arc)
+    ]
+    await backend.put(records)
+    asked = query("zanzibar spice", vector=records[0].vector)
+    needle = parse({"title": {"$contains": "needle"}})
+    for limit in (1, 3, 10):
+        hits = await backend.search(replace(asked, filter=needle, limit=limit))
+        assert len(hits) == limit
+        assert records[750].id in {hit.record.id for hit in hits}
+    only = RetrievalWeights(words=0, context=0, speaker=0)
+    for where in ({"topic": "coffee"}, {"topic": {"$ne": "tea"}}):
+        hits = await backend.search(replace(asked, filter=parse(where), limit=5, weights=only))
+        assert [hit.record.id for hit in hits] == [each.id for each in records[1_200:1_205]]
+
+
 def _toward(near: Any, rng: np.random.Generator, noise: float) -> Any:
     vector = near + noise * rng.standard_normal(WIDTH)
     return (vector / np.linalg.norm(vector)).astype(np.float32)

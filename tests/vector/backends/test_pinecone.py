@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from backends.fakes.pinecone import KEY, FakePinecone
-from making import collection, record
+from making import collection, record, unit
+from pinecone.errors import PineconeValueError
 
 from haive.core.persistence.errors import (
     AccessDeniedError,
@@ -17,9 +22,11 @@ from haive.core.persistence.errors import (
     DatabaseError,
     UnavailableError,
 )
+from haive.core.persistence.vector.backends import _fusing, pinecone
 from haive.core.persistence.vector.backends.pinecone import PineconeBackend
-from haive.core.persistence.vector.config import IndexType
+from haive.core.persistence.vector.config import IndexType, RetrievalWeights
 from haive.core.persistence.vector.filters import parse
+from haive.core.persistence.vector.records import Query
 
 
 @pytest.fixture
@@ -81,6 +88,112 @@ async def test_a_large_batch_is_sent_in_requests_that_the_service_takes(
     sent = [len(body["vectors"]) for path, body in fake.requests if path.endswith("upsert")]
     assert sum(sent) == 120
     assert max(sent) < 60
+
+
+async def test_answers_stay_below_what_the_service_sends(backend: PineconeBackend) -> None:
+    await backend.put([replace(record("x" * 30_000, n=n), vector=unit(n)) for n in range(250)])
+    hits = await backend.search(
+        Query(
+            text="x", vector=unit(0), limit=30, filter=None, weights=RetrievalWeights(),
+            now=datetime(2026, 6, 1, tzinfo=UTC),
+        )
+    )  # fmt: skip
+    assert len(hits) == 30
+    assert len(await backend.find(None, limit=300)) == 250
+    ids = [hit.record.id for hit in hits]
+    assert [each.id for each in await backend.get(ids)] == ids
+
+
+async def test_of_many_not_all_are_read_where_enough_of_the_nearest_pass(
+    fake: FakePinecone, backend: PineconeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_fusing, "WORDS_UP_TO", 300)
+    monkeypatch.setattr(pinecone, "_MOST_NEAR", 400)
+    topics = ["coffee" if n % 50 == 0 else "tea" for n in range(600)]
+    await backend.put([record("x", seed=n, topic=topic) for n, topic in enumerate(topics)])
+    hits = await backend.search(
+        Query(
+            text="x", vector=unit(0), limit=5, filter=parse({"topic": {"$ne": "tea"}}),
+            weights=RetrievalWeights(), now=datetime(2026, 6, 1, tzinfo=UTC),
+        )
+    )  # fmt: skip
+    assert [hit.record.metadata["topic"] for hit in hits] == ["coffee"] * 5
+    assert not any(path.endswith("fetch_by_metadata") for path, _ in fake.requests)
+
+
+async def test_what_was_just_written_is_found_by_its_id(
+    fake: FakePinecone, backend: PineconeBackend
+) -> None:
+    fake.lag = 2
+    one, two, three = (replace(record(str(n), seed=n), tokens=b"\x00") for n in range(3))
+    await backend.put([one, two, three])
+    assert [each.id for each in await backend.get([one.id])] == [one.id]
+    assert await backend.replace([replace(two, metadata={"n": 1}, vector=None, tokens=None)]) == 1
+    await backend.put([replace(three, metadata={"n": 2}, vector=None, tokens=None)])
+    for each in await backend.get([two.id, three.id], vectors=True):
+        assert each.vector is not None
+    assert len(await backend.tokens([two.id, three.id])) == 2
+    assert await backend.delete([two.id, three.id]) == [two.id, three.id]
+    assert await backend.count(None) == 1
+
+
+async def test_what_another_process_has_just_written_can_be_deleted(
+    fake: FakePinecone, backend: PineconeBackend
+) -> None:
+    one = record("one")
+    await backend.put([one])
+    fake.unseen[one.id] = 1_000_000
+    other = PineconeBackend(tenant="acme", api_key=KEY, url=fake.url)
+    await other.open(collection(model="BAAI/bge:small"))
+    assert await other.delete([one.id]) == []  # it was not seen, and so is not told
+    await other.aclose()
+    assert await backend.count(None) == 0
+
+
+@pytest.mark.parametrize("name", ["notes-", "-notes", "n" * 46, "Notes"])
+async def test_a_name_that_pinecone_does_not_take_is_told_in_words(
+    fake: FakePinecone, name: str
+) -> None:
+    made = PineconeBackend(api_key=KEY, url=fake.url)
+    with pytest.raises(ConfigurationError, match="45 small letters, digits and hyphens"):
+        await made.open(collection(name=name))
+    assert fake.requests == []
+
+
+async def test_a_model_whose_name_fits_in_no_tag_is_told(fake: FakePinecone) -> None:
+    made = PineconeBackend(api_key=KEY, url=fake.url)
+    with pytest.raises(ConfigurationError, match="120"):
+        await made.open(collection(model="m" * 121))
+    assert fake.requests == []
+
+
+async def test_what_the_client_refuses_is_an_error_of_ours(
+    backend: PineconeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse = AsyncMock(side_effect=PineconeValueError("it quotes a secret"))
+    monkeypatch.setattr(backend, "_index", Mock(fetch=refuse, close=AsyncMock()))
+    with pytest.raises(DatabaseError) as caught:
+        await backend.get([record().id])
+    assert "secret" not in str(caught.value)
+
+
+async def test_an_index_that_another_makes_is_waited_for(
+    fake: FakePinecone, backend: PineconeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinecone, "_PAUSE", 0.01)
+    status = fake.indexes["memories"]["status"]
+    status.update(ready=False, state="Initializing")
+    other = PineconeBackend(tenant="acme", api_key=KEY, url=fake.url)
+    opening = asyncio.create_task(other.open(collection(model="BAAI/bge:small")))
+    await asyncio.sleep(0.2)
+    assert not opening.done()
+    status.update(ready=True, state="Ready")
+    assert (await opening).name == "memories"
+    await other.aclose()
+    status.update(ready=False)
+    monkeypatch.setattr(pinecone, "_READY", 0.05)
+    with pytest.raises(UnavailableError, match="not ready"):
+        await other.open(collection(model="BAAI/bge:small"))
 
 
 async def test_an_index_of_pinecones_own_is_all_there_is() -> None:

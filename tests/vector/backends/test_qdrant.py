@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from making import collection, record
+from backends.fakes.qdrant import StrictQdrant
+from making import collection, record, unit
 from qdrant_client import AsyncQdrantClient
 
 from haive.core.persistence.errors import (
@@ -19,9 +21,10 @@ from haive.core.persistence.errors import (
     DatabaseError,
     UnavailableError,
 )
-from haive.core.persistence.vector.backends import qdrant
+from haive.core.persistence.vector.backends._narrowing import COMPARED
 from haive.core.persistence.vector.backends.qdrant import QdrantBackend
 from haive.core.persistence.vector.config import IndexType
+from haive.core.persistence.vector.filters import parse
 
 
 async def test_a_folder_keeps_memories(tmp_path: Path) -> None:
@@ -35,6 +38,31 @@ async def test_a_folder_keeps_memories(tmp_path: Path) -> None:
     await backend.open(collection())
     assert await backend.count(None) == 1
     await backend.aclose()
+
+
+async def test_a_collection_that_has_not_all_indexes_gets_those_that_it_lacks() -> None:
+    """Its maker may have been killed, or have been of an earlier version."""
+    client = StrictQdrant()
+    await QdrantBackend(client=client).open(collection())
+    made = dict(client.indexes)
+    assert {"tenant", "terms"} < made.keys()
+    client.indexes.popitem()
+    again = QdrantBackend(client=client)
+    assert await again.open(collection()) == collection()
+    assert client.indexes == made
+    await again.put([record("a", importance=0.5)])
+    assert await again.count(parse({"importance": {"$gt": 0.1}})) == 1
+    await client.close()
+
+
+async def test_what_is_large_is_sent_in_requests_that_a_server_takes() -> None:
+    client = StrictQdrant()
+    backend = QdrantBackend(client=client)
+    await backend.open(collection(dimensions=3072))
+    await backend.put([replace(record("word " * 600), vector=unit(n, 3072)) for n in range(500)])
+    assert await backend.count(None) == 500
+    assert max(client.writes) < 9 * 1024 * 1024
+    await client.close()
 
 
 async def test_a_client_that_was_given_is_not_closed() -> None:
@@ -69,25 +97,27 @@ async def test_an_index_that_qdrant_has_not_is_refused() -> None:
         await backend.open(collection(index_type=IndexType.IVFFLAT))
 
 
-async def test_a_collection_of_somebody_else_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(qdrant, "_TRIES", 2)
-    client = AsyncQdrantClient(":memory:")
+async def test_a_collection_of_somebody_else_is_left_alone() -> None:
+    client = StrictQdrant()
     await client.create_collection("memories", {})
     with pytest.raises(CollectionMismatchError, match="not one of ours"):
         await QdrantBackend(client=client).open(collection())
+    assert client.indexes == {}
     await client.close()
 
 
+@pytest.mark.parametrize("headers", [{}, {"Retry-After": "2"}, {"Retry-After": "soon"}])
 @pytest.mark.parametrize(
     ("status", "error"),
     [(401, AccessDeniedError), (403, AccessDeniedError), (429, UnavailableError),
      (503, UnavailableError), (400, DatabaseError)],
 )  # fmt: skip
-async def test_errors_of_the_server_are_told_apart(status: int, error: type[Exception]) -> None:
+async def test_errors_of_the_server_are_told_apart(
+    status: int, error: type[Exception], headers: dict[str, str]
+) -> None:
     async def refuse(_: web.Request) -> web.Response:
-        return web.json_response({"status": {"error": "quotes a secret"}}, status=status)
+        body = {"status": {"error": "quotes a secret"}}
+        return web.json_response(body, status=status, headers=headers)
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", refuse)
@@ -109,7 +139,6 @@ async def test_a_server_that_is_not_there_may_be_tried_again(unused_tcp_port: in
 async def test_what_a_server_is_asked_for_a_binary_collection() -> None:
     """The requests themselves: the local mode has neither indexes nor their parameters."""
     asked: list[tuple[str, str, Any]] = []
-    facts: dict[str, Any] = {}
 
     async def answer(request: web.Request) -> web.Response:
         body = await request.json() if request.can_read_body else None
@@ -123,11 +152,22 @@ async def test_what_a_server_is_asked_for_a_binary_collection() -> None:
             result = {"points": []}
         elif request.path.endswith("/points/scroll"):
             result = {"points": [], "next_page_offset": None}
-        elif request.path.endswith("/points") and request.method == "PUT":
-            facts.update(body["points"][0]["payload"])
-            result = {"operation_id": 1, "status": "completed"}
-        elif request.path.endswith("/points"):
-            result = [{"id": body["ids"][0], "payload": facts}]
+        elif (request.method, request.path) == ("GET", "/collections/memories"):
+            (made,) = (body for method, _, body in asked if method == "PUT")
+            result = {
+                "status": "green", "optimizer_status": "ok", "segments_count": 1,
+                "payload_schema": {"terms": {"data_type": "keyword", "points": 0}},
+                "config": {
+                    "params": {}, "metadata": made["metadata"],
+                    "hnsw_config": {
+                        "m": 16, "ef_construct": 100, "full_scan_threshold": 10_000,
+                    },
+                    "optimizer_config": {
+                        "deleted_threshold": 0.2, "vacuum_min_vector_number": 1000,
+                        "default_segment_number": 0, "flush_interval_sec": 5,
+                    },
+                },
+            }  # fmt: skip
         elif request.path.endswith("/index"):
             result = {"operation_id": 1, "status": "completed"}
         return web.json_response({"result": result, "status": "ok", "time": 0.001})
@@ -147,8 +187,13 @@ async def test_what_a_server_is_asked_for_a_binary_collection() -> None:
         assert (vectors["size"], vectors["distance"]) == (8, "Cosine")
         assert vectors["hnsw_config"] == {"m": 24, "ef_construct": 99}
         assert vectors["quantization_config"] == {"binary": {"always_ram": True}}
-        indexed = {body["field_name"] for _, path, body in asked if path.endswith("/index")}
-        assert indexed == {"tenant", "terms"}
+        indexed = {
+            body["field_name"]: body["field_schema"]
+            for _, path, body in asked
+            if path.endswith("/index")
+        }
+        assert indexed.pop("tenant") == {"type": "keyword", "is_tenant": True}
+        assert indexed == {f"numbers.{key}": "float" for key in COMPARED}
         assert await backend.count(None) == 5_000
         must = asked[-1][2]["filter"]["must"]
         assert must == [{"key": "tenant", "match": {"value": "acme"}}]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from unittest.mock import AsyncMock
 
+import grpc
 import pytest
 from backends.fakes.weaviate import KEY, FakeWeaviate
 from making import collection, record
@@ -14,6 +17,7 @@ from haive.core.persistence.errors import (
     AccessDeniedError,
     CollectionMismatchError,
     ConfigurationError,
+    DatabaseError,
     InvalidInputError,
     UnavailableError,
 )
@@ -171,3 +175,76 @@ async def test_a_server_that_is_not_there_may_be_tried_again(
     fake.fails = []
     await backend.open(collection())
     assert await backend.count(None) == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, UnavailableError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, UnavailableError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, UnavailableError),
+        (grpc.StatusCode.UNAUTHENTICATED, AccessDeniedError),
+        (grpc.StatusCode.PERMISSION_DENIED, AccessDeniedError),
+        (grpc.StatusCode.INVALID_ARGUMENT, DatabaseError),
+    ],
+)
+async def test_errors_over_grpc_are_told_apart(
+    fake: FakeWeaviate, code: grpc.StatusCode, error: type[Exception]
+) -> None:
+    backend = WeaviateBackend(
+        tenant="acme", api_key=KEY, url=fake.url, grpc_port=fake.grpc_port, timeout=1
+    )
+    await backend.open(collection())
+    one = record("a")
+    await backend.put([one])
+
+    async def told(call: Awaitable[object]) -> None:
+        with pytest.raises(error) as caught:
+            await call
+        assert "secret" not in str(caught.value)
+
+    fake.code = code
+    await told(backend.get([one.id]))
+    await told(backend.put([one]))
+    await told(backend.count(None))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(backend, "_fetch", AsyncMock(return_value={one.id: one}))
+        await told(backend.delete([one.id]))
+    fake.code = None
+    assert len(await backend.get([one.id])) == 1
+    await backend.aclose()
+
+
+async def test_what_could_not_be_removed_is_told(
+    fake: FakeWeaviate, backend: WeaviateBackend
+) -> None:
+    await backend.open(collection())
+    stays, goes = record("stays"), record("goes")
+    await backend.put([stays, goes])
+    fake.refused = {stays.id}
+    with pytest.raises(UnavailableError, match="1 of 2"):
+        await backend.delete([stays.id, goes.id])
+    fake.refused = set()
+    assert await backend.delete([stays.id, goes.id]) == [stays.id]
+
+
+async def test_the_client_logs_no_text_of_a_memory_that_was_refused(
+    fake: FakeWeaviate, backend: WeaviateBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    await backend.open(collection())
+    bad = record("of a private talk")
+    fake.refused = {bad.id}
+    before = list(logging.getLogger("weaviate-client").filters)
+    with pytest.raises(DatabaseError, match="1 of 2"):
+        await backend.put([bad, record("b")])
+    assert "private" not in caplog.text
+    assert "Failed to send 1 objects in a batch of 2" in caplog.text
+    assert logging.getLogger("weaviate-client").filters == before
+
+
+async def test_what_is_large_is_sent_in_messages_that_a_server_takes(
+    backend: WeaviateBackend,
+) -> None:
+    await backend.open(collection())
+    await backend.put([record("x" * 200_000) for _ in range(100)])
+    assert await backend.count(None) == 100

@@ -36,6 +36,9 @@ class FakePinecone:
         self.indexes: dict[str, dict[str, Any]] = {}
         self.rows: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         self.fails: list[int] = []
+        #: How often what is new is not found by its id before it is.
+        self.lag = 0
+        self.unseen: dict[str, int] = {}
         self.requests: list[tuple[str, Any]] = []
         app = web.Application(middlewares=[self._guard], client_max_size=2 * 1024 * 1024)
         app.router.add_get("/indexes/{name}", self._describe)
@@ -67,6 +70,8 @@ class FakePinecone:
             answer: web.StreamResponse = await handler(request)
         except Refused as error:
             return _failure(error.status, str(error))
+        if isinstance(answer, web.Response) and len(answer.body or b"") > 4 * 1024 * 1024:
+            return _failure(400, "the answer has more than 4 MB")
         return answer
 
     async def _describe(self, request: web.Request) -> web.Response:
@@ -109,14 +114,22 @@ class FakePinecone:
             metadata = vector.get("metadata", {})
             _check(metadata)
             new[vector["id"]] = {"values": values, "metadata": metadata}
-        self._space(request, body).update(new)
+        rows = self._space(request, body)
+        self.unseen.update((each, self.lag) for each in new if each not in rows)
+        rows.update(new)
         return web.json_response({"upsertedCount": len(new)})
 
     async def _fetch(self, request: web.Request) -> web.Response:
         rows = self._space(request, request.query)
         wanted = request.query.getall("ids")
-        found = {each: _shown(each, rows[each]) for each in wanted if each in rows}
+        seen = [each for each in wanted if not self._late(each)]
+        found = {each: _shown(each, rows[each]) for each in seen if each in rows}
         return web.json_response({"vectors": found, "namespace": "", "usage": {"readUnits": 1}})
+
+    def _late(self, each: str) -> bool:
+        left = self.unseen.get(each, 0)
+        self.unseen[each] = max(left - 1, 0)
+        return left > 0
 
     async def _by_metadata(self, request: web.Request) -> web.Response:
         body = request["body"]
@@ -150,7 +163,8 @@ class FakePinecone:
         ]
         scored.sort(key=lambda pair: pair[0] if metric == "euclidean" else -pair[0])
         matched = [
-            {"id": each, "score": score, "values": [], "metadata": rows[each]["metadata"]}
+            {"id": each, "score": score, "values": []}
+            | ({"metadata": rows[each]["metadata"]} if body.get("includeMetadata") else {})
             for score, each in scored[: body["topK"]]
         ]
         return web.json_response({"matches": matched, "namespace": "", "usage": {"readUnits": 1}})

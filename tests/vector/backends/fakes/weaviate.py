@@ -21,6 +21,7 @@ from weaviate.proto.v1 import (
 )
 
 KEY = "weaviate-made-up"
+MAX_MESSAGE = 10_000_000
 _F = base_pb2.Filters
 
 
@@ -31,6 +32,8 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
         self.classes: dict[str, dict[str, Any]] = {}
         self.tenants: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         self.fails: list[int] = []
+        self.code: grpc.StatusCode | None = None
+        self.refused: set[str] = set()
         self.operators: set[int] = set()
         app = web.Application(middlewares=[self._guard])
         app.router.add_get("/v1/meta", self._meta)
@@ -43,7 +46,7 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
 
     async def start(self) -> None:
         await self.server.start_server()
-        self._grpc = grpc.aio.server()
+        self._grpc = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE)])
         weaviate_pb2_grpc.add_WeaviateServicer_to_server(self, self._grpc)
         self.grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
         await self._grpc.start()
@@ -69,7 +72,7 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
         return answer
 
     async def _meta(self, _: web.Request) -> web.Response:
-        return web.json_response({"version": "1.33.0", "grpcMaxMessageSize": 10_000_000})
+        return web.json_response({"version": "1.33.0", "grpcMaxMessageSize": MAX_MESSAGE})
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -127,6 +130,9 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
         errors = []
         for index, one in enumerate(request.objects):
             rows = await self._rows(one, context)
+            if one.uuid in self.refused:
+                errors.append({"index": index, "error": "it quotes a secret"})
+                continue
             row = json_format.MessageToDict(one.properties.non_ref_properties)
             row |= {p.prop_name: list(p.values) for p in one.properties.text_array_properties}
             vector = _vector(one) if one.vectors or one.vector_bytes or one.vector else None
@@ -141,10 +147,13 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
 
     async def BatchDelete(self, request: Any, context: Any) -> Any:  # noqa: N802
         rows = await self._rows(request, context)
-        gone = [each for each, row in rows.items() if self._passes(request, row)]
+        found = [each for each, row in rows.items() if self._passes(request, row)]
+        gone = [each for each in found if each not in self.refused]
         for each in gone:
             del rows[each]
-        return batch_delete_pb2.BatchDeleteReply(matches=len(gone), successful=len(gone))
+        return batch_delete_pb2.BatchDeleteReply(
+            matches=len(found), successful=len(gone), failed=len(found) - len(gone)
+        )
 
     async def Aggregate(self, request: Any, context: Any) -> Any:  # noqa: N802
         rows = await self._rows(request, context)
@@ -153,6 +162,8 @@ class FakeWeaviate(weaviate_pb2_grpc.WeaviateServicer):
         return aggregate_pb2.AggregateReply(single_result=single)
 
     async def _rows(self, request: Any, context: Any) -> dict[str, dict[str, Any]]:
+        if self.code is not None:
+            await context.abort(self.code, "it quotes a secret")
         sent = dict(context.invocation_metadata() or ())
         if sent.get("authorization") != f"Bearer {KEY}":
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "anonymous")

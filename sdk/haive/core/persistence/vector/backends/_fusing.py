@@ -8,6 +8,8 @@ are refused.
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -50,6 +52,8 @@ PAGE = 500
 # What is near is fetched so many times over, so that words can put it in another order.
 _OVER = 10
 _AT_LEAST = 200
+# And of what is read one by one, so many times more are held until the nearest are chosen.
+_HELD = 4
 # The text search configurations that Postgres comes with; Estonian from version 18 on.
 # fmt: off
 _LANGUAGES = frozenset({
@@ -202,26 +206,29 @@ class FusingBackend(ABC):
     async def _near(
         self, query: Query, vector: NDArray[np.float32], where: Filter, number: int
     ) -> list[Candidate]:
-        """The nearest that pass, at least ``limit`` of them where there are so many."""
+        """The nearest that pass: so many that words can put them in another order, or all."""
         narrowed = self._narrowed(where).where
-        limit = max(_AT_LEAST, _OVER * query.limit)
+        limit = wanted = max(_AT_LEAST, _OVER * query.limit)
         while True:
             near = await self._nearest(vector, narrowed, limit=limit, recall=query.recall)
-            found = [each for each in near if matches(where, each.record.metadata)]
-            if len(found) >= query.limit:
-                return found
+            found = {each.record.id: each for each in near if matches(where, each.record.metadata)}
+            # Where all of them pass, no others took the places of some that would.
+            enough = wanted if len(found) < len(near) and limit < WORDS_UP_TO else query.limit
+            if len(found) >= enough or len(near) >= number:
+                return list(found.values())
             if limit >= number or len(near) < limit:
                 break
             limit *= 4
-        # What has no vector, or was not found on the graph, is read from the beginning.
-        known = {each.record.id for each in found}
+        if len(found) >= query.limit and number > WORDS_UP_TO:
+            return list(found.values())
+        # What has no vector, was not found on the graph, or is farther than a service tells.
         async for record in self._stream(where, vectors=True):
-            if len(found) >= query.limit:
-                break
-            if record.id not in known:
+            if record.id not in found:
                 near_by = self._nearness(vector, record.vector)
-                found.append(Candidate(record=record, nearness=near_by))
-        return found
+                found[record.id] = Candidate(record=record, nearness=near_by)
+            if len(found) == _HELD * wanted:
+                found = _nearest_of(found, wanted)
+        return list(_nearest_of(found, wanted).values())
 
     def _narrowed(self, where: Filter | None) -> Narrowed:
         return narrow(where, negations=self.negations, comparable=self.comparable)
@@ -272,6 +279,13 @@ class FusingBackend(ABC):
         if self.collection.metric == "cosine":
             return product / float(np.linalg.norm(query) * np.linalg.norm(vector) or 1)
         return product
+
+
+def _nearest_of(found: Mapping[str, Candidate], number: int) -> dict[str, Candidate]:
+    def nearness(one: Candidate) -> float:
+        return -math.inf if one.nearness is None else one.nearness
+
+    return {one.record.id: one for one in heapq.nlargest(number, found.values(), key=nearness)}
 
 
 def same(wanted: Collection, found: Collection) -> Collection:

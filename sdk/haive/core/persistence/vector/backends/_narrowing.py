@@ -285,3 +285,10 @@ def _form(value: Any) -> Any:
     if isinstance(value, list):
         return [_form(inner) for inner in value]
     return value
+
+
+#: Names of ours that are compared, by their keys: for services that have to know before what is.
+COMPARED = {number_key(name): name for name in ("importance", "seq", "until_seq")} | {
+    time_key(name): name
+    for name in ("timestamp", "valid_from", "valid_to", "expires_at", "created_at")
+}

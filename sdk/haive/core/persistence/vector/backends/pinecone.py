@@ -11,7 +11,10 @@ the metadata, which Pinecone bounds to 40 KB and which has no nulls and no objec
 
 Pinecone does not say what a negation means for a list, so those are not sent: rows are fetched
 without them and checked. It finds no rows in order and counts none, so `find` and `count` read what
-passes the rest of a filter. What was just written may be found a little later.
+passes the rest of a filter.
+
+What was just written may be found a little later. Where it is asked for by its id, what came from
+here is waited for; what another process wrote is not seen until then, and deleted all the same.
 
 This was tested against a server written from Pinecone's description of its API (2026-07), and not
 against the service itself.
@@ -19,10 +22,13 @@ against the service itself.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import heapq
 import json
 import math
+import re
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 from uuid import UUID
@@ -38,6 +44,7 @@ from haive.core.persistence.errors import (
     DatabaseError,
     UnavailableError,
 )
+from haive.core.persistence.vector._batches import batches, packed
 from haive.core.persistence.vector.backends._extras import library, optional, setting
 from haive.core.persistence.vector.backends._fusing import (
     FusingBackend,
@@ -60,7 +67,7 @@ from haive.core.persistence.vector.filters import Filter, matches
 from haive.core.persistence.vector.records import Collection, Record
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
     from typing import TypeVar
 
     from numpy.typing import NDArray
@@ -72,9 +79,16 @@ _METRICS = {"cosine": "cosine", "l2": "euclidean", "inner_product": "dotproduct"
 _MAX_METADATA = 40 * 1024
 # A request may have 2 MB, and an answer 4.
 _MAX_REQUEST = 1_500_000
+_MAX_ANSWER = 3_500_000
 _AT_ONCE = 100
 _MOST_NEAR = 1_000
 _MARK = "haive"
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?")
+_MAX_TAG = 120
+# Seconds: until a new index is ready, until what is written is found, and between two looks.
+_READY = 300.0
+_LAG = 10.0
+_PAUSE = 0.5
 
 
 class PineconeBackend(FusingBackend):
@@ -116,6 +130,8 @@ class PineconeBackend(FusingBackend):
         self._tenant = tenant
         self._timeout = timeout
         self._index: Any = None
+        # What was written lately and not seen since, and when.
+        self._unseen: dict[str, float] = {}
 
     @property
     def name(self) -> str:
@@ -133,20 +149,29 @@ class PineconeBackend(FusingBackend):
             CollectionMismatchError: It has another model, width, metric or language, or is not one
                 of ours.
             InvalidInputError: There is no such language.
-            ConfigurationError: Another index than Pinecone's own is wanted.
+            ConfigurationError: Another index than Pinecone's own is wanted, or a name that it does
+                not take.
+            UnavailableError: The index is not ready after five minutes.
         """
         check_language(collection)
         if collection.index_type is not IndexType.HNSW:
             raise ConfigurationError(
                 "Pinecone chooses its index itself.", hint="Leave index_type at hnsw."
             )
+        if _NAME.fullmatch(collection.name) is None:
+            raise ConfigurationError(
+                f"Pinecone takes no index named {collection.name!r}: a name has up to 45 small"
+                " letters, digits and hyphens, and no hyphen at its ends.",
+                hint="Set another index_name or environment.",
+            )
+        tags = _tags(collection)
         client = self._library.AsyncPinecone(
             api_key=self._key, host=self._url, timeout=self._timeout
         )
         async with client:
             if not await self._call(client.indexes.exists(collection.name)):
-                await self._create(client, collection)
-            described = await self._call(client.indexes.describe(collection.name))
+                await self._create(client, collection, tags)
+            described = await self._ready(client, collection.name)
         found = self._described(described)
         self._opened = same(collection, found)
         if self._index is None:
@@ -165,7 +190,19 @@ class PineconeBackend(FusingBackend):
         kept = await self._fetch(
             [each.id for each in checked if each.vector is None and each.tokens is None]
         )
-        rows = [self._row(record, kept.get(record.id)) for record in checked]
+        await self._write(checked, kept)
+
+    async def replace(self, records: Sequence[Record]) -> int:
+        """As `put`, but write only those that are there: one removed meanwhile comes back."""
+        checked = self.check(records)
+        there = await self._fetch([each.id for each in checked])
+        left = [each for each in checked if each.id in there]
+        await self._write(left, there)
+        return len(left)
+
+    async def _write(self, records: Sequence[Record], kept: Mapping[str, Any]) -> None:
+        """Write records: metadata alone beside the vectors and tokens that are kept."""
+        rows = [self._row(record, kept.get(record.id)) for record in records]
         for row in rows:
             size = len(json.dumps(row["metadata"], ensure_ascii=False).encode())
             if size > _MAX_METADATA:
@@ -174,15 +211,13 @@ class PineconeBackend(FusingBackend):
                     f" {_MAX_METADATA:,}.",
                     hint="Store the bulk elsewhere, or use smaller chunks.",
                 )
-        for batch in _batches(rows):
+        for batch in packed(
+            rows, _AT_ONCE, weight=lambda row: len(json.dumps(row)), heaviest=_MAX_REQUEST
+        ):
             await self._call(self._index.upsert(vectors=batch, namespace=self._tenant))
-
-    async def replace(self, records: Sequence[Record]) -> int:
-        """As `put`, but write only those that are there: one removed meanwhile comes back."""
-        there = await self._fetch([each.id for each in records])
-        left = [each for each in records if each.id in there]
-        await self.put(left)
-        return len(left)
+        now = time.monotonic()
+        lately = {each: at for each, at in self._unseen.items() if now - at < _LAG}
+        self._unseen = lately | dict.fromkeys((each.id for each in records), now)
 
     async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """Records by id, in the order asked for, without those that are not there."""
@@ -206,10 +241,12 @@ class PineconeBackend(FusingBackend):
 
     async def delete(self, ids: Sequence[str]) -> list[str]:
         """Remove records and return the ids of those that were there."""
-        there = list(await self._fetch(ids))
-        for at in range(0, len(there), _AT_ONCE):
-            batch = there[at : at + _AT_ONCE]
+        there = await self._fetch(ids)
+        # Those that are not seen as well: they may have been written just now.
+        for batch in batches(sorted({each for each in ids if is_uuid(each)}), _AT_ONCE):
             await self._call(self._index.delete(ids=batch, namespace=self._tenant))
+        for each in ids:
+            self._unseen.pop(each, None)
         return [each for each in dict.fromkeys(ids) if each in there]
 
     async def aclose(self) -> None:
@@ -257,37 +294,31 @@ class PineconeBackend(FusingBackend):
         limit: int,
         recall: float,
     ) -> list[Candidate]:
+        # With the metadata of all the answer may be larger than Pinecone sends.
         found = await self._call(
             self._index.query(
                 vector=vector.tolist(),
                 top_k=min(limit, _MOST_NEAR),
                 filter=_filter(where),
-                include_metadata=True,
                 namespace=self._tenant,
             )
         )
+        scores = {match.id: self._near_by(match.score) for match in found.matches}
+        rows = await self._fetch(list(scores))
         return [
             Candidate(
-                record=_record(match, vectors=False),
-                nearness=None if match.metadata.get("blind") else self._near_by(match.score),
+                record=_record(rows[each], vectors=False),
+                nearness=None if rows[each].metadata.get("blind") else near_by,
             )
-            for match in found.matches
+            for each, near_by in scores.items()
+            if each in rows
         ]
 
     def _near_by(self, score: float) -> float:
         # Euclidean scores are squares of distances.
         return -math.sqrt(max(score, 0.0)) if self.collection.metric == "l2" else score
 
-    async def _create(self, client: Any, collection: Collection) -> None:
-        tags = {
-            _MARK: "memories",
-            "language": collection.language,
-            "m": str(collection.m),
-            "ef_construction": str(collection.ef_construction),
-        }
-        if collection.model is not None:
-            # A tag has no slashes and colons, which names of models have.
-            tags["model"] = quote(collection.model, safe="").replace("%", "+")
+    async def _create(self, client: Any, collection: Collection, tags: Mapping[str, str]) -> None:
         try:
             await self._call(
                 client.indexes.create(
@@ -296,10 +327,22 @@ class PineconeBackend(FusingBackend):
                     metric=_METRICS[collection.metric],
                     deployment=self._deployment,
                     tags=tags,
+                    timeout=-1,  # whoever opens it waits
                 )
             )
         except ConflictError:
             return
+
+    async def _ready(self, client: Any, name: str) -> Any:
+        """What the index is, when it is ready."""
+        until = time.monotonic() + _READY
+        while True:
+            described = await self._call(client.indexes.describe(name))
+            if described.status.ready:
+                return described
+            if time.monotonic() > until:
+                raise UnavailableError(f"The index {name} is not ready yet; try again.")
+            await asyncio.sleep(_PAUSE)
 
     def _described(self, found: Any) -> Collection:
         tags = found.tags or {}
@@ -341,22 +384,37 @@ class PineconeBackend(FusingBackend):
             return {"id": record.id, "values": [1.0] + [0.0] * (width - 1), "metadata": row}
         return {"id": record.id, "values": record.vector.tolist(), "metadata": row}
 
+    @property
+    def _page(self) -> int:
+        """So many records have an answer that Pinecone sends, however large they are."""
+        width = self.collection.dimensions or 1
+        return max(1, min(_AT_ONCE, _MAX_ANSWER // (_MAX_METADATA + 24 * width)))
+
     async def _fetch(self, ids: Sequence[str]) -> dict[str, Any]:
-        _ = self.collection
+        """Rows by id; those that were just written from here are waited for."""
         found: dict[str, Any] = {}
         wanted = sorted({each for each in ids if is_uuid(each)})
-        for at in range(0, len(wanted), _AT_ONCE):
-            batch = wanted[at : at + _AT_ONCE]
-            page = await self._call(self._index.fetch(ids=batch, namespace=self._tenant))
-            found |= page.vectors
-        return found
+        while True:
+            pages = [
+                self._call(self._index.fetch(ids=batch, namespace=self._tenant))
+                for batch in batches(wanted, self._page)
+            ]
+            for page in await asyncio.gather(*pages):
+                found |= page.vectors
+            for each in found:
+                self._unseen.pop(each, None)
+            since = time.monotonic() - _LAG
+            wanted = [each for each in wanted if self._unseen.get(each, since) > since]
+            if not wanted:
+                return found
+            await asyncio.sleep(_PAUSE)
 
     async def _passing(self, asked: dict[str, Any]) -> AsyncIterator[Any]:
         token: str | None = None
         while True:
             page = await self._call(
                 self._index.fetch_by_metadata(
-                    filter=asked, namespace=self._tenant, limit=_AT_ONCE, pagination_token=token
+                    filter=asked, namespace=self._tenant, limit=self._page, pagination_token=token
                 )
             )
             for vector in page.vectors.values():
@@ -373,6 +431,27 @@ class PineconeBackend(FusingBackend):
             raise _error(error.status_code) from None
         except (self._errors.PineconeTimeoutError, self._errors.PineconeConnectionError):
             raise UnavailableError("Pinecone cannot be reached now; try again.") from None
+        except self._errors.PineconeError:
+            # What the client refuses itself.
+            raise DatabaseError("Pinecone's client refused the request.") from None
+
+
+def _tags(collection: Collection) -> dict[str, str]:
+    """What the collection is, beside what Pinecone knows of it."""
+    tags = {
+        _MARK: "memories",
+        "language": collection.language,
+        "m": str(collection.m),
+        "ef_construction": str(collection.ef_construction),
+    }
+    if collection.model is not None:
+        # A tag has no slashes and colons, which names of models have.
+        tags["model"] = quote(collection.model, safe="").replace("%", "+")
+        if len(tags["model"]) > _MAX_TAG:
+            raise ConfigurationError(
+                f"The model's name is too long for Pinecone, where a tag has {_MAX_TAG} characters."
+            )
+    return tags
 
 
 def _filter(where: Narrow | None, after: str | None = None) -> dict[str, Any]:
@@ -409,20 +488,6 @@ def _record(vector: Any, *, vectors: bool) -> Record:
 def _order(text: str) -> int:
     """The first 48 bits of an id, in a UUIDv7 milliseconds: a float holds them."""
     return UUID(text).int >> 80
-
-
-def _batches(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        bytes_of = len(json.dumps(row))
-        if batch and (len(batch) == _AT_ONCE or size + bytes_of > _MAX_REQUEST):
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += bytes_of
-    if batch:
-        yield batch
 
 
 def _error(status: int) -> Exception:

@@ -1,20 +1,20 @@
-"""Memories in Qdrant; needs ``haive-persistence[qdrant]``.
+"""Memories in Qdrant 1.16 or newer; needs ``haive-persistence[qdrant]``.
 
     metadata  as it was given, so that other tools can filter by it
-    terms     what filters look up, numbers what they compare (`_narrowing`)
+    terms     what filters look up, numbers what they compare (`_narrowing`): those of our own names
+              are indexed, for Qdrant's strict mode refuses others, which are read and checked
     tenant    filters every request, and is indexed as Qdrant wants it of tenants
     tokens    packed token vectors, base64
 
 Qdrant finds rows without a term, so filters reach it whole; what `_narrowing` leaves in doubt is
-read again and checked. What the collection is stands in a point of no tenant, with the id 0.
+read again and checked. What the collection is stands in its metadata.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import json
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from haive.core.persistence.errors import (
     DatabaseError,
     UnavailableError,
 )
-from haive.core.persistence.vector._batches import batches
+from haive.core.persistence.vector._batches import batches, packed
 from haive.core.persistence.vector.backends._extras import library, optional, setting
 from haive.core.persistence.vector.backends._fusing import (
     PAGE,
@@ -38,6 +38,7 @@ from haive.core.persistence.vector.backends._fusing import (
     same,
 )
 from haive.core.persistence.vector.backends._narrowing import (
+    COMPARED,
     Between,
     Both,
     Either,
@@ -51,7 +52,7 @@ from haive.core.persistence.vector.config import IndexType
 from haive.core.persistence.vector.records import Collection, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
     from typing import TypeVar
 
     from numpy.typing import NDArray
@@ -60,9 +61,10 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 _VECTOR = "memory"
-_FACTS = str(UUID(int=0))
+_MARK = "haive"
 _DISTANCES = {"cosine": "Cosine", "l2": "Euclid", "inner_product": "Dot"}
-_TRIES = 20
+# A request may have 32 MiB.
+_BYTES = 8 * 1024 * 1024
 # Where binary vectors choose, so many times more are compared by their numbers.
 _OVERSAMPLING = 4.0
 
@@ -83,6 +85,8 @@ class QdrantBackend(FusingBackend):
     Raises:
         ConfigurationError: The extra is not installed, or there is no url.
     """
+
+    comparable = frozenset(COMPARED)
 
     def __init__(
         self,
@@ -141,17 +145,20 @@ class QdrantBackend(FusingBackend):
             )
         if not await self._call(self._client.collection_exists(collection.name)):
             await self._create(collection)
-        self._opened = same(collection, await self._facts(collection))
-        return self._opened
+        info = await self._call(self._client.get_collection(collection.name))
+        found = same(collection, _described(collection.name, info.config.metadata))
+        await self._index(collection.name, info.payload_schema)
+        self._opened = found
+        return found
 
     async def put(self, records: Sequence[Record]) -> None:
-        """Write records, replacing those of the same id; 500 at once, or none of them.
+        """Write records, replacing those of the same id; 500 or 8 MiB at once, or none of them.
 
         Raises:
             ConflictError: An id is another tenant's.
         """
-        checked = self.check(records)
-        for batch in batches(checked, PAGE):
+        rows = [(each, _payload(each)) for each in self.check(records)]
+        for batch in packed(rows, PAGE, weight=_weight, heaviest=_BYTES):
             await self._put(batch)
 
     async def replace(self, records: Sequence[Record]) -> int:
@@ -274,68 +281,47 @@ class QdrantBackend(FusingBackend):
                 quantization_config=binary if collection.index_type is IndexType.BINARY else None,
             )
         try:
-            await self._call(self._client.create_collection(collection.name, vectors))
+            await self._call(
+                self._client.create_collection(
+                    collection.name, vectors, metadata={_MARK: described(collection)}
+                )
+            )
         except ConflictError:
             return
-        await self._index(collection.name)
-        await self._write_facts(collection)
 
-    async def _index(self, name: str) -> None:
+    async def _index(self, name: str, there: Mapping[str, Any]) -> None:
+        """Index what is filtered by and is not indexed yet: its maker may have been killed."""
         # A local one has none, and warns of them.
         if self._local:
             return
         models = self._models
         keyword = models.KeywordIndexType.KEYWORD
-        await self._call(
-            self._client.create_payload_index(
-                name, "tenant", models.KeywordIndexParams(type=keyword, is_tenant=True)
-            )
-        )
-        await self._call(
-            self._client.create_payload_index(name, "terms", models.PayloadSchemaType.KEYWORD)
-        )
+        wanted: dict[str, Any] = {
+            "tenant": models.KeywordIndexParams(type=keyword, is_tenant=True),
+            "terms": models.PayloadSchemaType.KEYWORD,
+            **{f"numbers.{key}": models.PayloadSchemaType.FLOAT for key in COMPARED},
+        }
+        for field, schema in wanted.items():
+            if field not in there:
+                await self._call(self._client.create_payload_index(name, field, schema))
 
-    async def _write_facts(self, collection: Collection) -> None:
-        facts = self._models.PointStruct(
-            id=_FACTS, vector={}, payload={"collection": described(collection)}
-        )
-        await self._call(self._client.upsert(collection.name, [facts]))
-
-    async def _facts(self, collection: Collection) -> Collection:
-        for _ in range(_TRIES):
-            found = await self._call(self._client.retrieve(collection.name, [_FACTS]))
-            if found and found[0].payload.get("collection"):
-                return collection_from(found[0].payload["collection"])
-            # Somebody has just made it, and writes what it is next; or was killed there.
-            await asyncio.sleep(0.1)
-        raise CollectionMismatchError(
-            f"The collection {collection.name} is not one of ours: nothing says what it is.",
-            hint="Name another index_name; if it is empty, delete it.",
-        )
-
-    async def _put(self, batch: Sequence[Record]) -> None:
+    async def _put(self, batch: Sequence[tuple[Record, dict[str, Any]]]) -> None:
         models = self._models
         found = await self._call(
             self._client.retrieve(
-                self.collection.name, [each.id for each in batch], with_payload=["tenant"]
+                self.collection.name, [each.id for each, _ in batch], with_payload=["tenant"]
             )
         )
         owners = {str(point.id): (point.payload or {}).get("tenant") for point in found}
         if any(owner != self._tenant for owner in owners.values()):
             raise ConflictError("The id of a memory is taken.", hint="Make a new id for it.")
         points, steps = [], []
-        for record in batch:
-            metadata = dict(record.metadata)
-            payload: dict[str, Any] = {
-                "metadata": metadata, "terms": terms(metadata), "numbers": numbers(metadata),
-            }  # fmt: skip
+        for record, payload in batch:
             if record.vector is None and record.tokens is None and record.id in owners:
                 change = models.SetPayload(payload=payload, points=[record.id])
                 steps.append(models.SetPayloadOperation(set_payload=change))
                 continue
             payload["tenant"] = self._tenant
-            if record.tokens is not None:
-                payload["tokens"] = base64.b64encode(record.tokens).decode()
             vector = {} if record.vector is None else {_VECTOR: record.vector.tolist()}
             points.append(models.PointStruct(id=record.id, vector=vector, payload=payload))
         if points:
@@ -403,10 +389,14 @@ class QdrantBackend(FusingBackend):
     async def _call(self, request: Awaitable[T]) -> T:
         """The answer to a request; what the server says of an error is not passed on."""
         exceptions = library("qdrant_client.http.exceptions", "qdrant")
+        common = library("qdrant_client.common.client_exceptions", "qdrant")
         try:
             return await request
         except exceptions.UnexpectedResponse as error:
             raise _error(error.status_code) from None
+        except common.QdrantException:
+            # What the client makes of an answer that says when to try again.
+            raise _error(429) from None
         except exceptions.ResponseHandlingException:
             raise UnavailableError("Qdrant cannot be reached now; try again.") from None
         except ValueError as error:
@@ -414,6 +404,31 @@ class QdrantBackend(FusingBackend):
             if "already exists" in str(error):
                 raise ConflictError from None
             raise
+
+
+def _payload(record: Record) -> dict[str, Any]:
+    metadata = dict(record.metadata)
+    payload: dict[str, Any] = {
+        "metadata": metadata, "terms": terms(metadata), "numbers": numbers(metadata),
+    }  # fmt: skip
+    if record.tokens is not None:
+        payload["tokens"] = base64.b64encode(record.tokens).decode()
+    return payload
+
+
+def _weight(row: tuple[Record, dict[str, Any]]) -> int:
+    """Bytes in a request, or some more: a number of a vector has up to 24 of them."""
+    record, payload = row
+    return len(json.dumps(payload)) + 24 * (0 if record.vector is None else len(record.vector))
+
+
+def _described(name: str, metadata: Mapping[str, Any] | None) -> Collection:
+    if metadata is None or _MARK not in metadata:
+        raise CollectionMismatchError(
+            f"The collection {name} is not one of ours: nothing says what it is.",
+            hint="Name another index_name. Qdrant before 1.16 keeps nothing that says it.",
+        )
+    return collection_from(metadata[_MARK])
 
 
 def _error(status: int | None) -> Exception:

@@ -17,14 +17,18 @@ over REST and gRPC, and not against the service itself.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import logging
 import math
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+import httpx
 import numpy as np
 
 from haive.core.persistence.errors import (
@@ -37,7 +41,7 @@ from haive.core.persistence.errors import (
     PersistenceError,
     UnavailableError,
 )
-from haive.core.persistence.vector._batches import batches
+from haive.core.persistence.vector._batches import batches, packed
 from haive.core.persistence.vector.backends._extras import library, optional, setting
 from haive.core.persistence.vector.backends._fusing import (
     FusingBackend,
@@ -48,15 +52,14 @@ from haive.core.persistence.vector.backends._fusing import (
     same,
 )
 from haive.core.persistence.vector.backends._narrowing import (
+    COMPARED,
     Between,
     Both,
     Either,
     Has,
     Narrow,
-    number_key,
     numbers,
     terms,
-    time_key,
 )
 from haive.core.persistence.vector.backends._scoring import Candidate
 from haive.core.persistence.vector.config import IndexType
@@ -64,7 +67,7 @@ from haive.core.persistence.vector.filters import Operator
 from haive.core.persistence.vector.records import Collection, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Iterator, Sequence
     from typing import TypeVar
 
     from numpy.typing import NDArray
@@ -74,10 +77,7 @@ if TYPE_CHECKING:
 
 _METRICS = {"cosine": "cosine", "l2": "l2-squared", "inner_product": "dot"}
 #: Properties have to be declared, so these names are compared by Weaviate and no others.
-_COMPARED = {number_key(name): f"n_{name}" for name in ("importance", "seq", "until_seq")} | {
-    time_key(name): f"n_{name}"
-    for name in ("timestamp", "valid_from", "valid_to", "expires_at", "created_at")
-}
+_COMPARED = {key: f"n_{name}" for key, name in COMPARED.items()}
 _COMPARISONS = {
     Operator.GT: "greater_than",
     Operator.GTE: "greater_or_equal",
@@ -87,6 +87,8 @@ _COMPARISONS = {
 # Weaviate answers with 10,000 objects at most.
 _MOST = 10_000
 _AT_ONCE = 100
+# A message may have 10 MB.
+_BYTES = 4 * 1024 * 1024
 
 
 class WeaviateBackend(FusingBackend):
@@ -121,6 +123,7 @@ class WeaviateBackend(FusingBackend):
         self._library = library("weaviate", "weaviate")
         self._classes = library("weaviate.classes", "weaviate")
         self._errors = library("weaviate.exceptions", "weaviate")
+        self._rpc_error = library("grpc.aio", "weaviate").AioRpcError
         self._url = setting(url, "url", "WEAVIATE_URL")
         self._key = optional(api_key, "WEAVIATE_API_KEY")
         self._grpc_port = _port(grpc_port)
@@ -182,9 +185,11 @@ class WeaviateBackend(FusingBackend):
             vectors=True,
         )
         make = self._classes.data.DataObject
-        rows = [make(**_row(record, kept.get(record.id))) for record in checked]
-        for at in range(0, len(rows), _AT_ONCE):
-            done = await self._call(self._objects.data.insert_many(rows[at : at + _AT_ONCE]))
+        rows = [_row(record, kept.get(record.id)) for record in checked]
+        for batch in packed(rows, _AT_ONCE, weight=_weight, heaviest=_BYTES):
+            objects = [make(**row) for row in batch]
+            with _texts_not_logged():
+                done = await self._call(self._objects.data.insert_many(objects))
             if done.has_errors:
                 raise DatabaseError(f"Weaviate refused {len(done.errors)} of {len(rows)} memories.")
 
@@ -213,7 +218,11 @@ class WeaviateBackend(FusingBackend):
         there = set(await self._fetch(ids, vectors=False))
         for batch in batches(sorted(there), _AT_ONCE):
             where = self._property("key").contains_any(batch)
-            await self._call(self._objects.data.delete_many(where=where))
+            done = await self._call(self._objects.data.delete_many(where=where))
+            if done.failed:
+                raise UnavailableError(
+                    f"Weaviate could not remove {done.failed} of {len(there)} memories; try again."
+                )
         return [each for each in dict.fromkeys(ids) if each in there]
 
     async def aclose(self) -> None:
@@ -403,21 +412,52 @@ class WeaviateBackend(FusingBackend):
         """The answer to a request; what the server says of an error is not passed on."""
         errors = self._errors
         try:
-            return await request
+            # The client tries some requests again for a minute, whatever a request may take.
+            async with asyncio.timeout(self._timeout):
+                return await request
         except errors.AuthenticationFailedError:
             raise _error(401) from None
         except errors.UnexpectedStatusCodeError as error:
             raise _error(error.status_code) from None
         except (
+            TimeoutError,
+            httpx.TransportError,
             errors.WeaviateConnectionError,
             errors.WeaviateGRPCUnavailableError,
             errors.WeaviateStartUpError,
             errors.WeaviateTimeoutError,
-            errors.WeaviateRetryError,
         ):
             raise UnavailableError("Weaviate cannot be reached now; try again.") from None
-        except (errors.WeaviateQueryError, errors.WeaviateInsertManyAllFailedError):
+        except errors.WeaviateBaseError as error:
+            code = self._code(error)
+            if code is not None:
+                raise _error(code) from None
             raise DatabaseError("Weaviate refused the request.") from None
+
+    def _code(self, error: BaseException | None) -> int | None:
+        """The number that gRPC has for the error behind one of the client's."""
+        while error is not None:
+            if isinstance(error, self._rpc_error):
+                return int(error.code().value[0])
+            error = error.__cause__ or error.__context__
+        return None
+
+
+@contextmanager
+def _texts_not_logged() -> Iterator[None]:
+    """Keep what was refused, texts and all, out of what the client logs of it."""
+
+    def without(record: logging.LogRecord) -> bool:
+        if isinstance(record.msg, dict):
+            record.msg = record.msg.get("message")
+        return True
+
+    logger = logging.getLogger("weaviate-client")
+    logger.addFilter(without)
+    try:
+        yield
+    finally:
+        logger.removeFilter(without)
 
 
 def _row(record: Record, kept: Any) -> dict[str, Any]:
@@ -439,6 +479,11 @@ def _row(record: Record, kept: Any) -> dict[str, Any]:
     if tokens is not None:
         row["tokens"] = tokens
     return {"uuid": record.id, "properties": row, "vector": vector}
+
+
+def _weight(row: dict[str, Any]) -> int:
+    """Bytes in a message, or some more."""
+    return len(json.dumps(row["properties"])) + 4 * len(row["vector"] or ())
 
 
 def _record(found: Any) -> Record:
@@ -483,13 +528,13 @@ def _order(text: str) -> int:
 
 
 def _error(status: int) -> Exception:
-    # The client has gRPC's own numbers of errors beside those of HTTP: 7 and 16, 14 and 8.
+    # The client has gRPC's own numbers of errors beside those of HTTP: 7 and 16, 14, 8 and 4.
     if status in {401, 403, 7, 16}:
         return AccessDeniedError(
             "Weaviate refuses the key.", hint="Pass another api_key, or set WEAVIATE_API_KEY."
         )
     if status in {409, 422}:
         return ConflictError("Weaviate has it already.")
-    if status in {429, 14, 8} or status >= 500:
+    if status in {429, 14, 8, 4} or status >= 500:
         return UnavailableError(f"Weaviate cannot answer now ({status}); try again.")
     return DatabaseError(f"Weaviate refused the request ({status}).")
