@@ -158,6 +158,7 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
         """The checkpoint that the config points to, else the last one saved; one round trip.
 
         Raises:
+            AccessDeniedError: The config names a user, and the thread is another one's.
             CorruptCheckpointError: What is stored is damaged or forged.
             CheckpointKeyError: No key of the ring opens it.
         """
@@ -175,6 +176,7 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
 
         Args:
             config: Of a thread and, if it names one, a namespace; None for those of all threads.
+                With a ``user_id`` the thread must be theirs, or be begun for nobody.
             filter: Metadata that they have.
             before: Only those saved before this one.
             limit: At most so many.
