@@ -373,7 +373,7 @@ class Graphs:
         await self._checkpointer.copy_thread(str(source), str(target))
 
     async def prune(self, thread_ids: Sequence[str], strategy: str) -> None:
-        """Leave the last checkpoint of each namespace, or nothing."""
+        """Leave the last checkpoint of each namespace that is no call of before it, or nothing."""
         if isinstance(thread_ids, str):
             raise InvalidInputError("thread_ids is a list of threads, and no text.")
         if strategy == "delete":
@@ -384,6 +384,7 @@ class Graphs:
                     await self._checkpointer._rewriter.remove(
                         thread_id, namespace, _all_but_latest, keep_replayed=True
                     )
+                await self._checkpointer._rewriter.remove_lost_calls(thread_id)
         else:
             raise InvalidInputError(
                 f"There is no strategy {strategy!r}.", hint="There are keep_latest and delete."

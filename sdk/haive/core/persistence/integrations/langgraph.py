@@ -216,7 +216,8 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
         Args:
             thread_ids: Which threads.
             strategy: ``keep_latest`` leaves the last one of each namespace, with those that its
-                ``DeltaChannel`` values are replayed from; ``delete`` leaves nothing.
+                ``DeltaChannel`` values are replayed from, and nothing of a call of a subgraph that
+                was made from one that goes; ``delete`` leaves nothing.
 
         Raises:
             InvalidInputError: There is no such strategy.
