@@ -206,9 +206,14 @@ async def test_what_cannot_be_stored_is_named_and_nothing_is_saved(saver: HaiveS
         await put(saver, at("bad"), plan={"steps": [1, object()]})
     assert caught.value.path == "$.plan.steps[1]"
     config = await put(saver, at("bad"), plan=1)
-    with pytest.raises(StateError) as caught:
-        await saver.aput_writes(config, [("plan", {"a": object()})], str(uuid4()))
-    assert caught.value.path == "$.a"
+    for channel, value, path in (
+        ("plan", {"a": object()}, "$.plan.a"),
+        ("a plan", object(), '$["a plan"]'),
+    ):
+        with pytest.raises(StateError) as caught:
+            await saver.aput_writes(config, [("n", 1), (channel, value)], str(uuid4()))
+        assert caught.value.path == path
+        assert path in str(caught.value)
     assert (await saver.aget_tuple(config)).pending_writes == []
 
 

@@ -40,6 +40,7 @@ from haive.core.persistence.errors import (
     QuotaExceededError,
     SubjectErasedError,
 )
+from haive.core.persistence.integrations._embeddings import LangChainEmbedder
 from haive.core.persistence.integrations.langgraph import HaiveSaver, HaiveStore
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.multitenancy import Subjects
@@ -526,6 +527,34 @@ async def test_without_a_model_items_are_found_by_their_words(items: HaiveStore)
     found = await items.asearch(("memories", "alice"), query="cats")
     assert [item.score for item in found] == [1, 0, 0]
     assert [i.score for i in await items.asearch(("memories", "alice"), query=" ")] == [None] * 3
+
+
+async def one_model(texts: list[str]) -> list[list[float]]:
+    return (await HashingEmbedder(64).embed(texts)).tolist()
+
+
+def another_model(texts: list[str]) -> list[list[float]]:
+    return [vector[::-1] for vector in Words().embed_documents(texts)]
+
+
+async def test_two_functions_are_two_models(store: Store) -> None:
+    config = MemoryConfig(index_name="langgraph-functions")
+    made = HaiveStore.from_store(store, config, index={"embed": one_model})
+    await made.aput(("a",), "1", {"text": "to be found"})
+    again = HaiveStore.from_store(store, config, index={"embed": one_model, "dims": 64})
+    assert [item.key for item in await again.asearch(("a",), query="to be found")] == ["1"]
+    other = HaiveStore.from_store(store, config, index={"embed": another_model})
+    with pytest.raises(CollectionMismatchError, match=r"one_model-64, not .*another_model-64"):
+        await other.asearch(("a",), query="to be found")
+
+
+async def test_a_collection_with_the_name_that_all_functions_had_still_opens(store: Store) -> None:
+    config = MemoryConfig(index_name="langgraph-old-functions")
+    embedder = LangChainEmbedder(Words(), 64, name="EmbeddingsLambda-64")
+    old = HaiveStore.from_store(store, config, index={"embed": embedder})
+    await old.aput(("a",), "1", {"text": "to be found"})
+    made = HaiveStore.from_store(store, config, index={"embed": one_model})
+    assert [item.key for item in await made.asearch(("a",), query="to be found")] == ["1"]
 
 
 @pytest.mark.parametrize("kind", ["embeddings", "function", "coroutine", "embedder"])

@@ -20,12 +20,17 @@ from pydantic import TypeAdapter
 from haive.core.persistence._encoding import Document, to_json
 from haive.core.persistence.embedding import Embedder
 from haive.core.persistence.errors import (
+    CollectionMismatchError,
     ConfigurationError,
     ContentTooLargeError,
     InvalidInputError,
 )
 from haive.core.persistence.integrations._checking import checked_user
-from haive.core.persistence.integrations._embeddings import LangChainEmbedder
+from haive.core.persistence.integrations._embeddings import (
+    FUNCTIONS,
+    LangChainEmbedder,
+    function_of,
+)
 from haive.core.persistence.integrations._item_filters import filter_document
 from haive.core.persistence.integrations._item_values import (
     ItemRow,
@@ -267,19 +272,32 @@ class Items:
         return self._shelf
 
     async def _opened(self) -> Shelf:
-        config = self._config
-        if self._embed is not None:
-            embedder: Embedder
-            if not isinstance(self._embed, Embeddings):
-                embedder = self._embed
-            elif self._dimensions is None:
-                embedder = await LangChainEmbedder.of(self._embed)
-            else:
-                embedder = LangChainEmbedder(self._embed, self._dimensions)
-            config = config.model_copy(update={"embedder": embedder})
-        shelf = await VectorMemory(config=config, store=self._store)._open()
+        embedder = None if self._embed is None else await self._embedder(self._embed)
+        try:
+            shelf = await self._shelf_of(embedder)
+        except CollectionMismatchError as error:
+            # What is there may be from when all functions had one name.
+            if (former := _formerly(embedder)) is None:
+                raise
+            try:
+                shelf = await self._shelf_of(former)
+            except CollectionMismatchError:
+                raise error from None
         await self._call("index_memory_items", _COUNT)
         return shelf
+
+    async def _embedder(self, embed: Embeddings | Embedder) -> Embedder:
+        if not isinstance(embed, Embeddings):
+            return embed
+        if self._dimensions is None:
+            return await LangChainEmbedder.of(embed)
+        return LangChainEmbedder(embed, self._dimensions)
+
+    async def _shelf_of(self, embedder: Embedder | None) -> Shelf:
+        config = self._config
+        if embedder is not None:
+            config = config.model_copy(update={"embedder": embedder})
+        return await VectorMemory(config=config, store=self._store)._open()
 
     async def _call(
         self, function: str, returns: TypeAdapter[T], *, safe: bool = True, **arguments: object
@@ -312,6 +330,14 @@ def _embedder_of(index: IndexConfig | None) -> Embeddings | Embedder | None:
         return ensure_embeddings(embed)
     except (ValueError, ImportError) as error:
         raise ConfigurationError(f"embed cannot be loaded: {error}") from None
+
+
+def _formerly(embedder: Embedder | None) -> LangChainEmbedder | None:
+    """A function's embedder with the name that all of them had."""
+    if not isinstance(embedder, LangChainEmbedder) or function_of(embedder.embeddings) is None:
+        return None
+    name = f"{FUNCTIONS}-{embedder.dimensions}"
+    return LangChainEmbedder(embedder.embeddings, embedder.dimensions, name=name)
 
 
 def _text_document(text: str, vector: NDArray[np.float32] | None) -> dict[str, str | None]:

@@ -99,12 +99,13 @@ def user_in(config: RunnableConfig | None) -> str | None:
     Raises:
         InvalidInputError: It names something else: left out, the thread would be anybody's.
     """
-    user = (config or {}).get("configurable", {}).get("user_id")
+    given = (config or {}).get("configurable", {}).get("user_id")
+    if given is None:
+        return None
     # As thread ids, which programs give as numbers and UUIDs too.
-    if isinstance(user, int | UUID) and not isinstance(user, bool):
-        user = str(user)
-    if user is not None:
-        check_name(user, "user_id")
+    is_id = isinstance(given, int | UUID) and not isinstance(given, bool)
+    user: str = str(given) if is_id else given
+    check_name(user, "user_id")
     return user
 
 
