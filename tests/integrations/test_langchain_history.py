@@ -177,7 +177,9 @@ async def test_so_does_it_in_contents_and_in_calls_of_tools(
     talk = [
         HumanMessage([{"type": "text", "text": "a", "odd": odd}, {"type": "odd", "odd": [odd]}]),
         HumanMessage([{"type": "image_url", "image_url": {"url": "https://a.test", "odd": odd}}]),
-        AIMessage("x", tool_calls=[{"id": str(n), "name": "t", "args": {"n": odd}} for n in (1, 2)]),
+        AIMessage(
+            "x", tool_calls=[{"id": str(n), "name": "t", "args": {"n": odd}} for n in (1, 2)]
+        ),
         AIMessage(["y", {"odd": odd}], tool_calls=[{"id": "1", "name": "t", "args": {"n": odd}}]),
         ToolMessage([{"type": "text", "text": "a", "odd": odd}], tool_call_id="1"),
     ]

@@ -25,7 +25,7 @@ from haive.core.persistence.errors import (
     ContentTooLargeError,
     InvalidInputError,
 )
-from haive.core.persistence.integrations._checking import checked_user
+from haive.core.persistence.integrations._checking import checked_user, listed
 from haive.core.persistence.integrations._embeddings import (
     FUNCTIONS,
     LangChainEmbedder,
@@ -59,6 +59,8 @@ _COLLECTION = "langgraph"
 _INDEX = frozenset({"dims", "embed", "fields"})
 # A call is a statement and a request.
 _GETS, _PUTS, _READS, _EXPIRED = 1_000, 1_000, 100, 1_000
+# What one search or listing answers at most.
+_PAGE = 10_000
 # Each text of an item is a memory, and has its value with it.
 _TEXTS = 100
 _BYTES = 8 * 1024 * 1024
@@ -181,8 +183,7 @@ class Items:
             vectors = dict(zip(queries, map(vector_text, made), strict=True))
             for document in documents:
                 document["vector"] = vectors.get(document["text"])
-        searches = to_json(documents, "searches", _LIMIT)
-        found = await self._call("search_memory_items", _SEARCHED, searches=searches)
+        found = await self._paged("search_memory_items", "searches", _SEARCHED, documents)
         for (place, _), rows in zip(ops, found, strict=True):
             results[place] = [row.found() for row in rows]
 
@@ -211,10 +212,36 @@ class Items:
             }
             for _, op in ops
         ]
-        listings = to_json(documents, "listings", _LIMIT)
-        found = await self._call("list_memory_namespaces", _LISTED, listings=listings)
+        found = await self._paged("list_memory_namespaces", "listings", _LISTED, documents)
         for (place, _), namespaces in zip(ops, found, strict=True):
             results[place] = namespaces
+
+    async def _paged(
+        self,
+        function: str,
+        name: str,
+        returns: TypeAdapter[list[list[T]]],
+        documents: Iterable[dict[str, Any]],
+    ) -> list[list[T]]:
+        """What a function finds for each document, in as many calls as the longest one takes."""
+        left = dict(enumerate(documents))
+        found: list[list[T]] = [[] for _ in left]
+        while left:
+            asked = [
+                document | {"limit": _PAGE} if _is_long(document) else document
+                for document in left.values()
+            ]
+            given: dict[str, Any] = {name: to_json(asked, name, _LIMIT)}
+            pages = await self._call(function, returns, **given)
+            further: dict[int, dict[str, Any]] = {}
+            for (place, document), page in zip(left.items(), pages, strict=True):
+                found[place] += page
+                # What is ranked ends at 1,000.
+                if _is_long(document) and len(page) == _PAGE and not document.get("text"):
+                    limit, offset = document["limit"] - _PAGE, document["offset"] + _PAGE
+                    further[place] = document | {"limit": limit, "offset": offset}
+            left = further
+        return found
 
     def _puts(self, ops: Iterable[PutOp], shelf: Shelf) -> list[_Put]:
         last: dict[str, _Put] = {}
@@ -231,7 +258,7 @@ class Items:
         if not isinstance(form, dict):
             raise InvalidInputError("The value of an item is a dict.")
         stored, exact = stored_form(form)
-        paths = self._fields if op.index is None else op.index or []
+        paths = self._fields if op.index is None else _paths(op.index)
         document = {
             "id": key,
             "namespace": op.namespace,
@@ -242,7 +269,7 @@ class Items:
             "user_id": self._whose,
         }
         to_json(document, "An item")
-        texts = texts_of(form, list(paths))
+        texts = texts_of(form, paths)
         if len(texts) > _TEXTS:
             raise ContentTooLargeError(
                 f"An item is found by {len(texts):,} texts; at most {_TEXTS:,} are kept.",
@@ -338,6 +365,25 @@ def _formerly(embedder: Embedder | None) -> LangChainEmbedder | None:
         return None
     name = f"{FUNCTIONS}-{embedder.dimensions}"
     return LangChainEmbedder(embedder.embeddings, embedder.dimensions, name=name)
+
+
+def _is_long(document: Mapping[str, Any]) -> bool:
+    """Whether a search or a listing asks for more than one call answers."""
+    return isinstance(document["limit"], int) and document["limit"] > _PAGE
+
+
+def _paths(index: object) -> list[str]:
+    """The paths by which an item is found.
+
+    Raises:
+        InvalidInputError: They are no list of texts, and not False.
+    """
+    if index is False:
+        return []
+    paths = [] if index is True else listed(index, "index")
+    if index is True or not all(isinstance(path, str) for path in paths):
+        raise InvalidInputError("index is a list of paths, or False.")
+    return paths
 
 
 def _text_document(text: str, vector: NDArray[np.float32] | None) -> dict[str, str | None]:
