@@ -39,8 +39,10 @@ from haive.core.persistence.errors import (
     NotFoundError,
     StateError,
     StateMismatchError,
+    SubjectErasedError,
 )
 from haive.core.persistence.integrations.langgraph import HaiveSaver
+from haive.core.persistence.multitenancy import Subjects
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=ZoneInfo("Europe/Berlin"))
 
@@ -545,6 +547,14 @@ async def test_a_thread_begun_for_nobody_becomes_the_users_who_goes_on(
         with pytest.raises(AccessDeniedError, match="another user"):
             await put(saver, of("mallory", "later", namespace=namespace), n=3)
     await put(saver, at("later"), n=4)  # a service that names nobody goes on in any thread
+
+
+async def test_no_thread_becomes_that_of_one_who_was_erased(saver: HaiveSaver) -> None:
+    await put(saver, of("ada", "hers"), n=1)
+    await put(saver, at("later"), n=1)
+    await Subjects(saver._graphs.engine.store).erase("ada")
+    with pytest.raises(SubjectErasedError):
+        await put(saver, of("ada", "later"), n=2)
 
 
 # -- lists ---------------------------------------------------------------------------------------
