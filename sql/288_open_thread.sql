@@ -1,5 +1,6 @@
--- A thread has one owner, in all of its namespaces: whoever began it. Nobody else gets in, neither by
--- a part of it that is not there yet nor by being there first, before a service names the user.
+-- A thread has one owner, in all of its namespaces: whoever began it, or whom a service names first
+-- where it was begun for nobody. Nobody else gets in, neither by a part of it that is not there yet
+-- nor by being there first, before a service names the user.
 create or replace function haive_private.open_thread(
   p_tenant text,
   p_actor text,
@@ -37,6 +38,16 @@ begin
     select t.thread_key, t.user_id into v_key, v_owner
     from haive.threads as t
     where t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = p_tenant;
+  end if;
+  if v_owner is null and p_actor is null and p_user_id is not null then
+    -- Begun for nobody: whoever may write to all threads now says whose it is.
+    perform pg_advisory_xact_lock(hashtextextended(p_tenant || '/' || p_thread_id, 0));
+    perform haive_private.refuse_erased(p_tenant, array[p_user_id]);
+    update haive.threads as t set user_id = p_user_id
+    where t.thread_id = p_thread_id and t.tenant_id = p_tenant and t.user_id is null;
+    select t.user_id into v_owner
+    from haive.threads as t
+    where t.thread_key = v_key and t.tenant_id = p_tenant;
   end if;
   if
     (p_actor is not null and v_owner is distinct from p_actor)

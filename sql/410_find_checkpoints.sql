@@ -18,6 +18,7 @@ create or replace function haive_private.find_checkpoints(
   details boolean default true,
   states boolean default false,
   writes boolean default false,
+  user_id text default null,
   tenant text default null,
   out ids uuid[],
   out thread_ids text[],
@@ -63,6 +64,11 @@ as $$
 #variable_conflict use_column
 declare
   v_caller record := haive_private.enter_tenant(find_checkpoints.tenant, false);
+  -- Of threads that are not named only those of the user are looked at.
+  v_whose text := coalesce(
+    v_caller.actor,
+    case when find_checkpoints.thread_id is null then find_checkpoints.user_id end
+  );
   v_before bigint := coalesce(find_checkpoints.before_seq, 9223372036854775807);
   v_threads uuid[];
   v_branches uuid[];
@@ -82,13 +88,27 @@ begin
       hint = 'Read on with before_seq.';
   end if;
 
+  -- Whoever may not save to a thread does not read it either; one of nobody is taken by a save.
+  if find_checkpoints.user_id is not null and find_checkpoints.thread_id is not null then
+    perform from haive.threads as t
+    where
+      t.thread_id = find_checkpoints.thread_id and t.tenant_id = v_caller.tenant
+      and t.user_id <> find_checkpoints.user_id;
+    if found then
+      raise exception using
+        errcode = 'PT403',
+        message = 'the thread is another user''s',
+        hint = 'Choose thread ids that nobody else uses.';
+    end if;
+  end if;
+
   if find_checkpoints.thread_id is not null and find_checkpoints.namespace is not null then
     v_threads := array(
       select t.thread_key from haive.threads as t
       where
         t.thread_id = find_checkpoints.thread_id and t.namespace = find_checkpoints.namespace
         and t.tenant_id = v_caller.tenant
-        and (v_caller.actor is null or t.user_id = v_caller.actor)
+        and (v_whose is null or t.user_id = v_whose)
     );
   elsif
     (find_checkpoints.checkpoint_id is null or find_checkpoints.thread_id is not null)
@@ -100,7 +120,7 @@ begin
         t.tenant_id = v_caller.tenant
         and (find_checkpoints.thread_id is null or t.thread_id = find_checkpoints.thread_id)
         and (find_checkpoints.namespace is null or t.namespace = find_checkpoints.namespace)
-        and (v_caller.actor is null or t.user_id = v_caller.actor)
+        and (v_whose is null or t.user_id = v_whose)
     );
   end if;
 
@@ -121,12 +141,12 @@ begin
       c.id = find_checkpoints.checkpoint_id and c.tenant_id = v_caller.tenant
       and (v_threads is null or c.thread_key = any(v_threads))
       and (
-        v_caller.actor is null
+        v_whose is null
         or exists (
           select from haive.threads as t
           where
             t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
-            and t.user_id = v_caller.actor
+            and t.user_id = v_whose
         )
       );
   elsif v_everywhere then
@@ -151,7 +171,7 @@ begin
             where
               t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
               and (find_checkpoints.namespace is null or t.namespace = find_checkpoints.namespace)
-              and (v_caller.actor is null or t.user_id = v_caller.actor)
+              and (v_whose is null or t.user_id = v_whose)
           )
         offset 0
       ) as c
@@ -307,7 +327,7 @@ $$;
 
 comment on function haive_private.find_checkpoints(
   text, text, text, uuid, text[], boolean, timestamptz, timestamptz, jsonb, jsonb, uuid, bigint,
-  int, boolean, boolean, boolean, text
+  int, boolean, boolean, boolean, text, text
 ) is
 'What haive.find_checkpoints answers, by column and in one snapshot.';
 
@@ -330,6 +350,7 @@ create or replace function haive.find_checkpoints(
   details boolean default true,
   states boolean default false,
   writes boolean default false,
+  user_id text default null,
   tenant text default null
 )
 returns json
@@ -347,7 +368,7 @@ begin
     find_checkpoints.created_after, find_checkpoints.created_before, find_checkpoints.metadata,
     find_checkpoints.search, find_checkpoints.before_id, find_checkpoints.before_seq,
     find_checkpoints.page_size, find_checkpoints.details, find_checkpoints.states,
-    find_checkpoints.writes, find_checkpoints.tenant
+    find_checkpoints.writes, find_checkpoints.user_id, find_checkpoints.tenant
   );
   return json_build_object(
     'checkpoints', (
@@ -408,9 +429,10 @@ $$;
 
 comment on function haive.find_checkpoints(
   text, text, text, uuid, text[], boolean, timestamptz, timestamptz, jsonb, jsonb, uuid, bigint,
-  int, boolean, boolean, boolean, text
+  int, boolean, boolean, boolean, text, text
 ) is
 'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: '
 '{checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; '
 'with states, a page ends after 32 MiB of them as stored, or 64 MiB as they are: next_seq tells that '
-'there is more. What a checkpoint is found by comes with states.';
+'there is more. What a checkpoint is found by comes with states. With user_id a thread that is named '
+'must not be another user''s, and else only those of that user are looked at.';

@@ -176,6 +176,23 @@ begin
   if v_removed > 0 then
     insert into haive.events (tenant_id, kind, thread_key)
     values (v_caller.tenant, 'checkpoints.pruned', v_thread);
+    -- Each call of a subgraph has a namespace of its own, which goes with the last that is in it.
+    delete from haive.threads as t
+    where
+      t.thread_key = v_thread and t.tenant_id = v_caller.tenant and t.namespace <> ''
+      and not exists (
+        select from haive.branches as b
+        join haive.checkpoints as c on c.tenant_id = b.tenant_id and c.branch_id = b.branch_id
+        where b.tenant_id = t.tenant_id and b.thread_key = t.thread_key
+      )
+      and not exists (
+        select from haive.checkpoint_writes as w
+        where w.tenant_id = t.tenant_id and w.thread_key = t.thread_key
+      );
+    if found then
+      insert into haive.events (tenant_id, kind, thread_key)
+      values (v_caller.tenant, 'thread.deleted', v_thread);
+    end if;
   end if;
   return json_build_object('removed', v_removed, 'replaced', v_replaced);
 end;
@@ -215,4 +232,4 @@ $$;
 comment on function haive.rewrite_checkpoints(text, text, uuid[], jsonb, jsonb, jsonb, jsonb, text) is
 'Removes checkpoints of a thread and replaces how others, with their writes, branches and schemas, are '
 'stored, all at once. What they say does not change. The head of a branch is removed only where '
-'branches names it: {branch_id, was_head_id, head_id}.';
+'branches names it: {branch_id, was_head_id, head_id}. A namespace goes with the last that is in it.';

@@ -13,7 +13,7 @@ haive.save_checkpoint(
 ),
 haive.find_checkpoints(
   text, text, text, uuid, text[], boolean, timestamptz, timestamptz, jsonb, jsonb, uuid, bigint,
-  int, boolean, boolean, boolean, text
+  int, boolean, boolean, boolean, text, text
 ),
 haive.put_checkpoint_writes(text, uuid, uuid, jsonb, text, text, text, text),
 haive.list_checkpoint_writes(text, text, uuid, uuid, int, int, text),
@@ -61,7 +61,7 @@ haive.save_checkpoint(
 ),
 haive.find_checkpoints(
   text, text, text, uuid, text[], boolean, timestamptz, timestamptz, jsonb, jsonb, uuid, bigint,
-  int, boolean, boolean, boolean, text
+  int, boolean, boolean, boolean, text, text
 ),
 haive.put_checkpoint_writes(text, uuid, uuid, jsonb, text, text, text, text),
 haive.list_checkpoint_writes(text, text, uuid, uuid, int, int, text),

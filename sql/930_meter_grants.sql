@@ -32,7 +32,7 @@ haive_private.get_messages(uuid, bigint, bigint, int, boolean, text),
 haive_private.query_conversations(jsonb, text, boolean, int, text, int, text),
 haive_private.find_checkpoints(
   text, text, text, uuid, text[], boolean, timestamptz, timestamptz, jsonb, jsonb, uuid, bigint,
-  int, boolean, boolean, boolean, text
+  int, boolean, boolean, boolean, text, text
 ),
 haive_private.tenant_usage(text),
 haive_private.reconcile_usage(text),
@@ -56,7 +56,7 @@ haive_private.get_messages(uuid, bigint, bigint, int, boolean, text),
 haive_private.query_conversations(jsonb, text, boolean, int, text, int, text),
 haive_private.find_checkpoints(
   text, text, text, uuid, text[], boolean, timestamptz, timestamptz, jsonb, jsonb, uuid, bigint,
-  int, boolean, boolean, boolean, text
+  int, boolean, boolean, boolean, text, text
 )
 to authenticated, service_role, haive_client;
 -- For those who run the platform.

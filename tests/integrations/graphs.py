@@ -104,3 +104,22 @@ def nested() -> StateGraph:
     graph.add_edge("before", "sub")
     graph.add_edge("sub", END)
     return graph
+
+
+def calling() -> StateGraph:
+    """A graph that calls two others: one begins anew each time, the other remembers."""
+    innermost = StateGraph(Count)
+    innermost.add_node("note", lambda _: {"log": ["innermost"]})
+    innermost.add_edge(START, "note")
+    inner = StateGraph(Count)
+    inner.add_node("deep", innermost.compile())
+    inner.add_edge(START, "deep")
+    memory = StateGraph(Count)
+    memory.add_node("note", lambda _: {"log": ["remembered"]})
+    memory.add_edge(START, "note")
+    graph = StateGraph(Count)
+    graph.add_node("sub", inner.compile())
+    graph.add_node("memory", memory.compile(checkpointer=True))
+    graph.add_edge(START, "sub")
+    graph.add_edge("sub", "memory")
+    return graph

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -177,6 +178,52 @@ async def test_subgraphs_are_replayed_from_where_they_were(open_saver) -> None:
         return [asked.tasks[0].state.values, first, again.get("log"), second]
 
     assert await travel(await open_saver()) == await travel(InMemorySaver())
+
+
+async def namespaces(reader: Checkpointer, thread: str) -> list[str]:
+    """Those of a thread, with the ids of tasks left out."""
+    every = (await reader.get_thread(thread)).namespaces
+    return sorted(re.sub(r":[^|]+", ":", namespace) for namespace in every)
+
+
+async def test_pruning_takes_calls_of_subgraphs_with_what_they_were_made_from(
+    open_saver, reader: Checkpointer
+) -> None:
+    saver = await open_saver()
+    graph = graphs.calling().compile(checkpointer=saver)
+    for number in range(3):
+        await graph.ainvoke({"log": [str(number)], "until": 0}, at("calls"))
+    calls = ["sub:", "sub:|deep:"]
+    assert await namespaces(reader, "calls") == ["", "memory", *["sub:"] * 3, *["sub:|deep:"] * 3]
+    before = await graph.aget_state(at("calls"), subgraphs=True)
+    await saver.aprune(["calls"])
+    assert await namespaces(reader, "calls") == ["", "memory"]
+    assert (await graph.aget_state(at("calls"), subgraphs=True)).values == before.values
+    await graph.ainvoke({"log": ["on"], "until": 0}, at("calls"))
+    assert await namespaces(reader, "calls") == ["", "memory", *calls]
+
+
+async def test_a_call_that_waits_outlives_a_prune(open_saver, reader: Checkpointer) -> None:
+    saver = await open_saver()
+    graph = graphs.nested().compile(checkpointer=saver)
+    for number in range(2):
+        await graph.ainvoke({"log": [], "until": 0}, at("waits"))
+        if number == 0:
+            await graph.ainvoke(Command(resume=1), at("waits"))
+    await saver.aprune(["waits"])
+    assert await namespaces(reader, "waits") == ["", "sub:"]
+    end = await graph.ainvoke(Command(resume=2), at("waits"))
+    assert end["log"][-1] == "asked: 2"
+
+
+async def test_the_bound_of_a_thread_bounds_calls_of_subgraphs(
+    open_saver, reader: Checkpointer
+) -> None:
+    saver = await open_saver(max_checkpoints_per_thread=4, keep_minimum=1)
+    graph = graphs.calling().compile(checkpointer=saver)
+    for number in range(8):
+        await graph.ainvoke({"log": [str(number)], "until": 0}, at("bounded"))
+    assert (await namespaces(reader, "bounded")).count("sub:") <= 2
 
 
 # -- channels that are replayed ------------------------------------------------------------------
@@ -378,6 +425,45 @@ async def test_many_threads_share_one_saver(open_saver) -> None:
         return len(graph.invoke({"log": [], "until": 5}, at(f"t{number}"))["log"])
 
     assert await asyncio.gather(*(asyncio.to_thread(run, n) for n in range(8))) == [5] * 8
+
+
+def test_a_loop_that_stands_still_is_told(stack) -> None:
+    script = """
+import asyncio, sys
+from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence.errors import PersistenceError
+from haive.core.persistence.integrations.langgraph import HaiveSaver
+config = {"configurable": {"thread_id": "still"}}
+loop = asyncio.new_event_loop()
+store = PostgresStore(PersistenceConfig(connection_string=sys.argv[1]))
+loop.run_until_complete(store.initialize())
+
+async def make():
+    return HaiveSaver.from_store(store)
+
+saver = loop.run_until_complete(make())
+for call in (
+    lambda: saver.get_tuple(config),
+    lambda: list(saver.list(config)),
+    lambda: asyncio.run(saver.aget_tuple(config)),
+):
+    try:
+        call()
+    except PersistenceError as error:
+        print(error)
+loop.run_until_complete(store.aclose())
+loop.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, stack.database_url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (said,) = set(done.stdout.splitlines())
+    assert said.startswith("The event loop of the store is not running.")
 
 
 def test_a_store_may_be_closed_while_a_saver_is_left(stack) -> None:

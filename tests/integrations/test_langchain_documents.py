@@ -665,6 +665,24 @@ async def test_our_own_embedder_serves_langchain(store: Store, tenant: str) -> N
     assert [len(vector) for vector in made] == [64, 64]
 
 
+class _Asymmetric(HashingEmbedder):
+    """Reads a question otherwise than a text."""
+
+    async def embed_query(self, text: str) -> Any:
+        return -(await self.embed([text]))[0]
+
+
+async def test_our_own_embedder_reads_questions_as_questions(store: Store, tenant: str) -> None:
+    embedder = _Asymmetric(64)
+    config = MemoryConfig(index_name=f"docs-{tenant}", embedder=embedder)
+    embeddings = HaiveVectorStore.from_store(store, config=config).embeddings
+    assert embeddings is not None
+    expected = (await embedder.embed_query("a")).tolist()
+    assert await embeddings.aembed_query("a") == expected
+    assert await asyncio.to_thread(embeddings.embed_query, "a") == expected
+    assert await embeddings.aembed_documents(["a"]) == (await embedder.embed(["a"])).tolist()
+
+
 async def test_other_vector_databases_keep_documents_too() -> None:
     client = AsyncQdrantClient(":memory:")
     embedder = await LangChainEmbedder.of(Words())

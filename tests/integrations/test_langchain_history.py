@@ -152,6 +152,7 @@ ODD: list[Any] = [
     {"a": frozenset({1}), "b": {"": ()}},
     [datetime(2026, 1, 2, tzinfo=UTC), date(2026, 1, 2), time(1), timedelta(1, 2, 3)],
     [UUID(NOBODY), Decimal("1.50"), 10**30],
+    [1e300, -1e22, 5e-324, 0.1, 2.0, 10**16],
 ]
 
 
@@ -167,6 +168,42 @@ async def test_what_json_has_not_comes_back_as_what_it_was(
     found = await history.aget_messages()
     assert found == talk
     assert repr(found[0].artifact) == repr(odd)
+
+
+@pytest.mark.parametrize("odd", ODD[1:], ids=range(1, len(ODD)))
+async def test_so_does_it_in_contents_and_in_calls_of_tools(
+    history: HaiveChatMessageHistory, odd: Any
+) -> None:
+    talk = [
+        HumanMessage([{"type": "text", "text": "a", "odd": odd}, {"type": "odd", "odd": [odd]}]),
+        HumanMessage([{"type": "image_url", "image_url": {"url": "https://a.test", "odd": odd}}]),
+        AIMessage(
+            "x", tool_calls=[{"id": str(n), "name": "t", "args": {"n": odd}} for n in (1, 2)]
+        ),
+        AIMessage(["y", {"odd": odd}], tool_calls=[{"id": "1", "name": "t", "args": {"n": odd}}]),
+        ToolMessage([{"type": "text", "text": "a", "odd": odd}], tool_call_id="1"),
+    ]
+    await history.aadd_messages(talk)
+    found = await history.aget_messages()
+    assert found == talk
+    for value in (
+        found[0].content[0]["odd"],
+        found[1].content[0]["image_url"]["odd"],
+        *(call["args"]["n"] for call in found[2].tool_calls),
+        found[4].content[0]["odd"],
+    ):
+        assert repr(value) == repr(odd)
+
+
+async def test_what_has_no_json_is_refused_wherever_it_is(
+    history: HaiveChatMessageHistory,
+) -> None:
+    for message in (
+        HumanMessage([{"type": "odd", "odd": object()}]),
+        AIMessage("x", tool_calls=[{"id": "1", "name": "t", "args": {"n": object()}}]),
+    ):
+        with pytest.raises(InvalidInputError, match="which JSON has not"):
+            await history.aadd_messages([message])
 
 
 async def test_what_a_form_does_not_fit_any_more_is_as_it_is_stored() -> None:

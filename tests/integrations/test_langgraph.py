@@ -33,13 +33,16 @@ from haive.core.persistence.checkpointer._chains import Known
 from haive.core.persistence.checkpointer._documents import Found
 from haive.core.persistence.checkpointer._engine import Engine
 from haive.core.persistence.errors import (
+    AccessDeniedError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
     StateError,
     StateMismatchError,
+    SubjectErasedError,
 )
 from haive.core.persistence.integrations.langgraph import HaiveSaver
+from haive.core.persistence.multitenancy import Subjects
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=ZoneInfo("Europe/Berlin"))
 
@@ -205,9 +208,14 @@ async def test_what_cannot_be_stored_is_named_and_nothing_is_saved(saver: HaiveS
         await put(saver, at("bad"), plan={"steps": [1, object()]})
     assert caught.value.path == "$.plan.steps[1]"
     config = await put(saver, at("bad"), plan=1)
-    with pytest.raises(StateError) as caught:
-        await saver.aput_writes(config, [("plan", {"a": object()})], str(uuid4()))
-    assert caught.value.path == "$.a"
+    for channel, value, path in (
+        ("plan", {"a": object()}, "$.plan.a"),
+        ("a plan", object(), '$["a plan"]'),
+    ):
+        with pytest.raises(StateError) as caught:
+            await saver.aput_writes(config, [("n", 1), (channel, value)], str(uuid4()))
+        assert caught.value.path == path
+        assert path in str(caught.value)
     assert (await saver.aget_tuple(config)).pending_writes == []
 
 
@@ -462,14 +470,91 @@ async def test_what_a_config_lacks_is_told(saver: HaiveSaver) -> None:
         await saver.adelete_for_runs("run-1")
 
 
+def of(user: object, thread: str, checkpoint_id: object = None, namespace: str = "") -> dict:
+    config = at(thread, checkpoint_id, namespace)
+    config["configurable"]["user_id"] = user
+    return config
+
+
 async def test_a_thread_is_the_users_that_the_config_names(saver: HaiveSaver, open_store) -> None:
     checkpointer = Checkpointer(await open_store())
     key = UUID("0197f3a2-0000-7000-8000-000000000000")
-    for user, expected in (("ada", "ada"), (7, "7"), (key, str(key)), (True, None), ({}, None)):
-        config = at(f"of {user}")
-        config["configurable"]["user_id"] = user
-        await put(saver, config, n=1)
+    for user, expected in (("ada", "ada"), (7, "7"), (key, str(key)), (None, None)):
+        await put(saver, of(user, f"of {user}"), n=1)
         assert (await checkpointer.get_thread(f"of {user}")).user_id == expected
+
+
+@pytest.mark.parametrize("user", [True, {}, 1.5, "", "x" * 201], ids=range(5))
+async def test_a_user_who_cannot_be_one_is_refused(saver: HaiveSaver, user: object) -> None:
+    config = of(user, "nobody's")
+    with pytest.raises(InvalidInputError, match="user_id"):
+        await put(saver, config, n=1)
+    with pytest.raises(InvalidInputError, match="user_id"):
+        await saver.aget_tuple(config)
+    with pytest.raises(InvalidInputError, match="user_id"):
+        await listed(saver, config)
+
+
+async def test_another_users_thread_is_not_read(open_saver, round_trips) -> None:
+    saver = await open_saver()
+    saved = await put(saver, of("ada", "diary"), n=1)
+    await put(saver, of("ada", "diary", namespace="sub"), n=1)
+    last = id_of(saved)
+    for one in (saver, await open_saver()):
+        for config in (
+            of("mallory", "diary"),
+            of("mallory", "diary", last),
+            of("mallory", "diary", namespace="sub"),
+            of("mallory", "diary", namespace="not there"),
+        ):
+            with pytest.raises(AccessDeniedError, match="another user"):
+                await one.aget_tuple(config)
+            with pytest.raises(AccessDeniedError, match="another user"):
+                await listed(one, config)
+            with pytest.raises(AccessDeniedError, match="another user"):
+                await one.aget_delta_channel_history(config=config, channels=["n"])
+    counted = round_trips(saver)
+    assert (await saver.aget_tuple(of("ada", "diary"))).checkpoint["channel_values"] == {"n": 1}
+    assert counted == {"find_checkpoints": 1}
+
+
+async def test_lists_of_all_threads_are_those_of_the_user(saver: HaiveSaver) -> None:
+    await put(saver, of("ada", "hers"), n=1)
+    await put(saver, of("mallory", "his"), n=1)
+    await put(saver, at("nobody's"), n=1)
+
+    async def threads(config: dict | None) -> list[str]:
+        return [
+            entry.config["configurable"]["thread_id"]
+            for entry in await listed(saver, config, filter={"step": 0})
+        ]
+
+    assert await threads({"configurable": {"user_id": "ada"}}) == ["hers"]
+    assert await threads(None) == ["nobody's", "his", "hers"]
+
+
+async def test_a_thread_begun_for_nobody_becomes_the_users_who_goes_on(
+    saver: HaiveSaver, open_store
+) -> None:
+    checkpointer = Checkpointer(await open_store())
+    saved = await put(saver, at("later"), n=1)
+    await put(saver, at("later", namespace="sub"), n=1)
+    assert await saver.aget_tuple(of("ada", "later")) is not None
+    assert (await checkpointer.get_thread("later")).user_id is None
+    await put(saver, of("ada", "later", id_of(saved)), n=2)
+    assert (await checkpointer.get_thread("later")).user_id == "ada"
+    for namespace in ("", "sub"):
+        with pytest.raises(AccessDeniedError, match="another user"):
+            await put(saver, of("mallory", "later", namespace=namespace), n=3)
+    await put(saver, at("later"), n=4)  # a service that names nobody goes on in any thread
+
+
+async def test_no_thread_becomes_that_of_one_who_was_erased(saver: HaiveSaver) -> None:
+    await put(saver, of("ada", "hers"), n=1)
+    await put(saver, at("later"), n=1)
+    await Subjects(saver._graphs.engine.store).erase("ada")
+    with pytest.raises(SubjectErasedError):
+        await put(saver, of("ada", "later"), n=2)
 
 
 # -- lists ---------------------------------------------------------------------------------------

@@ -40,6 +40,8 @@ from haive.core.persistence.errors import (
     QuotaExceededError,
     SubjectErasedError,
 )
+from haive.core.persistence.integrations import _items
+from haive.core.persistence.integrations._embeddings import LangChainEmbedder
 from haive.core.persistence.integrations.langgraph import HaiveSaver, HaiveStore
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.multitenancy import Subjects
@@ -159,6 +161,9 @@ async def test_a_wrong_namespace_is_refused(
         PutOp(("n" * 2_000,), "k", {}),
         PutOp(("n",), 1, {}),
         PutOp(("n",), "k", {}, ttl=-1),
+        PutOp(("n",), "k", {}, index=True),
+        PutOp(("n",), "k", {}, index="text"),
+        PutOp(("n",), "k", {}, index=[1]),
         SearchOp(("n",), limit=-1),
         SearchOp(("n",), offset=-1),
         SearchOp(("n",), filter={"a": {"$in": [1]}}),
@@ -415,6 +420,25 @@ async def test_a_namespace_is_no_prefix_of_another_that_begins_alike(items: Haiv
     assert await items.alist_namespaces(max_depth=1) == [n[:1] for n in every]
 
 
+async def test_more_than_a_call_answers_is_read_page_by_page(
+    items: HaiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await items.abatch([PutOp(("n", str(n % 5)), str(n), {"n": n}) for n in range(8)])
+    ops = [
+        SearchOp(("n",), limit=100_000),
+        SearchOp(("n",), limit=20_000, offset=3),
+        SearchOp(("n",), limit=2),
+        ListNamespacesOp(limit=20_000),
+        ListNamespacesOp(limit=20_000, offset=4),
+    ]
+    whole = await items.abatch(ops)
+    assert [len(found) for found in whole] == [8, 5, 2, 5, 1]
+    assert len(await items.asearch(("n",), query="anything", limit=20_000)) == 8
+    monkeypatch.setattr(_items, "_PAGE", 3)
+    paged = await items.abatch([op._replace(limit=min(op.limit, 7)) for op in ops])
+    assert paged == [found[:7] for found in whole]
+
+
 # -- searches --------------------------------------------------------------------------------------
 
 _texts = st.text("abc ", min_size=1, max_size=6).filter(str.strip)
@@ -528,6 +552,34 @@ async def test_without_a_model_items_are_found_by_their_words(items: HaiveStore)
     assert [i.score for i in await items.asearch(("memories", "alice"), query=" ")] == [None] * 3
 
 
+async def one_model(texts: list[str]) -> list[list[float]]:
+    return (await HashingEmbedder(64).embed(texts)).tolist()
+
+
+def another_model(texts: list[str]) -> list[list[float]]:
+    return [vector[::-1] for vector in Words().embed_documents(texts)]
+
+
+async def test_two_functions_are_two_models(store: Store) -> None:
+    config = MemoryConfig(index_name="langgraph-functions")
+    made = HaiveStore.from_store(store, config, index={"embed": one_model})
+    await made.aput(("a",), "1", {"text": "to be found"})
+    again = HaiveStore.from_store(store, config, index={"embed": one_model, "dims": 64})
+    assert [item.key for item in await again.asearch(("a",), query="to be found")] == ["1"]
+    other = HaiveStore.from_store(store, config, index={"embed": another_model})
+    with pytest.raises(CollectionMismatchError, match=r"one_model-64, not .*another_model-64"):
+        await other.asearch(("a",), query="to be found")
+
+
+async def test_a_collection_with_the_name_that_all_functions_had_still_opens(store: Store) -> None:
+    config = MemoryConfig(index_name="langgraph-old-functions")
+    embedder = LangChainEmbedder(Words(), 64, name="EmbeddingsLambda-64")
+    old = HaiveStore.from_store(store, config, index={"embed": embedder})
+    await old.aput(("a",), "1", {"text": "to be found"})
+    made = HaiveStore.from_store(store, config, index={"embed": one_model})
+    assert [item.key for item in await made.asearch(("a",), query="to be found")] == ["1"]
+
+
 @pytest.mark.parametrize("kind", ["embeddings", "function", "coroutine", "embedder"])
 async def test_any_model_makes_the_vectors(store: Store, kind: str) -> None:
     words = Words()
@@ -551,8 +603,20 @@ async def test_settings_that_mean_nothing_are_refused(store: Store) -> None:
             make(store, index=wrong)
     with pytest.raises(ConfigurationError, match="embed"):
         make(store, MemoryConfig(embedder=HashingEmbedder(64)), index={"embed": Words()})
-    with pytest.raises(ConfigurationError, match="ttl"):
-        make(store, ttl={"default": 5})
+    for ttl in (
+        {"default": 5},
+        {"default_ttl": "5"},
+        {"default_ttl": -1},
+        {"default_ttl": float("nan")},
+        {"default_ttl": True},
+        {"refresh_on_read": "no"},
+        {"sweep_interval_minutes": "5"},
+        {"sweep_interval_minutes": 0},
+    ):
+        with pytest.raises(ConfigurationError, match="ttl"):
+            make(store, ttl=ttl)
+    none = {"default_ttl": None, "sweep_interval_minutes": None}
+    assert make(store, ttl=none).ttl_config == none
 
 
 async def test_a_collection_has_one_model(found_by_words: HaiveStore, store: Store) -> None:
@@ -668,8 +732,9 @@ async def test_the_sweeper_sweeps_until_it_is_stopped(items: HaiveStore, store: 
     await items.aput(("n",), "k", {}, ttl=0)
     await asyncio.sleep(0.2)
     assert len(await memories(store)) == 1
-    with pytest.raises(InvalidInputError):
-        items.start_ttl_sweeper(0)
+    for never in (0, "5", float("nan"), True):
+        with pytest.raises(InvalidInputError):
+            items.start_ttl_sweeper(never)
 
 
 async def test_puts_reads_and_sweeps_at_once_leave_whole_items(open_store: OpenStore) -> None:

@@ -1411,8 +1411,8 @@ REVOKE ALL ON FUNCTION haive.export_user(user_id text, kind text, page_size inte
 -- COMMENT FUNCTION export_user(user_id text, kind text, page_size integer, page_after text, tenant text)
 COMMENT ON FUNCTION haive.export_user(user_id text, kind text, page_size integer, page_after text, tenant text) IS 'A page of what is held about a user: memberships, invitations, participations (conversations of others that name them), authorships (messages there), memories, events or audit. Returns {rows, next}; read on with page_after, the next of the page before. For administrators, and for the users themselves.';
 
--- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text)
-CREATE FUNCTION haive.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+-- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text, text)
+CREATE FUNCTION haive.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, user_id text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE plpgsql
     SET search_path TO ''
     AS $$
@@ -1425,7 +1425,7 @@ begin
     find_checkpoints.created_after, find_checkpoints.created_before, find_checkpoints.metadata,
     find_checkpoints.search, find_checkpoints.before_id, find_checkpoints.before_seq,
     find_checkpoints.page_size, find_checkpoints.details, find_checkpoints.states,
-    find_checkpoints.writes, find_checkpoints.tenant
+    find_checkpoints.writes, find_checkpoints.user_id, find_checkpoints.tenant
   );
   return json_build_object(
     'checkpoints', (
@@ -1485,16 +1485,16 @@ end;
 $$;
 
 
-ALTER FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text) OWNER TO postgres;
 
--- ACL FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
-GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) FROM PUBLIC;
+-- ACL FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text)
+GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text) FROM PUBLIC;
 
--- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text)
-COMMENT ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text) IS 'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: {checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; with states, a page ends after 32 MiB of them as stored, or 64 MiB as they are: next_seq tells that there is more. What a checkpoint is found by comes with states.';
+-- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text)
+COMMENT ON FUNCTION haive.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text) IS 'Checkpoints of a thread, of one of its branches with what lies before it, or by id, newest first: {checkpoints, now, next_seq, frames, writes}. search is a list of patterns of which one must match; with states, a page ends after 32 MiB of them as stored, or 64 MiB as they are: next_seq tells that there is more. What a checkpoint is found by comes with states. With user_id a thread that is named must not be another user''s, and else only those of that user are looked at.';
 
 -- ACL FUNCTION find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text)
 GRANT ALL ON FUNCTION haive.find_memories(collection text, filter jsonb, page_size integer, page_after text, vectors boolean, tenant text) TO authenticated;
@@ -3141,7 +3141,7 @@ GRANT ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, 
 REVOKE ALL ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text)
-COMMENT ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) IS 'Removes checkpoints of a thread and replaces how others, with their writes, branches and schemas, are stored, all at once. What they say does not change. The head of a branch is removed only where branches names it: {branch_id, was_head_id, head_id}.';
+COMMENT ON FUNCTION haive.rewrite_checkpoints(thread_id text, namespace text, remove uuid[], replace jsonb, writes jsonb, branches jsonb, schemas jsonb, tenant text) IS 'Removes checkpoints of a thread and replaces how others, with their writes, branches and schemas, are stored, all at once. What they say does not change. The head of a branch is removed only where branches names it: {branch_id, was_head_id, head_id}. A namespace goes with the last that is in it.';
 
 -- ACL FUNCTION row_security()
 GRANT ALL ON FUNCTION haive.row_security() TO authenticated;
@@ -8392,8 +8392,8 @@ REVOKE ALL ON FUNCTION haive_private.fewest_to_walk(p_rows bigint) FROM PUBLIC;
 -- COMMENT FUNCTION fewest_to_walk(p_rows bigint)
 COMMENT ON FUNCTION haive_private.fewest_to_walk(p_rows bigint) IS 'Of so many rows in an index, how many must pass a filter for reading the index to be less work than comparing all that pass.';
 
--- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text)
-CREATE FUNCTION haive_private.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, tenant text DEFAULT NULL::text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) RETURNS record
+-- FUNCTION find_checkpoints(text, text, text, uuid, text[], boolean, timestamp with time zone, timestamp with time zone, jsonb, jsonb, uuid, bigint, integer, boolean, boolean, boolean, text, text)
+CREATE FUNCTION haive_private.find_checkpoints(thread_id text DEFAULT NULL::text, namespace text DEFAULT ''::text, branch text DEFAULT NULL::text, checkpoint_id uuid DEFAULT NULL::uuid, tags text[] DEFAULT NULL::text[], failed boolean DEFAULT NULL::boolean, created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, metadata jsonb DEFAULT NULL::jsonb, search jsonb DEFAULT NULL::jsonb, before_id uuid DEFAULT NULL::uuid, before_seq bigint DEFAULT NULL::bigint, page_size integer DEFAULT 100, details boolean DEFAULT true, states boolean DEFAULT false, writes boolean DEFAULT false, user_id text DEFAULT NULL::text, tenant text DEFAULT NULL::text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     SET enable_seqscan TO 'off'
@@ -8404,6 +8404,11 @@ CREATE FUNCTION haive_private.find_checkpoints(thread_id text DEFAULT NULL::text
 #variable_conflict use_column
 declare
   v_caller record := haive_private.enter_tenant(find_checkpoints.tenant, false);
+  -- Of threads that are not named only those of the user are looked at.
+  v_whose text := coalesce(
+    v_caller.actor,
+    case when find_checkpoints.thread_id is null then find_checkpoints.user_id end
+  );
   v_before bigint := coalesce(find_checkpoints.before_seq, 9223372036854775807);
   v_threads uuid[];
   v_branches uuid[];
@@ -8423,13 +8428,27 @@ begin
       hint = 'Read on with before_seq.';
   end if;
 
+  -- Whoever may not save to a thread does not read it either; one of nobody is taken by a save.
+  if find_checkpoints.user_id is not null and find_checkpoints.thread_id is not null then
+    perform from haive.threads as t
+    where
+      t.thread_id = find_checkpoints.thread_id and t.tenant_id = v_caller.tenant
+      and t.user_id <> find_checkpoints.user_id;
+    if found then
+      raise exception using
+        errcode = 'PT403',
+        message = 'the thread is another user''s',
+        hint = 'Choose thread ids that nobody else uses.';
+    end if;
+  end if;
+
   if find_checkpoints.thread_id is not null and find_checkpoints.namespace is not null then
     v_threads := array(
       select t.thread_key from haive.threads as t
       where
         t.thread_id = find_checkpoints.thread_id and t.namespace = find_checkpoints.namespace
         and t.tenant_id = v_caller.tenant
-        and (v_caller.actor is null or t.user_id = v_caller.actor)
+        and (v_whose is null or t.user_id = v_whose)
     );
   elsif
     (find_checkpoints.checkpoint_id is null or find_checkpoints.thread_id is not null)
@@ -8441,7 +8460,7 @@ begin
         t.tenant_id = v_caller.tenant
         and (find_checkpoints.thread_id is null or t.thread_id = find_checkpoints.thread_id)
         and (find_checkpoints.namespace is null or t.namespace = find_checkpoints.namespace)
-        and (v_caller.actor is null or t.user_id = v_caller.actor)
+        and (v_whose is null or t.user_id = v_whose)
     );
   end if;
 
@@ -8462,12 +8481,12 @@ begin
       c.id = find_checkpoints.checkpoint_id and c.tenant_id = v_caller.tenant
       and (v_threads is null or c.thread_key = any(v_threads))
       and (
-        v_caller.actor is null
+        v_whose is null
         or exists (
           select from haive.threads as t
           where
             t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
-            and t.user_id = v_caller.actor
+            and t.user_id = v_whose
         )
       );
   elsif v_everywhere then
@@ -8492,7 +8511,7 @@ begin
             where
               t.tenant_id = c.tenant_id and t.thread_key = c.thread_key
               and (find_checkpoints.namespace is null or t.namespace = find_checkpoints.namespace)
-              and (v_caller.actor is null or t.user_id = v_caller.actor)
+              and (v_whose is null or t.user_id = v_whose)
           )
         offset 0
       ) as c
@@ -8647,16 +8666,16 @@ end;
 $$;
 
 
-ALTER FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) OWNER TO postgres;
+ALTER FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) OWNER TO postgres;
 
--- ACL FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json)
-GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) FROM PUBLIC;
+-- ACL FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json)
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) FROM PUBLIC;
 
--- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json)
-COMMENT ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) IS 'What haive.find_checkpoints answers, by column and in one snapshot.';
+-- COMMENT FUNCTION find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json)
+COMMENT ON FUNCTION haive_private.find_checkpoints(thread_id text, namespace text, branch text, checkpoint_id uuid, tags text[], failed boolean, created_after timestamp with time zone, created_before timestamp with time zone, metadata jsonb, search jsonb, before_id uuid, before_seq bigint, page_size integer, details boolean, states boolean, writes boolean, user_id text, tenant text, OUT ids uuid[], OUT thread_ids text[], OUT namespaces text[], OUT thread_keys uuid[], OUT branches text[], OUT seqs bigint[], OUT parent_ids uuid[], OUT base_ids uuid[], OUT created_ats timestamp with time zone[], OUT sizes integer[], OUT stored integer[], OUT depths smallint[], OUT failures boolean[], OUT key_ids text[], OUT hashes bytea[], OUT tag_lists jsonb[], OUT metadatas jsonb[], OUT searches jsonb[], OUT seals bytea[], OUT read_at timestamp with time zone, OUT next_seq bigint, OUT frame_thread_keys uuid[], OUT frame_ids uuid[], OUT frame_parent_ids uuid[], OUT frame_base_ids uuid[], OUT frame_codecs smallint[], OUT frame_sizes integer[], OUT frame_key_ids text[], OUT frame_payloads bytea[], OUT written json) IS 'What haive.find_checkpoints answers, by column and in one snapshot.';
 
 -- ACL FUNCTION find_conversation(p_conversation_id uuid, p_message_limit integer, p_tenant text)
 GRANT ALL ON FUNCTION haive_private.find_conversation(p_conversation_id uuid, p_message_limit integer, p_tenant text) TO authenticated;
@@ -13329,6 +13348,16 @@ begin
     from haive.threads as t
     where t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = p_tenant;
   end if;
+  if v_owner is null and p_actor is null and p_user_id is not null then
+    -- Begun for nobody: whoever may write to all threads now says whose it is.
+    perform pg_advisory_xact_lock(hashtextextended(p_tenant || '/' || p_thread_id, 0));
+    perform haive_private.refuse_erased(p_tenant, array[p_user_id]);
+    update haive.threads as t set user_id = p_user_id
+    where t.thread_id = p_thread_id and t.tenant_id = p_tenant and t.user_id is null;
+    select t.user_id into v_owner
+    from haive.threads as t
+    where t.thread_key = v_key and t.tenant_id = p_tenant;
+  end if;
   if
     (p_actor is not null and v_owner is distinct from p_actor)
     or (p_user_id is not null and v_owner is distinct from p_user_id)
@@ -15869,6 +15898,23 @@ begin
   if v_removed > 0 then
     insert into haive.events (tenant_id, kind, thread_key)
     values (v_caller.tenant, 'checkpoints.pruned', v_thread);
+    -- Each call of a subgraph has a namespace of its own, which goes with the last that is in it.
+    delete from haive.threads as t
+    where
+      t.thread_key = v_thread and t.tenant_id = v_caller.tenant and t.namespace <> ''
+      and not exists (
+        select from haive.branches as b
+        join haive.checkpoints as c on c.tenant_id = b.tenant_id and c.branch_id = b.branch_id
+        where b.tenant_id = t.tenant_id and b.thread_key = t.thread_key
+      )
+      and not exists (
+        select from haive.checkpoint_writes as w
+        where w.tenant_id = t.tenant_id and w.thread_key = t.thread_key
+      );
+    if found then
+      insert into haive.events (tenant_id, kind, thread_key)
+      values (v_caller.tenant, 'thread.deleted', v_thread);
+    end if;
   end if;
   return json_build_object('removed', v_removed, 'replaced', v_replaced);
 end;

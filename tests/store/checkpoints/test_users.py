@@ -113,6 +113,18 @@ async def test_a_thread_of_nobodys_is_no_users(users, checkpointer, tenant):
     assert await users["member"].restore(given) == {"n": 1}
 
 
+async def test_a_service_gives_a_thread_of_nobodys_to_a_user_and_then_to_no_other(
+    users, checkpointer, tenant
+):
+    await checkpointer.save("t", {"n": 1})
+    await checkpointer.save("t", {"n": 1}, namespace="sub")
+    saved = await checkpointer.save("t", {"n": 2}, user_id=f"{tenant}-member")
+    assert await users["member"].restore(saved) == {"n": 2}
+    assert len(await users["member"].get_history("t", namespace="sub")) == 1
+    with pytest.raises(AccessDeniedError, match="another user's"):
+        await checkpointer.save("t", {"n": 3}, user_id=f"{tenant}-other", namespace="sub")
+
+
 async def test_a_user_cannot_begin_a_thread_for_another(users, tenant):
     with pytest.raises(AccessDeniedError, match="another user's"):
         await users["member"].save("t", {"n": 1}, user_id=f"{tenant}-other")

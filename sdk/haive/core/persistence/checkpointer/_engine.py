@@ -32,6 +32,7 @@ from haive.core.persistence.checkpointer._documents import (
     found_by_column,
     key_ids,
 )
+from haive.core.persistence.checkpointer._paths import child
 from haive.core.persistence.checkpointer._sealing import Sealer
 from haive.core.persistence.checkpointer._search import MAX_SEARCH_BYTES, blind_terms
 from haive.core.persistence.errors import (
@@ -183,9 +184,7 @@ class Engine:
         except StateError as error:
             if not error.path.startswith("$[0]"):
                 raise
-            path = error.path.replace("$[0]", "$", 1)
-            message = error.message.replace(error.path, path, 1)
-            raise StateError(message, path=path, hint=error.hint) from None
+            raise _moved(error, error.path.replace("$[0]", "$", 1)) from None
 
     async def append(
         self, place: Place, new: NewCheckpoint, *, skip_same: bool, user_id: str | None
@@ -378,13 +377,17 @@ class Engine:
             user_id: Whose the thread is, if this begins it.
 
         Raises:
-            StateError: A value holds something that cannot be stored; ``path`` says where.
+            StateError: A value holds something that cannot be stored; ``path`` says where, and
+                begins at the channel.
         """
         sealer = await self.sealer()
         compress = self.config.compression == "zstd"
         documents = []
         for idx, (channel, value) in writes.items():
-            plain = self.codec.pack(value)
+            try:
+                plain = self.codec.pack(value)
+            except StateError as error:
+                raise _moved(error, child("$", channel) + error.path[1:]) from None
             codec, packed = _frames.encode(plain, None, compress=compress)
             bound = write_place(
                 place.thread_id, place.namespace, checkpoint_id, task_id, idx, channel, codec
@@ -523,6 +526,12 @@ class Engine:
         bound = place_of(row.thread_id, row.namespace, write)
         packed = sealer.open(write.key_id, write.payload, "write", *bound)
         return _frames.decode(write.codec, packed, None, size=write.size)
+
+
+def _moved(error: StateError, path: str) -> StateError:
+    """The same error with another path."""
+    message = error.message.replace(error.path, path, 1)
+    return StateError(message, path=path, hint=error.hint)
 
 
 def _given(arguments: Mapping[str, Any], null: Sequence[str]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from haive.core.persistence._encoding import to_json
 from haive.core.persistence.checkpointer._bytes import to_base64
+from haive.core.persistence.checkpointer._calls import is_call, is_lost
 from haive.core.persistence.checkpointer._chains import (
     Chain,
     anchor_of,
@@ -24,7 +26,7 @@ from haive.core.persistence.checkpointer._documents import (
     SCHEMA,
     WRITES,
 )
-from haive.core.persistence.checkpointer._engine import blinded, place_of
+from haive.core.persistence.checkpointer._engine import ANY, blinded, place_of
 from haive.core.persistence.checkpointer._replayed import (
     absent_keys,
     replayed_from,
@@ -36,6 +38,7 @@ from haive.core.persistence.errors import (
     ConflictError,
     ContentTooLargeError,
     CorruptCheckpointError,
+    NotFoundError,
 )
 
 if TYPE_CHECKING:
@@ -91,7 +94,10 @@ class Rewriter:
     async def prune(
         self, thread_id: str, namespace: str, *, most: int | None, dry_run: bool = False
     ) -> Removal:
-        """Apply the retention of the configuration."""
+        """Apply the retention of the configuration; what it removes takes its calls with it.
+
+        A dry run does not count what calls of subgraphs have saved.
+        """
         config = self._engine.config
         days = config.retention_days
         rule = Retention(
@@ -100,13 +106,38 @@ class Rewriter:
             keep_minimum=config.keep_minimum,
             keep_failed=config.keep_failed_states,
         )
-        return await self.remove(
+        done = await self.remove(
             thread_id,
             namespace,
             lambda rows, heads, now: expired(rows, heads, now, rule),
             keep_replayed=True,
             dry_run=dry_run,
         )
+        if done.removed and not dry_run:
+            done = done._replace(removed=done.removed + await self.remove_lost_calls(thread_id))
+        return done
+
+    async def remove_lost_calls(self, thread_id: str) -> int:
+        """Remove what calls of subgraphs saved that were made from checkpoints that are gone.
+
+        Returns:
+            How many checkpoints they had.
+        """
+        sealer = await self._engine.sealer()
+        saved: dict[str, set[UUID]] = {}
+        calls: dict[str, Row] = {}
+        async for found in self._pages(thread_id, ANY, page_size=_ROWS):
+            for row in found.checkpoints:
+                saved.setdefault(row.namespace, set()).add(row.id)
+                if is_call(row.namespace):
+                    calls.setdefault(row.namespace, row)
+        removed = 0
+        for namespace, last in calls.items():
+            metadata, _, _ = self._engine.open_details(sealer, last)
+            if is_lost(metadata, saved):
+                with suppress(NotFoundError):  # another process was faster
+                    removed += (await self.remove(thread_id, namespace, _all)).removed
+        return removed
 
     async def remove(
         self,
@@ -427,7 +458,7 @@ class Rewriter:
         return rows
 
     async def _pages(
-        self, thread_id: str, namespace: str, *, page_size: int = _STATES, **wanted: bool
+        self, thread_id: str, namespace: object, *, page_size: int = _STATES, **wanted: bool
     ) -> AsyncIterator[Found]:
         before = None
         while True:
@@ -489,6 +520,10 @@ class Rewriter:
             safe=False,
         )
         return done.removed, done.replaced
+
+
+def _all(rows: Sequence[Row], _heads: object, _now: datetime) -> set[UUID]:
+    return {row.id for row in rows}
 
 
 def resealed_schema(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import contextmanager
-from threading import Thread
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from haive.core.persistence.errors import InvalidInputError, PersistenceError
@@ -45,10 +45,14 @@ class Bridge:
             ) from None
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await a coroutine on the loop of the store, from whichever loop."""
+        """Await a coroutine on the loop of the store, from whichever loop.
+
+        Raises:
+            PersistenceError: The loop of the store is closed, or does not run.
+        """
         if asyncio.get_running_loop() is self._loop:
             return await work
-        return await asyncio.wrap_future(self._submitted(work))
+        return await asyncio.wrap_future(self._awaited(work))
 
     def check(self, instead: str) -> None:
         """Refuse to wait where waiting would stop what is waited for.
@@ -77,14 +81,15 @@ class Bridge:
             work: What to run.
 
         Raises:
-            PersistenceError: The caller is on the loop of the store.
+            PersistenceError: The caller is on the loop of the store, or that is closed or does not
+                run.
         """
         try:
             self.check(instead)
         except PersistenceError:
             work.close()
             raise
-        future = self._submitted(work)
+        future = self._awaited(work)
         try:
             return future.result()
         except BaseException:
@@ -97,6 +102,16 @@ class Bridge:
         Raises:
             PersistenceError: The loop is closed.
         """
+        return self._submitted(work)
+
+    def _awaited(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run a coroutine now: on a loop that stands still it would be waited for in vain."""
+        if not (self._loop.is_running() or self._loop.is_closed()):
+            work.close()
+            raise PersistenceError(
+                "The event loop of the store is not running.",
+                hint="Keep it running in a thread of its own, as from_conn_string does.",
+            )
         return self._submitted(work)
 
     def _submitted(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -119,8 +134,11 @@ class Bridge:
 def loop_in_thread() -> Iterator[asyncio.AbstractEventLoop]:
     """An event loop that runs in a thread of its own."""
     loop = asyncio.new_event_loop()
+    begun = Event()
+    loop.call_soon(begun.set)
     thread = Thread(target=loop.run_forever, name="haive-saver", daemon=True)
     thread.start()
+    begun.wait()
     process = os.getpid()
     try:
         yield loop

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
-from haive.core.persistence.embedding import calibrate
+from haive.core.persistence.embedding import QueryEmbedder, calibrate
 from haive.core.persistence.embedding._directions import directions
 from haive.core.persistence.errors import ModelError
 
@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 # Where the classes of LangChain's partners name their model.
 _MODEL = ("model", "model_name", "model_id", "deployment_name", "repo_id")
+#: The class of all functions, and once the name of what they made.
+FUNCTIONS = "EmbeddingsLambda"
 _PROBE = "How wide is a vector?"
 # A collection records up to 200 characters, and the width is among them.
 _LONGEST = 190
@@ -112,8 +114,12 @@ class HaiveEmbeddings(Embeddings):
         return rows
 
     async def aembed_query(self, text: str) -> list[float]:
-        """The vector of a text."""
-        return (await self.aembed_documents([text]))[0]
+        """The vector of a question."""
+        if not isinstance(self._embedder, QueryEmbedder):
+            return (await self.aembed_documents([text]))[0]
+        vector = await self._bridge.run(self._embedder.embed_query(text))
+        row: list[float] = vector.tolist()
+        return row
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """See `aembed_documents`."""
@@ -127,15 +133,26 @@ class HaiveEmbeddings(Embeddings):
 def name_of(embeddings: Embeddings) -> str:
     """What makes the vectors, by its class and the model that it names.
 
-    What only keeps the vectors of another one (``CacheBackedEmbeddings``) has that one's name.
+    What only keeps the vectors of another one (``CacheBackedEmbeddings``) has that one's name, and
+    what only calls a function (LangGraph's ``EmbeddingsLambda``) the function's.
     """
     behind = getattr(embeddings, "underlying_embeddings", None)
     if isinstance(behind, Embeddings):
         return name_of(behind)
+    if (function := function_of(embeddings)) is not None:
+        named = function if hasattr(function, "__qualname__") else type(function)
+        return f"{named.__module__}.{named.__qualname__}"[:_LONGEST]
     given = (getattr(embeddings, attribute, None) for attribute in _MODEL)
     model = next((name for name in given if isinstance(name, str) and name), None)
     own = type(embeddings).__name__
     return (f"{own}:{model}" if model else own)[:_LONGEST]
+
+
+def function_of(embeddings: Embeddings) -> Any:
+    """The function that LangGraph's ``EmbeddingsLambda`` calls; None of all others."""
+    if type(embeddings).__name__ != FUNCTIONS:
+        return None
+    return getattr(embeddings, "afunc", None) or getattr(embeddings, "func", None)
 
 
 async def _made(work: Awaitable[T], by: Embeddings) -> T:

@@ -1,7 +1,8 @@
 """What JSON has not, as JSON, and what it was.
 
 A document becomes the dict of its fields, a tuple a list, a date its text: they are searched, and
-looked through for personal data, as any other. Which were what is kept beside, by their paths.
+looked through for personal data, as any other. Which were what is kept beside, by their paths; and
+which numbers were floats, of those that Postgres writes out as whole ones.
 Objects of other models come back as dicts: no class is looked for because it is stored.
 """
 
@@ -45,6 +46,7 @@ _FORMS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
     ),
     "uuid": (UUID, str, UUID),
     "decimal": (Decimal, str, Decimal),
+    "float": (float, float, float),
 }
 _BY_CLASS = {cls: name for name, (cls, _, _) in _FORMS.items()}
 
@@ -63,9 +65,11 @@ def in_json(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[Form]]:
 
 
 def _in_json(value: Any, path: list[str | int], forms: list[Form]) -> Any:
-    if value is None or type(value) in {str, bool, int, float}:
+    if value is None or type(value) in {str, bool, int}:
         return value
     if isinstance(value, str | int | float) and not isinstance(value, Enum):
+        if isinstance(value, float) and "e" in float.__repr__(value):
+            forms.append(("float", path))
         return value
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {key: _in_json(item, [*path, key], forms) for key, item in value.items()}

@@ -26,6 +26,7 @@ from haive.core.persistence.integrations._langgraph import (
     put_together,
     searchable,
     taken_apart,
+    user_in,
 )
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class Graphs:
             thread_id=address.thread_id,
             namespace=address.namespace,
             checkpoint_id=address.checkpoint_id,
+            user_id=address.user_id,
             page_size=1,
             states=True,
             writes=True,
@@ -274,7 +276,11 @@ class Graphs:
         self, address: Address
     ) -> AsyncIterator[tuple[Mapping[str, Any], list[tuple[Write, Any]]]]:
         """States and pending writes of what a checkpoint goes back to, nearest first."""
-        where = {"thread_id": address.thread_id, "namespace": address.namespace}
+        where = {
+            "thread_id": address.thread_id,
+            "namespace": address.namespace,
+            "user_id": address.user_id,
+        }
         target, branch = await self._line(address, where)
         before: int | None = None
         size = _ANCESTORS
@@ -309,7 +315,7 @@ class Graphs:
                 return
 
     async def _line(
-        self, address: Address, where: Mapping[str, str]
+        self, address: Address, where: Mapping[str, str | None]
     ) -> tuple[UUID | None, str | None]:
         """A checkpoint and the branch that it lies in."""
         if address.checkpoint_id is not None:
@@ -367,7 +373,7 @@ class Graphs:
         await self._checkpointer.copy_thread(str(source), str(target))
 
     async def prune(self, thread_ids: Sequence[str], strategy: str) -> None:
-        """Leave the last checkpoint of each namespace, or nothing."""
+        """Leave the last checkpoint of each namespace that is no call of before it, or nothing."""
         if isinstance(thread_ids, str):
             raise InvalidInputError("thread_ids is a list of threads, and no text.")
         if strategy == "delete":
@@ -378,6 +384,7 @@ class Graphs:
                     await self._checkpointer._rewriter.remove(
                         thread_id, namespace, _all_but_latest, keep_replayed=True
                     )
+                await self._checkpointer._rewriter.remove_lost_calls(thread_id)
         else:
             raise InvalidInputError(
                 f"There is no strategy {strategy!r}.", hint="There are keep_latest and delete."
@@ -389,7 +396,8 @@ class Listing:
 
     Args:
         graphs: What is listed.
-        config: Of a thread and, if it names one, a namespace; None for all threads.
+        config: Of a thread and, if it names one, a namespace; None for all threads. With a user
+            only theirs.
         wanted: Metadata that the checkpoints have.
         before: Only those saved before this one.
         limit: At most so many.
@@ -411,6 +419,7 @@ class Listing:
             "namespace": ANY if namespace is None else namespace,
             "checkpoint_id": id_in(config),
             "before_id": id_in(before),
+            "user_id": user_in(config),
         }
         self._wanted = dict(wanted or {})
         self._left = limit

@@ -11,10 +11,10 @@ from haive.core.persistence.errors import ConfigurationError
 from haive.core.persistence.integrations._bridge import Bridge, loop_in_thread
 from haive.core.persistence.integrations._items import Items
 from haive.core.persistence.integrations._open import opened
-from haive.core.persistence.integrations._sweeper import Sweeper
+from haive.core.persistence.integrations._sweeper import Sweeper, is_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Future
 
     from langgraph.store.base import IndexConfig, Op, Result
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from haive.core.persistence.vector import MemoryConfig
 
 _MINUTES = 5.0
+# What an item takes.
+_LONGEST = 1e9
 _TTL = frozenset(TTLConfig.__annotations__)
 
 
@@ -180,10 +182,22 @@ def _checked(ttl: TTLConfig | None) -> TTLConfig | None:
     """LangGraph's settings of expiry.
 
     Raises:
-        ConfigurationError: They have something that it does not know.
+        ConfigurationError: They have something that it does not know, or that means nothing.
     """
-    if ttl is not None and (unknown := sorted(set(ttl) - _TTL)):
+    if ttl is None:
+        return None
+    if unknown := sorted(set(ttl) - _TTL):
         raise ConfigurationError(
             f"ttl has {', '.join(unknown)}.", hint=f"It has {', '.join(sorted(_TTL))}."
         )
+    given: Mapping[str, Any] = ttl
+    usual, interval = given.get("default_ttl"), given.get("sweep_interval_minutes")
+    if usual is not None and (
+        isinstance(usual, bool) or not isinstance(usual, int | float) or not 0 <= usual <= _LONGEST
+    ):
+        raise ConfigurationError("default_ttl in ttl is no number of minutes from 0 to 1e9.")
+    if interval is not None and not is_interval(interval):
+        raise ConfigurationError("sweep_interval_minutes in ttl is no number above 0.")
+    if not isinstance(given.get("refresh_on_read", True), bool):
+        raise ConfigurationError("refresh_on_read in ttl is neither True nor False.")
     return ttl

@@ -20,12 +20,17 @@ from pydantic import TypeAdapter
 from haive.core.persistence._encoding import Document, to_json
 from haive.core.persistence.embedding import Embedder
 from haive.core.persistence.errors import (
+    CollectionMismatchError,
     ConfigurationError,
     ContentTooLargeError,
     InvalidInputError,
 )
-from haive.core.persistence.integrations._checking import checked_user
-from haive.core.persistence.integrations._embeddings import LangChainEmbedder
+from haive.core.persistence.integrations._checking import checked_user, listed
+from haive.core.persistence.integrations._embeddings import (
+    FUNCTIONS,
+    LangChainEmbedder,
+    function_of,
+)
 from haive.core.persistence.integrations._item_filters import filter_document
 from haive.core.persistence.integrations._item_values import (
     ItemRow,
@@ -54,6 +59,8 @@ _COLLECTION = "langgraph"
 _INDEX = frozenset({"dims", "embed", "fields"})
 # A call is a statement and a request.
 _GETS, _PUTS, _READS, _EXPIRED = 1_000, 1_000, 100, 1_000
+# What one search or listing answers at most.
+_PAGE = 10_000
 # Each text of an item is a memory, and has its value with it.
 _TEXTS = 100
 _BYTES = 8 * 1024 * 1024
@@ -176,8 +183,7 @@ class Items:
             vectors = dict(zip(queries, map(vector_text, made), strict=True))
             for document in documents:
                 document["vector"] = vectors.get(document["text"])
-        searches = to_json(documents, "searches", _LIMIT)
-        found = await self._call("search_memory_items", _SEARCHED, searches=searches)
+        found = await self._paged("search_memory_items", "searches", _SEARCHED, documents)
         for (place, _), rows in zip(ops, found, strict=True):
             results[place] = [row.found() for row in rows]
 
@@ -206,10 +212,36 @@ class Items:
             }
             for _, op in ops
         ]
-        listings = to_json(documents, "listings", _LIMIT)
-        found = await self._call("list_memory_namespaces", _LISTED, listings=listings)
+        found = await self._paged("list_memory_namespaces", "listings", _LISTED, documents)
         for (place, _), namespaces in zip(ops, found, strict=True):
             results[place] = namespaces
+
+    async def _paged(
+        self,
+        function: str,
+        name: str,
+        returns: TypeAdapter[list[list[T]]],
+        documents: Iterable[dict[str, Any]],
+    ) -> list[list[T]]:
+        """What a function finds for each document, in as many calls as the longest one takes."""
+        left = dict(enumerate(documents))
+        found: list[list[T]] = [[] for _ in left]
+        while left:
+            asked = [
+                document | {"limit": _PAGE} if _is_long(document) else document
+                for document in left.values()
+            ]
+            given: dict[str, Any] = {name: to_json(asked, name, _LIMIT)}
+            pages = await self._call(function, returns, **given)
+            further: dict[int, dict[str, Any]] = {}
+            for (place, document), page in zip(left.items(), pages, strict=True):
+                found[place] += page
+                # What is ranked ends at 1,000.
+                if _is_long(document) and len(page) == _PAGE and not document.get("text"):
+                    limit, offset = document["limit"] - _PAGE, document["offset"] + _PAGE
+                    further[place] = document | {"limit": limit, "offset": offset}
+            left = further
+        return found
 
     def _puts(self, ops: Iterable[PutOp], shelf: Shelf) -> list[_Put]:
         last: dict[str, _Put] = {}
@@ -226,7 +258,7 @@ class Items:
         if not isinstance(form, dict):
             raise InvalidInputError("The value of an item is a dict.")
         stored, exact = stored_form(form)
-        paths = self._fields if op.index is None else op.index or []
+        paths = self._fields if op.index is None else _paths(op.index)
         document = {
             "id": key,
             "namespace": op.namespace,
@@ -237,7 +269,7 @@ class Items:
             "user_id": self._whose,
         }
         to_json(document, "An item")
-        texts = texts_of(form, list(paths))
+        texts = texts_of(form, paths)
         if len(texts) > _TEXTS:
             raise ContentTooLargeError(
                 f"An item is found by {len(texts):,} texts; at most {_TEXTS:,} are kept.",
@@ -267,19 +299,32 @@ class Items:
         return self._shelf
 
     async def _opened(self) -> Shelf:
-        config = self._config
-        if self._embed is not None:
-            embedder: Embedder
-            if not isinstance(self._embed, Embeddings):
-                embedder = self._embed
-            elif self._dimensions is None:
-                embedder = await LangChainEmbedder.of(self._embed)
-            else:
-                embedder = LangChainEmbedder(self._embed, self._dimensions)
-            config = config.model_copy(update={"embedder": embedder})
-        shelf = await VectorMemory(config=config, store=self._store)._open()
+        embedder = None if self._embed is None else await self._embedder(self._embed)
+        try:
+            shelf = await self._shelf_of(embedder)
+        except CollectionMismatchError as error:
+            # What is there may be from when all functions had one name.
+            if (former := _formerly(embedder)) is None:
+                raise
+            try:
+                shelf = await self._shelf_of(former)
+            except CollectionMismatchError:
+                raise error from None
         await self._call("index_memory_items", _COUNT)
         return shelf
+
+    async def _embedder(self, embed: Embeddings | Embedder) -> Embedder:
+        if not isinstance(embed, Embeddings):
+            return embed
+        if self._dimensions is None:
+            return await LangChainEmbedder.of(embed)
+        return LangChainEmbedder(embed, self._dimensions)
+
+    async def _shelf_of(self, embedder: Embedder | None) -> Shelf:
+        config = self._config
+        if embedder is not None:
+            config = config.model_copy(update={"embedder": embedder})
+        return await VectorMemory(config=config, store=self._store)._open()
 
     async def _call(
         self, function: str, returns: TypeAdapter[T], *, safe: bool = True, **arguments: object
@@ -312,6 +357,33 @@ def _embedder_of(index: IndexConfig | None) -> Embeddings | Embedder | None:
         return ensure_embeddings(embed)
     except (ValueError, ImportError) as error:
         raise ConfigurationError(f"embed cannot be loaded: {error}") from None
+
+
+def _formerly(embedder: Embedder | None) -> LangChainEmbedder | None:
+    """A function's embedder with the name that all of them had."""
+    if not isinstance(embedder, LangChainEmbedder) or function_of(embedder.embeddings) is None:
+        return None
+    name = f"{FUNCTIONS}-{embedder.dimensions}"
+    return LangChainEmbedder(embedder.embeddings, embedder.dimensions, name=name)
+
+
+def _is_long(document: Mapping[str, Any]) -> bool:
+    """Whether a search or a listing asks for more than one call answers."""
+    return isinstance(document["limit"], int) and document["limit"] > _PAGE
+
+
+def _paths(index: object) -> list[str]:
+    """The paths by which an item is found.
+
+    Raises:
+        InvalidInputError: They are no list of texts, and not False.
+    """
+    if index is False:
+        return []
+    paths = [] if index is True else listed(index, "index")
+    if index is True or not all(isinstance(path, str) for path in paths):
+        raise InvalidInputError("index is a list of paths, or False.")
+    return paths
 
 
 def _text_document(text: str, vector: NDArray[np.float32] | None) -> dict[str, str | None]:

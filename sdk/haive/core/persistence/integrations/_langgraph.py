@@ -35,6 +35,7 @@ from langgraph.types import (
 )
 
 from haive.core.persistence._encoding import as_uuid, to_json
+from haive.core.persistence.checkpointer._arguments import check_name
 from haive.core.persistence.checkpointer._search import shallow
 from haive.core.persistence.errors import InvalidInputError
 
@@ -53,7 +54,6 @@ TYPES: tuple[type, ...] = (
 
 # The version of LangGraph's format that a state of a `Checkpointer` is shown as.
 _FORMAT = 4
-_MAX_USER = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +70,8 @@ class Address:
         """The address in a config.
 
         Raises:
-            InvalidInputError: It names no thread, or a checkpoint whose id is no UUID.
+            InvalidInputError: It names no thread, a checkpoint whose id is no UUID, or a user who
+                cannot be one.
         """
         configurable = config.get("configurable", {})
         thread_id = configurable.get("thread_id")
@@ -78,15 +79,11 @@ class Address:
             raise InvalidInputError(
                 "The config names no thread.", hint='Pass {"configurable": {"thread_id": …}}.'
             )
-        user = configurable.get("user_id")
-        # As thread ids, which programs give as numbers and UUIDs too.
-        if isinstance(user, int | UUID) and not isinstance(user, bool):
-            user = str(user)
         return cls(
             thread_id=str(thread_id),
             namespace=configurable.get("checkpoint_ns") or "",
             checkpoint_id=id_in(config),
-            user_id=user if isinstance(user, str) and 0 < len(user) <= _MAX_USER else None,
+            user_id=user_in(config),
         )
 
 
@@ -94,6 +91,22 @@ def id_in(config: RunnableConfig | None) -> UUID | None:
     """The id of the checkpoint that a config points to, if it does."""
     found = (config or {}).get("configurable", {}).get("checkpoint_id")
     return as_uuid(found, "checkpoint_id") if found else None
+
+
+def user_in(config: RunnableConfig | None) -> str | None:
+    """The user whose thread it must be, if a config names one.
+
+    Raises:
+        InvalidInputError: It names something else: left out, the thread would be anybody's.
+    """
+    given = (config or {}).get("configurable", {}).get("user_id")
+    if given is None:
+        return None
+    # As thread ids, which programs give as numbers and UUIDs too.
+    is_id = isinstance(given, int | UUID) and not isinstance(given, bool)
+    user: str = str(given) if is_id else given
+    check_name(user, "user_id")
+    return user
 
 
 def config_of(thread_id: str, namespace: str, checkpoint_id: UUID) -> RunnableConfig:

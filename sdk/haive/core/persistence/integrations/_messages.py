@@ -79,19 +79,21 @@ def stored(message: BaseMessage, conversation_id: UUID) -> NewMessage:
     if message.type != "chat" and message.type not in _ROLES:
         raise InvalidInputError(f"A history has no {type(message).__name__}.")
     own: dict[str, Any] = {"type": message.type}
+    said, forms = in_json(_said(message))
     try:
         new = NewMessage(
             conversation_id=conversation_id,
             role=_role(message),
-            content=_content(message, own),
+            content=_content(message, said, own),
             token_usage=_usage(message, own),
         )
     except ValidationError as error:
         raise InvalidInputError(f"A message cannot be stored: {describe(error)}") from None
     if left := _left(message):
-        own["data"], forms = in_json(left)
-        if forms:
-            own["forms"] = forms
+        own["data"], more = in_json(left)
+        forms += more
+    if forms:
+        own["forms"] = forms
     named = {} if message.name is None else {"name": message.name}
     return new.model_copy(update={"metadata": {**named, _OWN: own}})
 
@@ -121,8 +123,18 @@ def _role(message: BaseMessage) -> MessageRole:
     return _ROLES[message.type]
 
 
-def _content(message: BaseMessage, own: dict[str, Any]) -> str | list[ContentPart]:
-    content = message.content
+def _said(message: BaseMessage) -> dict[str, Any]:
+    """What of a message is in the content of ours."""
+    said: dict[str, Any] = {"content": message.content}
+    if isinstance(message, AIMessage) and message.tool_calls:
+        said["tool_calls"] = message.tool_calls
+    return said
+
+
+def _content(
+    message: BaseMessage, said: Mapping[str, Any], own: dict[str, Any]
+) -> str | list[ContentPart]:
+    content = said["content"]
     if isinstance(message, ToolMessage):
         return [
             ToolResultPart(
@@ -131,13 +143,13 @@ def _content(message: BaseMessage, own: dict[str, Any]) -> str | list[ContentPar
                 is_error=message.status == "error",
             )
         ]
-    calls = [_call(call) for call in message.tool_calls] if isinstance(message, AIMessage) else []
+    calls = [_call(call) for call in said.get("tool_calls", ())]
     if isinstance(content, str):
         if not calls:
             return content
         own["text"] = True
-        said: list[ContentPart] = [TextPart(text=content)] if content else []
-        return [*said, *calls]
+        text: list[ContentPart] = [TextPart(text=content)] if content else []
+        return [*text, *calls]
     return [*map(_part, content), *calls]
 
 
@@ -228,7 +240,7 @@ def _usual(kind: type[BaseMessage]) -> dict[str, Any]:
 
 def _data(message: Message, own: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of LangChain's message that a stored one was."""
-    data = as_they_were(own.get("data", {}), own.get("forms"))
+    data = dict(own.get("data", {}))
     if "name" in message.metadata:
         data["name"] = message.metadata["name"]
     if isinstance(message.content, str):
@@ -237,7 +249,7 @@ def _data(message: Message, own: Mapping[str, Any]) -> dict[str, Any]:
         _take_parts(message.content, data, own)
     if message.token_usage is not None or "usage" in own:
         data["usage_metadata"] = _counted(message.token_usage) | own.get("usage", {})
-    return data
+    return as_they_were(data, own.get("forms"))
 
 
 def _take_parts(parts: Sequence[ContentPart], data: dict[str, Any], own: Mapping[str, Any]) -> None:

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+def is_interval(minutes: object) -> bool:
+    """Whether there is time between two sweeps."""
+    return isinstance(minutes, int | float) and not isinstance(minutes, bool) and minutes > 0
+
+
 class Sweeper:
     """Sweeps on the event loop of a store, again and again.
 
@@ -37,7 +42,7 @@ class Sweeper:
         Raises:
             InvalidInputError: No time is between two sweeps.
         """
-        if isinstance(minutes, bool) or not minutes > 0:
+        if not is_interval(minutes):
             raise InvalidInputError("The minutes between two sweeps are a number above 0.")
         if self._running is None or self._running.done():
             self._task = None

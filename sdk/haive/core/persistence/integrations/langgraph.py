@@ -158,6 +158,7 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
         """The checkpoint that the config points to, else the last one saved; one round trip.
 
         Raises:
+            AccessDeniedError: The config names a user, and the thread is another one's.
             CorruptCheckpointError: What is stored is damaged or forged.
             CheckpointKeyError: No key of the ring opens it.
         """
@@ -175,6 +176,7 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
 
         Args:
             config: Of a thread and, if it names one, a namespace; None for those of all threads.
+                With a ``user_id`` the thread must be theirs, or be begun for nobody.
             filter: Metadata that they have.
             before: Only those saved before this one.
             limit: At most so many.
@@ -214,7 +216,8 @@ class HaiveSaver(BaseCheckpointSaver[Any]):
         Args:
             thread_ids: Which threads.
             strategy: ``keep_latest`` leaves the last one of each namespace, with those that its
-                ``DeltaChannel`` values are replayed from; ``delete`` leaves nothing.
+                ``DeltaChannel`` values are replayed from, and nothing of a call of a subgraph that
+                was made from one that goes; ``delete`` leaves nothing.
 
         Raises:
             InvalidInputError: There is no such strategy.
