@@ -9,7 +9,7 @@ create or replace function haive_private.reserve_messages(
   p_output_tokens int[],
   p_costs numeric[],
   p_created_at timestamptz[],
-  p_sealed boolean, -- all of them
+  p_sealed boolean, -- null: some of them
   out conversation_ids uuid[], -- sorted, each once
   out last_seqs bigint[], -- of each, after the reservation
   out counts bigint[] -- of each, how many places were taken

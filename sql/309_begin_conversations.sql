@@ -23,9 +23,8 @@ begin
       hint = 'Leave out user_id; name others as participants.';
   end if;
 
-  perform haive_private.check_sealed(false)
-  from jsonb_to_recordset(p_conversations) as g (sealed text)
-  where g.sealed is null;
+  perform haive_private.check_sealed(g.sealed is not null)
+  from jsonb_to_recordset(p_conversations) as g (sealed text);
 
   with fresh as (
     insert into haive.conversations (

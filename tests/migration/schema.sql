@@ -4350,10 +4350,10 @@ declare
   v_done text;
   v_counted boolean;
 begin
+  if p_sealed is not null or v_watch <> '---' then
+    perform haive_private.check_sealed(p_sealed is not null);
+  end if;
   if v_watch <> '---' then
-    if p_sealed is null then
-      perform haive_private.check_sealed(false);
-    end if;
     v_done := set_config('persistence.watch', v_watch || '---', true); -- see meter_added
   end if;
   -- One statement in place of three: 4 to 8 % of the server's time. Its triggers run after all of it.
@@ -5305,9 +5305,8 @@ begin
       hint = 'Leave out user_id; name others as participants.';
   end if;
 
-  perform haive_private.check_sealed(false)
-  from jsonb_to_recordset(p_conversations) as g (sealed text)
-  where g.sealed is null;
+  perform haive_private.check_sealed(g.sealed is not null)
+  from jsonb_to_recordset(p_conversations) as g (sealed text);
 
   with fresh as (
     insert into haive.conversations (
@@ -5457,6 +5456,17 @@ begin
       errcode = 'PT422',
       message = 'this tenant''s content is sealed by the client',
       hint = 'Work in tenant_context, which has the tenant''s keys.';
+  elsif p_sealed is not false then
+    -- Trusted as in enter_tenant.
+    if not pg_has_role(
+      coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+      'haive_client', 'member'
+    ) then
+      raise exception using
+        errcode = 'PT403',
+        message = 'only services seal content',
+        hint = 'Write through a service that has the tenant''s keys.';
+    end if;
   end if;
 end;
 $$;
@@ -5469,7 +5479,7 @@ GRANT ALL ON FUNCTION haive_private.check_sealed(p_sealed boolean) TO haive_writ
 REVOKE ALL ON FUNCTION haive_private.check_sealed(p_sealed boolean) FROM PUBLIC;
 
 -- COMMENT FUNCTION check_sealed(p_sealed boolean)
-COMMENT ON FUNCTION haive_private.check_sealed(p_sealed boolean) IS 'Refuses content in the clear where the tenant that was entered seals it.';
+COMMENT ON FUNCTION haive_private.check_sealed(p_sealed boolean) IS 'Refuses content in the clear where the tenant that was entered seals it, and sealed content of users.';
 
 -- ACL FUNCTION check_session_change(p_tenant text, p_actor text, p_session_id uuid, p_participants boolean)
 REVOKE ALL ON FUNCTION haive_private.check_session_change(p_tenant text, p_actor text, p_session_id uuid, p_participants boolean) FROM PUBLIC;
@@ -9462,7 +9472,10 @@ declare
 begin
   v_places := haive_private.reserve_messages(
     p_tenant, p_actor, p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at,
-    p_sealed is not null and array_position(p_sealed, null) is null
+    case coalesce(num_nonnulls(variadic p_sealed), 0)
+      when 0 then false
+      when cardinality(p_ids) then true
+    end
   );
   with placed as materialized (
     select
@@ -17546,6 +17559,9 @@ begin
   if p_changes ?| array['title', 'context', 'settings'] then
     perform haive_private.check_sealed(false);
   end if;
+  if p_changes ?| array['sealed', 'sealed_with'] then
+    perform haive_private.check_sealed(true);
+  end if;
   perform haive_private.check_session_change(
     v_caller.tenant, v_caller.actor, p_conversation_id, p_changes ? 'participants'
   );
@@ -17705,6 +17721,7 @@ begin
       hint = 'Read it again, and change what it says now.';
   end if;
   if p_changes ? 'sealed' then
+    perform haive_private.check_sealed(true);
     update haive.conversations as c
     set
       sealed = decode(p_changes ->> 'sealed', 'base64'),
