@@ -47,7 +47,7 @@ begin
       coalesce(sum(u.input_tokens), 0) as input_tokens,
       coalesce(sum(u.output_tokens), 0) as output_tokens,
       coalesce(sum(u.cost), 0) as cost,
-      max(coalesce(u.created_at, now())) as latest
+      least(max(coalesce(u.created_at, now())), now()) as latest -- no date to come keeps it longer
     from unnest(p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at)
       as u (conversation_id, input_tokens, output_tokens, cost, created_at)
     group by u.conversation_id

@@ -48,7 +48,7 @@ begin
       input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
       output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
       cost = c.cost + coalesce(p_cost, 0),
-      last_message_at = greatest(c.last_message_at, coalesce(p_created_at, now()))
+      last_message_at = greatest(c.last_message_at, least(p_created_at, now()))
     where
       c.tenant_id = v_caller.tenant and c.id = p_conversation_id
       and (

@@ -4,6 +4,8 @@ grant usage, create on schema haive_private to haive_writer;
 
 -- Sealed content is taken from services alone: of a user's, which nobody could open, no page could be
 -- read past. No data change.
+-- What a message or a conversation says of its own time no longer moves the last activity into the
+-- future, by which retention goes. On a replica requests are not counted, as their table is not there.
 
 -- A client that has no keys, or forgot them, must not store in the clear what its tenant seals. And a user
 -- has none: what they send as sealed nobody could open, nor read past it.
@@ -90,7 +92,7 @@ begin
       coalesce(sum(u.input_tokens), 0) as input_tokens,
       coalesce(sum(u.output_tokens), 0) as output_tokens,
       coalesce(sum(u.cost), 0) as cost,
-      max(coalesce(u.created_at, now())) as latest
+      least(max(coalesce(u.created_at, now())), now()) as latest -- no date to come keeps it longer
     from unnest(p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at)
       as u (conversation_id, input_tokens, output_tokens, cost, created_at)
     group by u.conversation_id
@@ -279,7 +281,7 @@ begin
       input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
       output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
       cost = c.cost + coalesce(p_cost, 0),
-      last_message_at = greatest(c.last_message_at, coalesce(p_created_at, now()))
+      last_message_at = greatest(c.last_message_at, least(p_created_at, now()))
     where
       c.tenant_id = v_caller.tenant and c.id = p_conversation_id
       and (
@@ -399,7 +401,7 @@ begin
     select
       p_tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
       g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, t.at, t.at,
+      coalesce(g.settings, '{}'), t.at, least(t.at, now()), least(t.at, now()),
       decode(g.sealed, 'base64'), g.sealed_with, p_are_sessions
     from jsonb_to_recordset(p_conversations) as g (
       id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
@@ -598,6 +600,193 @@ $$;
 
 alter function haive_private.update_session_state(text, uuid, jsonb, timestamptz, text)
 owner to haive_writer;
+
+-- Takes one request out of the tenant's token buckets, which fill up within a minute. A bucket is held
+-- until the transaction ends, so there are up to 8: whoever finds one held takes another one, and waits
+-- only where there is nothing in those that are free. What a transaction that fails has taken comes
+-- back: refused calls do not count.
+create or replace function haive_private.take_request(p_tenant text, p_limit bigint)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  -- A bucket is of at least 8 requests, or, where the limit is lower, the only one.
+  v_buckets int := least(greatest(p_limit / 8, 1), 8);
+  v_size bigint := p_limit / v_buckets;
+  v_larger int := p_limit % v_buckets; -- so many hold one more
+  v_lock bigint := hashtextextended('haive/requests/' || p_tenant, 0);
+  v_slot int := pg_backend_pid() % v_buckets;
+  v_cost interval;
+  v_counts boolean := current_setting('transaction_read_only') = 'off';
+  v_used double precision;
+  v_next timestamptz;
+begin
+  if pg_is_in_recovery() then
+    return true; -- a replica has not got the buckets, which are unlogged
+  end if;
+  if v_counts and v_size > 0 then
+    for v_try in 1..v_buckets loop
+      -- Who holds a bucket has its lock: to try a lock is cheaper than to skip a row that is locked.
+      if pg_try_advisory_xact_lock(v_lock + v_slot) then
+        v_cost := interval '1 microsecond' * (60000000 / (v_size + (v_slot < v_larger)::int));
+        -- One request more, where the bucket is full again within a minute after it.
+        update haive_private.request_buckets as b
+        set full_at = greatest(b.full_at, clock_timestamp()) + v_cost
+        where
+          b.tenant_id = p_tenant and b.slot = v_slot
+          and b.full_at <= clock_timestamp() + interval '1 minute' - v_cost;
+        if found then
+          return true;
+        end if;
+      end if;
+      v_slot := (v_slot + 1) % v_buckets;
+    end loop;
+    insert into haive_private.request_buckets (tenant_id, slot, full_at)
+    select p_tenant, s.slot, clock_timestamp()
+    from generate_series(0, v_buckets - 1) as s (slot)
+    on conflict do nothing;
+    -- Waits for those that are held: they may have something left.
+    perform from haive_private.request_buckets as b
+    where b.tenant_id = p_tenant and b.slot < v_buckets
+    order by b.slot
+    for no key update;
+    update haive_private.request_buckets as b
+    set
+      full_at = greatest(b.full_at, clock_timestamp())
+      + interval '1 microsecond' * (60000000 / (v_size + (b.slot < v_larger)::int))
+    where
+      b.tenant_id = p_tenant
+      and b.slot = (
+        select f.slot from haive_private.request_buckets as f
+        where
+          f.tenant_id = p_tenant and f.slot < v_buckets
+          and f.full_at <= clock_timestamp() + interval '1 minute'
+          - interval '1 microsecond' * (60000000 / (v_size + (f.slot < v_larger)::int))
+        order by f.full_at
+        limit 1
+      );
+    if found then
+      return true;
+    end if;
+  end if;
+  select
+    sum(
+      greatest(extract(epoch from f.full_at - clock_timestamp()), 0)
+      * (v_size + (f.slot < v_larger)::int) / 60
+    ),
+    min(
+      f.full_at - interval '1 minute'
+      + interval '1 microsecond' * (60000000 / nullif(v_size + (f.slot < v_larger)::int, 0))
+    )
+  into v_used, v_next
+  from haive_private.request_buckets as f
+  where f.tenant_id = p_tenant and f.slot < v_buckets;
+  if v_counts or v_next > clock_timestamp() then
+    perform haive_private.refuse_over_quota(
+      p_tenant, 'requests', p_limit, least(ceil(v_used), p_limit)::bigint,
+      coalesce(v_next, clock_timestamp() + interval '1 minute')
+    );
+  end if;
+  return false;
+end;
+$$;
+
+alter function haive_private.take_request(text, bigint) owner to haive_writer;
+
+comment on function haive_private.take_request(text, bigint) is
+'Counts a request of a tenant with a limit of them a minute, or refuses it. A transaction that may not '
+'write is refused over the limit and not counted; a replica neither counts nor refuses.';
+
+-- Definer: the meters are nobody's to read.
+create or replace function haive_private.tenant_usage(p_tenant text)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_tenant text := coalesce(
+    p_tenant, nullif(current_setting('request.headers', true), '')::jsonb ->> 'x-haive-tenant',
+    nullif(current_setting('persistence.tenant', true), ''), 'default'
+  );
+  v_caller record;
+  v_row haive.tenants;
+  v_today date;
+  v_used bigint[];
+  v_requests bigint;
+begin
+  if pg_has_role(
+    coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+    'haive_client', 'member'
+  ) then
+    -- A tenant that is closed has used something too.
+    perform haive_private.administer_tenant(v_tenant);
+  else
+    v_caller := haive_private.enter_tenant(p_tenant, false);
+    v_tenant := v_caller.tenant;
+    if v_caller.actor is not null then
+      raise exception using
+        errcode = 'PT403',
+        message = 'only an administrator sees what the tenant uses',
+        hint = 'Owners and admins of the tenant do.';
+    end if;
+  end if;
+  select * into v_row from haive.tenants as t where t.tenant_id = v_tenant;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no tenant %s', left(v_tenant, 63)),
+      hint = 'Create it with create_tenant.';
+  end if;
+  v_today := (now() at time zone coalesce(v_row.settings ->> 'timezone', 'UTC'))::date;
+  if v_row.metered then
+    v_used := haive_private.metered_use(v_tenant, v_today);
+  else
+    select
+      array[
+        u.conversations, u.bytes,
+        (
+          select coalesce(sum(m.input_tokens::bigint + m.output_tokens), 0)::bigint
+          from haive.messages as m
+          where
+            m.tenant_id = v_tenant
+            and m.created_at >= haive_private.month_end(
+              v_tenant, v_today - extract(day from v_today)::int
+            )
+        )
+      ]
+    into v_used
+    from haive_private.count_rows(v_tenant) as u;
+  end if;
+  if not pg_is_in_recovery() then -- see take_request
+    select
+      ceil(
+        sum(greatest(extract(epoch from b.full_at - clock_timestamp()), 0)) / 60
+        / greatest(count(*), 1) * v_row.max_requests_per_minute
+      )
+    into v_requests
+    from haive_private.request_buckets as b
+    where b.tenant_id = v_tenant and v_row.max_requests_per_minute is not null;
+  end if;
+  return json_build_object(
+    'tenant_id', v_tenant,
+    'metered', v_row.metered,
+    'timezone', coalesce(v_row.settings ->> 'timezone', 'UTC'),
+    'conversations', haive_private.usage_doc(v_used[1], v_row.max_conversations),
+    'storage', haive_private.usage_doc(v_used[2], v_row.max_storage_bytes),
+    'requests', haive_private.usage_doc(coalesce(v_requests, 0), v_row.max_requests_per_minute),
+    'tokens', haive_private.usage_doc(
+      v_used[3], v_row.max_tokens_per_month, haive_private.month_end(v_tenant, v_today)
+    )
+  );
+end;
+$$;
+
+alter function haive_private.tenant_usage(text) owner to haive_writer;
 
 revoke create on schema haive_private from haive_writer;
 

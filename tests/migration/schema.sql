@@ -4364,7 +4364,7 @@ begin
       input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
       output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
       cost = c.cost + coalesce(p_cost, 0),
-      last_message_at = greatest(c.last_message_at, coalesce(p_created_at, now()))
+      last_message_at = greatest(c.last_message_at, least(p_created_at, now()))
     where
       c.tenant_id = v_caller.tenant and c.id = p_conversation_id
       and (
@@ -5316,7 +5316,7 @@ begin
     select
       p_tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
       g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, t.at, t.at,
+      coalesce(g.settings, '{}'), t.at, least(t.at, now()), least(t.at, now()),
       decode(g.sealed, 'base64'), g.sealed_with, p_are_sessions
     from jsonb_to_recordset(p_conversations) as g (
       id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
@@ -15579,7 +15579,7 @@ begin
       coalesce(sum(u.input_tokens), 0) as input_tokens,
       coalesce(sum(u.output_tokens), 0) as output_tokens,
       coalesce(sum(u.cost), 0) as cost,
-      max(coalesce(u.created_at, now())) as latest
+      least(max(coalesce(u.created_at, now())), now()) as latest -- no date to come keeps it longer
     from unnest(p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at)
       as u (conversation_id, input_tokens, output_tokens, cost, created_at)
     group by u.conversation_id
@@ -16863,7 +16863,7 @@ COMMENT ON FUNCTION haive_private.sum_counts(p_one jsonb, p_other jsonb) IS 'Two
 REVOKE ALL ON FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) FROM PUBLIC;
 
 -- COMMENT FUNCTION take_request(p_tenant text, p_limit bigint)
-COMMENT ON FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) IS 'Counts a request of a tenant with a limit of them a minute, or refuses it. A transaction that may not write is refused over the limit and not counted.';
+COMMENT ON FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) IS 'Counts a request of a tenant with a limit of them a minute, or refuses it. A transaction that may not write is refused over the limit and not counted; a replica neither counts nor refuses.';
 
 -- FUNCTION take_request(text, bigint)
 CREATE FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) RETURNS boolean
@@ -16882,6 +16882,9 @@ declare
   v_used double precision;
   v_next timestamptz;
 begin
+  if pg_is_in_recovery() then
+    return true; -- a replica has not got the buckets, which are unlogged
+  end if;
   if v_counts and v_size > 0 then
     for v_try in 1..v_buckets loop
       -- Who holds a bucket has its lock: to try a lock is cheaper than to skip a row that is locked.
@@ -17196,24 +17199,23 @@ begin
     into v_used
     from haive_private.count_rows(v_tenant) as u;
   end if;
-  select
-    coalesce(
+  if not pg_is_in_recovery() then -- see take_request
+    select
       ceil(
         sum(greatest(extract(epoch from b.full_at - clock_timestamp()), 0)) / 60
         / greatest(count(*), 1) * v_row.max_requests_per_minute
-      ),
-      0
-    )
-  into v_requests
-  from haive_private.request_buckets as b
-  where b.tenant_id = v_tenant and v_row.max_requests_per_minute is not null;
+      )
+    into v_requests
+    from haive_private.request_buckets as b
+    where b.tenant_id = v_tenant and v_row.max_requests_per_minute is not null;
+  end if;
   return json_build_object(
     'tenant_id', v_tenant,
     'metered', v_row.metered,
     'timezone', coalesce(v_row.settings ->> 'timezone', 'UTC'),
     'conversations', haive_private.usage_doc(v_used[1], v_row.max_conversations),
     'storage', haive_private.usage_doc(v_used[2], v_row.max_storage_bytes),
-    'requests', haive_private.usage_doc(v_requests, v_row.max_requests_per_minute),
+    'requests', haive_private.usage_doc(coalesce(v_requests, 0), v_row.max_requests_per_minute),
     'tokens', haive_private.usage_doc(
       v_used[3], v_row.max_tokens_per_month, haive_private.month_end(v_tenant, v_today)
     )
