@@ -6,6 +6,9 @@ grant usage, create on schema haive_private to haive_writer;
 -- read past. No data change.
 -- What a message or a conversation says of its own time no longer moves the last activity into the
 -- future, by which retention goes. On a replica requests are not counted, as their table is not there.
+-- Members may leave; a message is not shown by hidden => null; the time of a message that conflicts is not
+-- told; purge_tenant leaves nothing of what was watched.
+grant delete on haive_private.event_floors to haive_writer;
 
 -- A client that has no keys, or forgot them, must not store in the clear what its tenant seals. And a user
 -- has none: what they send as sealed nobody could open, nor read past it.
@@ -787,6 +790,271 @@ end;
 $$;
 
 alter function haive_private.tenant_usage(text) owner to haive_writer;
+
+-- The slow way in, taken when an id exists already: a retry after a lost answer. Under the locks
+-- of the conversations it writes what is missing and compares the rest.
+create or replace function haive_private.replay_messages(
+  p_tenant text,
+  p_actor text,
+  p_conversation_ids uuid[],
+  p_ids uuid[],
+  p_roles text[],
+  p_contents text[],
+  p_parts jsonb[],
+  p_metadata jsonb[],
+  p_input_tokens int[],
+  p_output_tokens int[],
+  p_models text[],
+  p_costs numeric[],
+  p_created_at timestamptz[],
+  p_sealed bytea[],
+  p_sealed_with text[],
+  out seqs bigint[],
+  out times timestamptz[],
+  out failures text[]
+)
+returns record
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_missing bigint[];
+begin
+  perform from haive.conversations as c
+  where c.tenant_id = p_tenant and c.id = any(p_conversation_ids)
+  order by c.id
+  for no key update;
+
+  v_missing := array(
+    select min(u.place) from unnest(p_ids) with ordinality as u (id, place)
+    where not exists (select from haive.messages as m where m.id = u.id and m.tenant_id = p_tenant)
+    group by u.id
+    order by min(u.place)
+  );
+  perform haive_private.insert_messages(
+    p_tenant,
+    p_actor,
+    array(select p_conversation_ids[i] from unnest(v_missing) as i),
+    array(select p_ids[i] from unnest(v_missing) as i),
+    array(select p_roles[i] from unnest(v_missing) as i),
+    array(select p_contents[i] from unnest(v_missing) as i),
+    array(select p_parts[i] from unnest(v_missing) as i),
+    array(select p_metadata[i] from unnest(v_missing) as i),
+    array(select p_input_tokens[i] from unnest(v_missing) as i),
+    array(select p_output_tokens[i] from unnest(v_missing) as i),
+    array(select p_models[i] from unnest(v_missing) as i),
+    array(select p_costs[i] from unnest(v_missing) as i),
+    array(select p_created_at[i] from unnest(v_missing) as i),
+    array(select p_sealed[i] from unnest(v_missing) as i),
+    array(select p_sealed_with[i] from unnest(v_missing) as i)
+  )
+  where cardinality(v_missing) > 0;
+
+  select
+    array_agg(case when s.failure is null then s.seq end order by s.place),
+    array_agg(case when s.failure is null then s.created_at end order by s.place),
+    array_agg(s.failure order by s.place)
+  into seqs, times, failures
+  from (
+    select
+      u.place, m.seq, m.created_at,
+      case
+        when c.id is null then 'PT404'
+        when m.id is null or (
+          m.conversation_id, m.role, m.content, m.parts, m.metadata,
+          m.input_tokens, m.output_tokens, m.model, m.cost, m.created_at, m.sealed, m.sealed_with
+        ) is distinct from (
+          u.conversation_id, u.role, u.content, u.parts, coalesce(u.metadata, '{}'),
+          u.input_tokens, u.output_tokens, u.model, u.cost, coalesce(u.created_at, m.created_at),
+          u.sealed, u.sealed_with
+        ) then 'PT409'
+      end as failure
+    from unnest(
+      p_conversation_ids, p_ids, p_roles, p_contents, p_parts, p_metadata,
+      p_input_tokens, p_output_tokens, p_models, p_costs, p_created_at, p_sealed,
+      p_sealed_with
+    ) with ordinality as u (
+      conversation_id, id, role, content, parts, metadata,
+      input_tokens, output_tokens, model, cost, created_at, sealed, sealed_with, place
+    )
+    left join haive.conversations as c
+      on c.tenant_id = p_tenant and c.id = u.conversation_id
+      and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
+    left join haive.messages as m on m.id = u.id and m.tenant_id = p_tenant
+  ) as s;
+end;
+$$;
+
+alter function haive_private.replay_messages(
+  text, text, uuid[], uuid[], text[], text[], jsonb[], jsonb[], int[], int[], text[], numeric[],
+  timestamptz[], bytea[], text[]
+) owner to haive_writer;
+
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.hide_message(
+  p_tenant text, p_session_id uuid, p_message_id uuid, p_hidden boolean, p_acting text
+)
+returns boolean
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_entered record := haive_private.enter_session(
+    p_tenant, p_session_id, 'moderate', p_acting, true
+  );
+  v_message record;
+begin
+  if p_hidden is null then
+    raise exception using
+      errcode = 'PT422',
+      message = 'hidden is neither true nor false',
+      hint = 'true hides the message, false shows it again.';
+  end if;
+  select m.seq, m.hidden_at into v_message
+  from haive.messages as m
+  where
+    m.id = p_message_id and m.tenant_id = v_entered.tenant and m.conversation_id = p_session_id;
+  if not found then
+    raise exception using
+      errcode = 'PT404',
+      message = format('no message %s of the session itself', p_message_id),
+      hint = 'What a branch begins with is hidden in the session that it is of.';
+  elsif (v_message.hidden_at is not null) = p_hidden then
+    return false;
+  end if;
+  update haive.messages as m
+  set hidden_at = case when p_hidden then now() end
+  where
+    m.tenant_id = v_entered.tenant and m.conversation_id = p_session_id
+    and m.seq = v_message.seq;
+  insert into haive.events (tenant_id, kind, conversation_id, first_seq, last_seq)
+  values (
+    v_entered.tenant, case when p_hidden then 'message.hidden' else 'message.shown' end,
+    p_session_id, v_message.seq, v_message.seq
+  );
+  return true;
+end;
+$$;
+
+alter function haive_private.hide_message(text, uuid, uuid, boolean, text) owner to haive_writer;
+
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.purge_tenant(p_tenant_id text)
+returns bigint
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_conversations bigint;
+begin
+  perform haive_private.administer_tenant(p_tenant_id);
+  perform from haive.tenants as t
+  where t.tenant_id = p_tenant_id and t.status = 'deleted'
+  for update;
+  if not found then
+    raise exception using
+      errcode = 'PT409',
+      message = format('the tenant %s is not deleted', left(p_tenant_id, 63)),
+      hint = 'Delete it first: that can be undone, and this cannot.';
+  end if;
+  select count(*) into v_conversations
+  from haive.conversations as c where c.tenant_id = p_tenant_id;
+  -- All that belongs to it goes with it, by the foreign keys.
+  delete from haive.tenants as t where t.tenant_id = p_tenant_id;
+  delete from haive.events as e where e.tenant_id = p_tenant_id;
+  delete from haive_private.event_floors as f where f.tenant_id = p_tenant_id;
+  delete from haive_private.watches as w where w.tenant_id = p_tenant_id;
+  delete from haive_private.memory_words as w where w.tenant_id = p_tenant_id;
+  delete from haive_private.memory_sizes as s where s.tenant_id = p_tenant_id;
+  return v_conversations;
+end;
+$$;
+
+alter function haive_private.purge_tenant(text) owner to haive_writer;
+
+-- Definer, for nobody writes tables directly.
+create or replace function haive_private.set_member(p_tenant text, p_user_id text, p_role text)
+returns void
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_admin boolean := v_caller.trusted;
+begin
+  if not v_admin then
+    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
+    -- own everybody may let go.
+    select
+      m.role = 'owner'
+      or (
+        m.user_id = p_user_id
+        and (p_role is null or (m.role = 'admin' and p_role in ('member', 'reader')))
+      )
+      or (
+        m.role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader')
+        and not exists (
+          select from haive.members as o
+          where o.tenant_id = v_caller.tenant and o.user_id = p_user_id
+            and o.role in ('owner', 'admin')
+        )
+      )
+    into v_admin
+    from haive.members as m
+    where m.tenant_id = v_caller.tenant and m.user_id = haive.current_actor();
+  end if;
+  if v_admin is not true then
+    raise exception using
+      errcode = 'PT403',
+      message = 'only an administrator changes the members of a tenant',
+      hint = 'Owners set every role; admins set member and reader; members may leave.';
+  end if;
+  if not v_caller.trusted and p_role is distinct from 'owner' then
+    perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
+  end if;
+  -- What somebody may no longer give, their open invitations do not give either.
+  update haive.invitations as i
+  set revoked_at = now()
+  where
+    i.tenant_id = v_caller.tenant and i.created_by = p_user_id
+    and i.accepted_at is null and i.revoked_at is null
+    and (
+      p_role is null or p_role in ('member', 'reader')
+      or (p_role = 'admin' and i.role in ('owner', 'admin'))
+    );
+  if p_role is null then
+    delete from haive.members as m where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
+  else
+    insert into haive.members (tenant_id, user_id, role)
+    values (v_caller.tenant, p_user_id, p_role)
+    on conflict (tenant_id, user_id) do update set role = excluded.role;
+  end if;
+end;
+$$;
+
+alter function haive_private.set_member(text, text, text) owner to haive_writer;
+
+create or replace function haive.set_member(user_id text, role text, tenant text default null)
+returns void
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.set_member(set_member.tenant, set_member.user_id, set_member.role)
+$$;
+
+comment on function haive.set_member(text, text, text) is
+'Makes a user owner, admin, member or reader of a tenant; a null role removes them, which users may '
+'do to themselves. The last owner stays, unless a trusted caller takes them away.';
 
 revoke create on schema haive_private from haive_writer;
 

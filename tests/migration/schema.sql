@@ -3589,7 +3589,7 @@ GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO 
 REVOKE ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION set_member(user_id text, role text, tenant text)
-COMMENT ON FUNCTION haive.set_member(user_id text, role text, tenant text) IS 'Makes a user owner, admin, member or reader of a tenant; a null role removes them. The last owner stays, unless a trusted caller takes them away.';
+COMMENT ON FUNCTION haive.set_member(user_id text, role text, tenant text) IS 'Makes a user owner, admin, member or reader of a tenant; a null role removes them, which users may do to themselves. The last owner stays, unless a trusted caller takes them away.';
 
 -- ACL FUNCTION set_participant(session_id uuid, user_id text, permissions text[], acting_user text, tenant text)
 GRANT ALL ON FUNCTION haive.set_participant(session_id uuid, user_id text, permissions text[], acting_user text, tenant text) TO authenticated;
@@ -7932,7 +7932,7 @@ $$;
 ALTER FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) OWNER TO haive_writer;
 
 -- ACL TABLE event_floors
-GRANT SELECT,INSERT,UPDATE ON TABLE haive_private.event_floors TO haive_writer;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.event_floors TO haive_writer;
 
 -- COMMENT TABLE event_floors
 COMMENT ON TABLE haive_private.event_floors IS 'How far the outbox of a tenant was pruned: what reads on from before that has missed something.';
@@ -9326,6 +9326,12 @@ declare
   );
   v_message record;
 begin
+  if p_hidden is null then
+    raise exception using
+      errcode = 'PT422',
+      message = 'hidden is neither true nor false',
+      hint = 'true hides the message, false shows it again.';
+  end if;
   select m.seq, m.hidden_at into v_message
   from haive.messages as m
   where
@@ -13446,6 +13452,8 @@ begin
   -- All that belongs to it goes with it, by the foreign keys.
   delete from haive.tenants as t where t.tenant_id = p_tenant_id;
   delete from haive.events as e where e.tenant_id = p_tenant_id;
+  delete from haive_private.event_floors as f where f.tenant_id = p_tenant_id;
+  delete from haive_private.watches as w where w.tenant_id = p_tenant_id;
   delete from haive_private.memory_words as w where w.tenant_id = p_tenant_id;
   delete from haive_private.memory_sizes as s where s.tenant_id = p_tenant_id;
   return v_conversations;
@@ -15352,7 +15360,7 @@ begin
 
   select
     array_agg(case when s.failure is null then s.seq end order by s.place),
-    array_agg(s.created_at order by s.place),
+    array_agg(case when s.failure is null then s.created_at end order by s.place),
     array_agg(s.failure order by s.place)
   into seqs, times, failures
   from (
@@ -16618,9 +16626,14 @@ declare
   v_admin boolean := v_caller.trusted;
 begin
   if not v_admin then
-    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins.
+    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
+    -- own everybody may let go.
     select
       m.role = 'owner'
+      or (
+        m.user_id = p_user_id
+        and (p_role is null or (m.role = 'admin' and p_role in ('member', 'reader')))
+      )
       or (
         m.role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader')
         and not exists (
@@ -16637,7 +16650,7 @@ begin
     raise exception using
       errcode = 'PT403',
       message = 'only an administrator changes the members of a tenant',
-      hint = 'Owners set every role; admins set member and reader.';
+      hint = 'Owners set every role; admins set member and reader; members may leave.';
   end if;
   if not v_caller.trusted and p_role is distinct from 'owner' then
     perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
