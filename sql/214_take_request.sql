@@ -21,6 +21,9 @@ declare
   v_used double precision;
   v_next timestamptz;
 begin
+  if pg_is_in_recovery() then
+    return true; -- a replica has not got the buckets, which are unlogged
+  end if;
   if v_counts and v_size > 0 then
     for v_try in 1..v_buckets loop
       -- Who holds a bucket has its lock: to try a lock is cheaper than to skip a row that is locked.
@@ -92,4 +95,4 @@ alter function haive_private.take_request(text, bigint) owner to haive_writer;
 
 comment on function haive_private.take_request(text, bigint) is
 'Counts a request of a tenant with a limit of them a minute, or refuses it. A transaction that may not '
-'write is refused over the limit and not counted.';
+'write is refused over the limit and not counted; a replica neither counts nor refuses.';

@@ -9,7 +9,7 @@ create or replace function haive_private.reserve_messages(
   p_output_tokens int[],
   p_costs numeric[],
   p_created_at timestamptz[],
-  p_sealed boolean, -- all of them
+  p_sealed boolean, -- null: some of them
   out conversation_ids uuid[], -- sorted, each once
   out last_seqs bigint[], -- of each, after the reservation
   out counts bigint[] -- of each, how many places were taken
@@ -47,7 +47,7 @@ begin
       coalesce(sum(u.input_tokens), 0) as input_tokens,
       coalesce(sum(u.output_tokens), 0) as output_tokens,
       coalesce(sum(u.cost), 0) as cost,
-      max(coalesce(u.created_at, now())) as latest
+      least(max(coalesce(u.created_at, now())), now()) as latest -- no date to come keeps it longer
     from unnest(p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at)
       as u (conversation_id, input_tokens, output_tokens, cost, created_at)
     group by u.conversation_id

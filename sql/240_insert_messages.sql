@@ -30,7 +30,10 @@ declare
 begin
   v_places := haive_private.reserve_messages(
     p_tenant, p_actor, p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at,
-    p_sealed is not null and array_position(p_sealed, null) is null
+    case coalesce(num_nonnulls(variadic p_sealed), 0)
+      when 0 then false
+      when cardinality(p_ids) then true
+    end
   );
   with placed as materialized (
     select

@@ -61,7 +61,7 @@ begin
 
   select
     array_agg(case when s.failure is null then s.seq end order by s.place),
-    array_agg(s.created_at order by s.place),
+    array_agg(case when s.failure is null then s.created_at end order by s.place),
     array_agg(s.failure order by s.place)
   into seqs, times, failures
   from (

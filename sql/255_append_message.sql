@@ -34,10 +34,10 @@ declare
   v_done text;
   v_counted boolean;
 begin
+  if p_sealed is not null or v_watch <> '---' then
+    perform haive_private.check_sealed(p_sealed is not null);
+  end if;
   if v_watch <> '---' then
-    if p_sealed is null then
-      perform haive_private.check_sealed(false);
-    end if;
     v_done := set_config('persistence.watch', v_watch || '---', true); -- see meter_added
   end if;
   -- One statement in place of three: 4 to 8 % of the server's time. Its triggers run after all of it.
@@ -48,7 +48,7 @@ begin
       input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
       output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
       cost = c.cost + coalesce(p_cost, 0),
-      last_message_at = greatest(c.last_message_at, coalesce(p_created_at, now()))
+      last_message_at = greatest(c.last_message_at, least(p_created_at, now()))
     where
       c.tenant_id = v_caller.tenant and c.id = p_conversation_id
       and (

@@ -23,9 +23,8 @@ begin
       hint = 'Leave out user_id; name others as participants.';
   end if;
 
-  perform haive_private.check_sealed(false)
-  from jsonb_to_recordset(p_conversations) as g (sealed text)
-  where g.sealed is null;
+  perform haive_private.check_sealed(g.sealed is not null)
+  from jsonb_to_recordset(p_conversations) as g (sealed text);
 
   with fresh as (
     insert into haive.conversations (
@@ -35,7 +34,7 @@ begin
     select
       p_tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
       g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, t.at, t.at,
+      coalesce(g.settings, '{}'), t.at, least(t.at, now()), least(t.at, now()),
       decode(g.sealed, 'base64'), g.sealed_with, p_are_sessions
     from jsonb_to_recordset(p_conversations) as g (
       id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,

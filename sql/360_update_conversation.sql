@@ -28,6 +28,9 @@ begin
   if p_changes ?| array['title', 'context', 'settings'] then
     perform haive_private.check_sealed(false);
   end if;
+  if p_changes ?| array['sealed', 'sealed_with'] then
+    perform haive_private.check_sealed(true);
+  end if;
   perform haive_private.check_session_change(
     v_caller.tenant, v_caller.actor, p_conversation_id, p_changes ? 'participants'
   );

@@ -11,9 +11,14 @@ declare
   v_admin boolean := v_caller.trusted;
 begin
   if not v_admin then
-    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins.
+    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
+    -- own everybody may let go.
     select
       m.role = 'owner'
+      or (
+        m.user_id = p_user_id
+        and (p_role is null or (m.role = 'admin' and p_role in ('member', 'reader')))
+      )
       or (
         m.role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader')
         and not exists (
@@ -30,7 +35,7 @@ begin
     raise exception using
       errcode = 'PT403',
       message = 'only an administrator changes the members of a tenant',
-      hint = 'Owners set every role; admins set member and reader.';
+      hint = 'Owners set every role; admins set member and reader; members may leave.';
   end if;
   if not v_caller.trusted and p_role is distinct from 'owner' then
     perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
@@ -71,5 +76,5 @@ as $$
 $$;
 
 comment on function haive.set_member(text, text, text) is
-'Makes a user owner, admin, member or reader of a tenant; a null role removes them. The last owner '
-'stays, unless a trusted caller takes them away.';
+'Makes a user owner, admin, member or reader of a tenant; a null role removes them, which users may '
+'do to themselves. The last owner stays, unless a trusted caller takes them away.';

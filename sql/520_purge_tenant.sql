@@ -24,6 +24,8 @@ begin
   -- All that belongs to it goes with it, by the foreign keys.
   delete from haive.tenants as t where t.tenant_id = p_tenant_id;
   delete from haive.events as e where e.tenant_id = p_tenant_id;
+  delete from haive_private.event_floors as f where f.tenant_id = p_tenant_id;
+  delete from haive_private.watches as w where w.tenant_id = p_tenant_id;
   delete from haive_private.memory_words as w where w.tenant_id = p_tenant_id;
   delete from haive_private.memory_sizes as s where s.tenant_id = p_tenant_id;
   return v_conversations;

@@ -60,24 +60,23 @@ begin
     into v_used
     from haive_private.count_rows(v_tenant) as u;
   end if;
-  select
-    coalesce(
+  if not pg_is_in_recovery() then -- see take_request
+    select
       ceil(
         sum(greatest(extract(epoch from b.full_at - clock_timestamp()), 0)) / 60
         / greatest(count(*), 1) * v_row.max_requests_per_minute
-      ),
-      0
-    )
-  into v_requests
-  from haive_private.request_buckets as b
-  where b.tenant_id = v_tenant and v_row.max_requests_per_minute is not null;
+      )
+    into v_requests
+    from haive_private.request_buckets as b
+    where b.tenant_id = v_tenant and v_row.max_requests_per_minute is not null;
+  end if;
   return json_build_object(
     'tenant_id', v_tenant,
     'metered', v_row.metered,
     'timezone', coalesce(v_row.settings ->> 'timezone', 'UTC'),
     'conversations', haive_private.usage_doc(v_used[1], v_row.max_conversations),
     'storage', haive_private.usage_doc(v_used[2], v_row.max_storage_bytes),
-    'requests', haive_private.usage_doc(v_requests, v_row.max_requests_per_minute),
+    'requests', haive_private.usage_doc(coalesce(v_requests, 0), v_row.max_requests_per_minute),
     'tokens', haive_private.usage_doc(
       v_used[3], v_row.max_tokens_per_month, haive_private.month_end(v_tenant, v_today)
     )

@@ -22,6 +22,7 @@ begin
       hint = 'Read it again, and change what it says now.';
   end if;
   if p_changes ? 'sealed' then
+    perform haive_private.check_sealed(true);
     update haive.conversations as c
     set
       sealed = decode(p_changes ->> 'sealed', 'base64'),

@@ -14,6 +14,12 @@ declare
   );
   v_message record;
 begin
+  if p_hidden is null then
+    raise exception using
+      errcode = 'PT422',
+      message = 'hidden is neither true nor false',
+      hint = 'true hides the message, false shows it again.';
+  end if;
   select m.seq, m.hidden_at into v_message
   from haive.messages as m
   where

@@ -22,6 +22,6 @@ haive_private.may_join(text, text, boolean)
 to authenticated, service_role, haive_client;
 
 -- What the definer functions do, they do as haive_writer.
-grant select, insert, update on haive_private.event_floors to haive_writer;
-grant select, insert, update, delete on haive_private.watches to haive_writer;
+grant select, insert, update, delete
+on haive_private.event_floors, haive_private.watches to haive_writer;
 grant execute on function haive_private.send_hint(text, bigint) to haive_writer;

@@ -9,8 +9,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from haive.core.persistence import PersistenceConfig, PostgresStore
+from haive.core.persistence import PersistenceConfig, PostgresStore, SupabaseStore
+from haive.core.persistence.cli import watch
 from haive.core.persistence.cli.app import app
+from haive.core.persistence.session import SessionManager
 
 _PROGRAM = "from haive.core.persistence.cli import main; main()"
 _OURS = ("DATABASE_URL", "SUPABASE_", "HAIVE_")
@@ -89,6 +91,27 @@ async def test_a_thread_and_a_session_are_watched_by_name(run, store):
     shown = await run("--session", conversation.id, "--thread", "trip")
     assert shown.exit_code == 2
     assert "exclude" in shown.output
+
+
+async def test_what_is_hidden_does_not_end_what_an_event_tells_of(
+    stack, store, tenant, monkeypatch
+):
+    monkeypatch.setattr(watch, "_PAGE", 2)
+    user = f"{tenant}-ada"
+    await store.set_member(user, "member")
+    manager = SessionManager(store)
+    session = await manager.create_collaborative_session([user], {user: ["read"]})
+    said = [{"role": "user", "content": f"{n}"} for n in range(6)]
+    for message in (await manager.add_messages(session.id, said))[2:4]:
+        await manager.hide_message(session.id, message.id)
+    token = stack.mint_user_token(user)
+    async with SupabaseStore(stack.url, stack.publishable_key, access_token=token) as theirs:
+        async with theirs.subscribe(f"session:{session.id}", after="0") as events:
+            async for event in events:
+                if event.kind == "messages.added":
+                    break
+        found = await watch._said(theirs, event)
+    assert [message.text for message in found] == ["0", "1", "4", "5"]
 
 
 async def test_it_follows_until_ctrl_c(stack, store, tenant):

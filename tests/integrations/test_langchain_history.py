@@ -44,6 +44,7 @@ from haive.core.persistence.errors import (
     NotFoundError,
     PersistenceError,
 )
+from haive.core.persistence.integrations import _chats
 from haive.core.persistence.integrations._messages import restored, stored
 from haive.core.persistence.integrations.langchain import (
     HaiveChatHistories,
@@ -57,6 +58,7 @@ from haive.core.persistence.models import (
     ToolCallPart,
 )
 from haive.core.persistence.privacy import PIIMode, PIIPolicy
+from haive.core.persistence.session import SessionManager
 
 OpenStore = Callable[..., Awaitable[Store]]
 
@@ -476,6 +478,27 @@ async def test_signed_in_users_have_histories_of_their_own(
     for user in said:
         service = HaiveChatMessageHistory.from_store(store, "s", user_id=user)
         assert await service.aget_messages() == [HumanMessage(user)]
+
+
+async def test_what_is_hidden_does_not_end_a_history(
+    store: Store, stack: LocalStack, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_chats, "_PAGE", 2)
+    user = f"anna-{tenant}"
+    await store.set_member(user, "member")
+    manager = SessionManager(store)
+    session = await manager.create_collaborative_session([user], {user: ["read", "write"]})
+    service = HaiveChatMessageHistory.from_store(store, conversation_id=session.id)
+    await service.aadd_messages([HumanMessage(f"{n}") for n in range(7)])
+    for message in (await store.get_messages(session.id))[1:4]:
+        await manager.hide_message(session.id, message.id)
+    token = stack.mint_user_token(user)
+    async with SupabaseStore(
+        stack.url, stack.publishable_key, access_token=token, tenant=tenant
+    ) as own:
+        history = HaiveChatMessageHistory.from_store(own, conversation_id=session.id)
+        found = await history.aget_messages()
+    assert [message.content for message in found] == ["0", "4", "5", "6"]
 
 
 class Mood(Enum):

@@ -3589,7 +3589,7 @@ GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO 
 REVOKE ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION set_member(user_id text, role text, tenant text)
-COMMENT ON FUNCTION haive.set_member(user_id text, role text, tenant text) IS 'Makes a user owner, admin, member or reader of a tenant; a null role removes them. The last owner stays, unless a trusted caller takes them away.';
+COMMENT ON FUNCTION haive.set_member(user_id text, role text, tenant text) IS 'Makes a user owner, admin, member or reader of a tenant; a null role removes them, which users may do to themselves. The last owner stays, unless a trusted caller takes them away.';
 
 -- ACL FUNCTION set_participant(session_id uuid, user_id text, permissions text[], acting_user text, tenant text)
 GRANT ALL ON FUNCTION haive.set_participant(session_id uuid, user_id text, permissions text[], acting_user text, tenant text) TO authenticated;
@@ -4350,10 +4350,10 @@ declare
   v_done text;
   v_counted boolean;
 begin
+  if p_sealed is not null or v_watch <> '---' then
+    perform haive_private.check_sealed(p_sealed is not null);
+  end if;
   if v_watch <> '---' then
-    if p_sealed is null then
-      perform haive_private.check_sealed(false);
-    end if;
     v_done := set_config('persistence.watch', v_watch || '---', true); -- see meter_added
   end if;
   -- One statement in place of three: 4 to 8 % of the server's time. Its triggers run after all of it.
@@ -4364,7 +4364,7 @@ begin
       input_tokens = c.input_tokens + coalesce(p_input_tokens, 0),
       output_tokens = c.output_tokens + coalesce(p_output_tokens, 0),
       cost = c.cost + coalesce(p_cost, 0),
-      last_message_at = greatest(c.last_message_at, coalesce(p_created_at, now()))
+      last_message_at = greatest(c.last_message_at, least(p_created_at, now()))
     where
       c.tenant_id = v_caller.tenant and c.id = p_conversation_id
       and (
@@ -5305,9 +5305,8 @@ begin
       hint = 'Leave out user_id; name others as participants.';
   end if;
 
-  perform haive_private.check_sealed(false)
-  from jsonb_to_recordset(p_conversations) as g (sealed text)
-  where g.sealed is null;
+  perform haive_private.check_sealed(g.sealed is not null)
+  from jsonb_to_recordset(p_conversations) as g (sealed text);
 
   with fresh as (
     insert into haive.conversations (
@@ -5317,7 +5316,7 @@ begin
     select
       p_tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
       g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, t.at, t.at,
+      coalesce(g.settings, '{}'), t.at, least(t.at, now()), least(t.at, now()),
       decode(g.sealed, 'base64'), g.sealed_with, p_are_sessions
     from jsonb_to_recordset(p_conversations) as g (
       id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
@@ -5457,6 +5456,17 @@ begin
       errcode = 'PT422',
       message = 'this tenant''s content is sealed by the client',
       hint = 'Work in tenant_context, which has the tenant''s keys.';
+  elsif p_sealed is not false then
+    -- Trusted as in enter_tenant.
+    if not pg_has_role(
+      coalesce(nullif(current_setting('role', true), 'none'), session_user::text),
+      'haive_client', 'member'
+    ) then
+      raise exception using
+        errcode = 'PT403',
+        message = 'only services seal content',
+        hint = 'Write through a service that has the tenant''s keys.';
+    end if;
   end if;
 end;
 $$;
@@ -5469,7 +5479,7 @@ GRANT ALL ON FUNCTION haive_private.check_sealed(p_sealed boolean) TO haive_writ
 REVOKE ALL ON FUNCTION haive_private.check_sealed(p_sealed boolean) FROM PUBLIC;
 
 -- COMMENT FUNCTION check_sealed(p_sealed boolean)
-COMMENT ON FUNCTION haive_private.check_sealed(p_sealed boolean) IS 'Refuses content in the clear where the tenant that was entered seals it.';
+COMMENT ON FUNCTION haive_private.check_sealed(p_sealed boolean) IS 'Refuses content in the clear where the tenant that was entered seals it, and sealed content of users.';
 
 -- ACL FUNCTION check_session_change(p_tenant text, p_actor text, p_session_id uuid, p_participants boolean)
 REVOKE ALL ON FUNCTION haive_private.check_session_change(p_tenant text, p_actor text, p_session_id uuid, p_participants boolean) FROM PUBLIC;
@@ -7933,7 +7943,7 @@ $$;
 ALTER FUNCTION haive_private.erase_user(p_tenant text, p_user_id text, p_batch integer) OWNER TO haive_writer;
 
 -- ACL TABLE event_floors
-GRANT SELECT,INSERT,UPDATE ON TABLE haive_private.event_floors TO haive_writer;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.event_floors TO haive_writer;
 
 -- COMMENT TABLE event_floors
 COMMENT ON TABLE haive_private.event_floors IS 'How far the outbox of a tenant was pruned: what reads on from before that has missed something.';
@@ -9346,6 +9356,12 @@ declare
   );
   v_message record;
 begin
+  if p_hidden is null then
+    raise exception using
+      errcode = 'PT422',
+      message = 'hidden is neither true nor false',
+      hint = 'true hides the message, false shows it again.';
+  end if;
   select m.seq, m.hidden_at into v_message
   from haive.messages as m
   where
@@ -9492,7 +9508,10 @@ declare
 begin
   v_places := haive_private.reserve_messages(
     p_tenant, p_actor, p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at,
-    p_sealed is not null and array_position(p_sealed, null) is null
+    case coalesce(num_nonnulls(variadic p_sealed), 0)
+      when 0 then false
+      when cardinality(p_ids) then true
+    end
   );
   with placed as materialized (
     select
@@ -13483,6 +13502,8 @@ begin
   -- All that belongs to it goes with it, by the foreign keys.
   delete from haive.tenants as t where t.tenant_id = p_tenant_id;
   delete from haive.events as e where e.tenant_id = p_tenant_id;
+  delete from haive_private.event_floors as f where f.tenant_id = p_tenant_id;
+  delete from haive_private.watches as w where w.tenant_id = p_tenant_id;
   delete from haive_private.memory_words as w where w.tenant_id = p_tenant_id;
   delete from haive_private.memory_sizes as s where s.tenant_id = p_tenant_id;
   return v_conversations;
@@ -15389,7 +15410,7 @@ begin
 
   select
     array_agg(case when s.failure is null then s.seq end order by s.place),
-    array_agg(s.created_at order by s.place),
+    array_agg(case when s.failure is null then s.created_at end order by s.place),
     array_agg(s.failure order by s.place)
   into seqs, times, failures
   from (
@@ -15616,7 +15637,7 @@ begin
       coalesce(sum(u.input_tokens), 0) as input_tokens,
       coalesce(sum(u.output_tokens), 0) as output_tokens,
       coalesce(sum(u.cost), 0) as cost,
-      max(coalesce(u.created_at, now())) as latest
+      least(max(coalesce(u.created_at, now())), now()) as latest -- no date to come keeps it longer
     from unnest(p_conversation_ids, p_input_tokens, p_output_tokens, p_costs, p_created_at)
       as u (conversation_id, input_tokens, output_tokens, cost, created_at)
     group by u.conversation_id
@@ -16672,9 +16693,14 @@ declare
   v_admin boolean := v_caller.trusted;
 begin
   if not v_admin then
-    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins.
+    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
+    -- own everybody may let go.
     select
       m.role = 'owner'
+      or (
+        m.user_id = p_user_id
+        and (p_role is null or (m.role = 'admin' and p_role in ('member', 'reader')))
+      )
       or (
         m.role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader')
         and not exists (
@@ -16691,7 +16717,7 @@ begin
     raise exception using
       errcode = 'PT403',
       message = 'only an administrator changes the members of a tenant',
-      hint = 'Owners set every role; admins set member and reader.';
+      hint = 'Owners set every role; admins set member and reader; members may leave.';
   end if;
   if not v_caller.trusted and p_role is distinct from 'owner' then
     perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
@@ -16917,7 +16943,7 @@ COMMENT ON FUNCTION haive_private.sum_counts(p_one jsonb, p_other jsonb) IS 'Two
 REVOKE ALL ON FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) FROM PUBLIC;
 
 -- COMMENT FUNCTION take_request(p_tenant text, p_limit bigint)
-COMMENT ON FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) IS 'Counts a request of a tenant with a limit of them a minute, or refuses it. A transaction that may not write is refused over the limit and not counted.';
+COMMENT ON FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) IS 'Counts a request of a tenant with a limit of them a minute, or refuses it. A transaction that may not write is refused over the limit and not counted; a replica neither counts nor refuses.';
 
 -- FUNCTION take_request(text, bigint)
 CREATE FUNCTION haive_private.take_request(p_tenant text, p_limit bigint) RETURNS boolean
@@ -16936,6 +16962,9 @@ declare
   v_used double precision;
   v_next timestamptz;
 begin
+  if pg_is_in_recovery() then
+    return true; -- a replica has not got the buckets, which are unlogged
+  end if;
   if v_counts and v_size > 0 then
     for v_try in 1..v_buckets loop
       -- Who holds a bucket has its lock: to try a lock is cheaper than to skip a row that is locked.
@@ -17250,24 +17279,23 @@ begin
     into v_used
     from haive_private.count_rows(v_tenant) as u;
   end if;
-  select
-    coalesce(
+  if not pg_is_in_recovery() then -- see take_request
+    select
       ceil(
         sum(greatest(extract(epoch from b.full_at - clock_timestamp()), 0)) / 60
         / greatest(count(*), 1) * v_row.max_requests_per_minute
-      ),
-      0
-    )
-  into v_requests
-  from haive_private.request_buckets as b
-  where b.tenant_id = v_tenant and v_row.max_requests_per_minute is not null;
+      )
+    into v_requests
+    from haive_private.request_buckets as b
+    where b.tenant_id = v_tenant and v_row.max_requests_per_minute is not null;
+  end if;
   return json_build_object(
     'tenant_id', v_tenant,
     'metered', v_row.metered,
     'timezone', coalesce(v_row.settings ->> 'timezone', 'UTC'),
     'conversations', haive_private.usage_doc(v_used[1], v_row.max_conversations),
     'storage', haive_private.usage_doc(v_used[2], v_row.max_storage_bytes),
-    'requests', haive_private.usage_doc(v_requests, v_row.max_requests_per_minute),
+    'requests', haive_private.usage_doc(coalesce(v_requests, 0), v_row.max_requests_per_minute),
     'tokens', haive_private.usage_doc(
       v_used[3], v_row.max_tokens_per_month, haive_private.month_end(v_tenant, v_today)
     )
@@ -17613,6 +17641,9 @@ begin
   if p_changes ?| array['title', 'context', 'settings'] then
     perform haive_private.check_sealed(false);
   end if;
+  if p_changes ?| array['sealed', 'sealed_with'] then
+    perform haive_private.check_sealed(true);
+  end if;
   perform haive_private.check_session_change(
     v_caller.tenant, v_caller.actor, p_conversation_id, p_changes ? 'participants'
   );
@@ -17772,6 +17803,7 @@ begin
       hint = 'Read it again, and change what it says now.';
   end if;
   if p_changes ? 'sealed' then
+    perform haive_private.check_sealed(true);
     update haive.conversations as c
     set
       sealed = decode(p_changes ->> 'sealed', 'base64'),

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from haive.core.persistence import schema
-from haive.core.persistence.errors import PersistenceError
+from haive.core.persistence.errors import LockTimeoutError, PersistenceError
 
 # What is the server's, and not an installation's: roles, and the header's name.
 _SHARED = re.compile(r"\bhaive_(client|writer)\b|x-haive-tenant")
@@ -199,6 +199,66 @@ async def test_a_failing_migration_leaves_nothing_of_itself(database, dump, monk
     assert dump(database) == before
     monkeypatch.undo()
     assert (await schema.migrate(database)).applied == ()
+
+
+@pytest.fixture
+def locking(monkeypatch):
+    """One migration more, which needs a table for itself."""
+    added = replace(
+        schema.migrations()[-1],
+        version="20991231000000",
+        name="locking",
+        sql=(
+            "alter table haive.messages add column extra int;"
+            "insert into haive_private.migrations values ('20991231000000', 'locking')"
+        ),
+    )
+    all_of_them = (*schema.migrations(), added)
+    monkeypatch.setattr(schema, "migrations", lambda: all_of_them)
+    return "20991231000000_locking"
+
+
+@pytest.fixture(params=["migrate", "install"])
+async def bring(request, database, connect):
+    """Apply what is missing, in either way, and return what was applied."""
+    if request.param == "migrate":
+        return lambda: _applied(database)
+    connection = await connect(dsn=database)
+    return lambda: schema.install(connection, "haive")
+
+
+async def _applied(database):
+    return (await schema.migrate(database)).applied
+
+
+async def test_while_a_reader_holds_a_migration_up_others_pass(database, connect, locking, bring):
+    reader, other = await connect(dsn=database), await connect(dsn=database)
+    read = "select from haive.messages limit 1"
+    waiting = "select count(*) from pg_locks where not granted and relation = $1::regclass"
+    transaction = reader.transaction()
+    await transaction.start()
+    await reader.execute(read)
+    migrating = asyncio.create_task(bring())
+    for _ in range(2):  # it gives way, and tries again
+        async with asyncio.timeout(20):
+            while not await other.fetchval(waiting, "haive.messages"):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            await other.execute(read)
+    assert not migrating.done()
+    await transaction.rollback()
+    assert await asyncio.wait_for(migrating, 20) == (locking,)
+
+
+async def test_a_migration_that_gets_no_lock_says_so_and_leaves_nothing(
+    database, connect, locking, bring, monkeypatch
+):
+    monkeypatch.setattr(schema, "_PATIENCE", 0)
+    reader = await connect(dsn=database)
+    async with reader.transaction():
+        await reader.execute("select from haive.messages limit 1")
+        with pytest.raises(LockTimeoutError, match="long transaction"):
+            await bring()
+    assert await bring() == (locking,)
 
 
 async def test_a_dry_run_tells_and_does_nothing(new_database, connect):

@@ -74,9 +74,12 @@ async def test_a_batch_with_one_message_for_anothers_conversation_writes_none(
     assert await postgres.fetchval(count) == before
 
 
-@pytest.mark.parametrize("user", ["owner", "admin"])
+@pytest.mark.parametrize("user", ["owner", "second admin"])
 @pytest.mark.parametrize("role", [None, "reader"])
-async def test_an_admin_neither_removes_nor_demotes_owners_and_admins(as_persona, user, role):
+async def test_an_admin_neither_removes_nor_demotes_owners_and_other_admins(
+    as_persona, postgres, user, role
+):
+    await postgres.execute("insert into haive.members values ('red', 'second admin', 'admin')")
     with _refused("PT403"):
         async with as_persona("admin") as connection:
             await connection.execute("select haive.set_member($1, $2)", user, role)

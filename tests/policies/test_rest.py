@@ -235,3 +235,48 @@ async def test_the_private_schema_is_not_exposed(stack, api):
     profile = {"Accept-Profile": "haive_private", "Content-Profile": "haive_private"}
     answer = await api.post("rpc/my_tenants", headers=headers | profile, json={})
     assert answer.status_code == 406
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+async def test_no_user_seals_what_nobody_could_open(stack, api, encrypted):
+    tenant = f"poisoned-{uuid4().hex[:12]}"
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        await connection.execute(
+            "insert into haive.tenants (tenant_id, name) values ($1, $1)", tenant
+        )
+        for role in ("member", "owner"):
+            await connection.execute("select haive.set_member($1, $2, $3)", role, role, tenant)
+        headers = _user(stack, "member") | {"x-haive-tenant": tenant}
+
+        async def call(name, **arguments):
+            return await api.post(f"rpc/{name}", headers=headers, json=arguments)
+
+        session = {"agent_id": "agent", "participants": ["owner"], "writers": ["owner"]}
+        told = await call("create_session", session=session)
+        place = told.json()["id"]
+        await connection.execute(
+            "update haive.tenants set encrypted = $2 where tenant_id = $1", tenant, encrypted
+        )
+        sealed = {"sealed": "eHh4eHh4eHg=", "sealed_with": "deadbeef"}
+        message = {"conversation_id": place, "role": "user", "content": "", **sealed}
+        plain = {"conversation_id": place, "role": "user", "content": "hello"}
+        answers = [
+            await call("create_conversations", conversations=[{"agent_id": "agent", **sealed}]),
+            await call("create_session", session=session | sealed),
+            await call("add_messages", messages=[message]),
+            await call("add_messages", messages=[message] * 2),
+            await call("add_messages", messages=[plain, message]),
+            await call("update_conversation", conversation_id=place, changes=sealed),
+            await call("update_session_state", session_id=place, changes=sealed),
+            await call("continue_session", session_id=place, successor=sealed),
+        ]
+        refused = [answer.status_code for answer in answers]
+        # Of two in one call one is in the clear, which an encrypted tenant takes from nobody.
+        assert refused == [403] * 4 + [422 if encrypted else 403] + [403] * 3
+        assert {answer.json()["code"] for answer in answers} <= {"PT403", "PT422"}
+        count = "select count(*) from haive.{} where tenant_id = $1 and sealed is not null"
+        for table in ("conversations", "messages"):
+            assert await connection.fetchval(count.format(table), tenant) == 0
+    finally:
+        await connection.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from pydantic import TypeAdapter
 
@@ -278,6 +279,18 @@ async def test_what_is_unknown_is_not_found(manager, session, unchanged, new_ten
             with pytest.raises(NotFoundError):
                 pytest.fail(f"{doing}: {await doing}")
     assert await unchanged() == before
+
+
+async def test_a_message_is_neither_hidden_nor_shown_by_null(manager, owner, tenant):
+    session = await manager.create_session("ada")
+    said = await manager.add_message(session.id, "user", "x")
+    await manager.hide_message(session.id, said.id)
+    with pytest.raises(asyncpg.PostgresError) as refused:
+        await owner.execute(
+            "select haive.hide_message($1, $2, null, tenant => $3)", session.id, said.id, tenant
+        )
+    assert refused.value.sqlstate == "PT422"
+    assert await manager.hide_message(session.id, said.id) is False
 
 
 async def test_a_session_is_not_its_own_parent(manager, unchanged):

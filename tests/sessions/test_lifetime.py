@@ -328,6 +328,25 @@ async def test_batches_of_any_size_heed_what_a_session_refuses(
     assert [message.text for message in last] == [f"{size - 2}", f"{size - 1}"]
 
 
+@pytest.mark.parametrize("why", ["closed", "full"])
+async def test_what_was_copied_is_found_again_where_the_session_takes_nothing_more(
+    store, manager, why
+):
+    size = 4_100
+    session = await manager.create_session("ada", max_messages=size)
+    batch = [
+        NewMessage(id=uuid4(), conversation_id=session.id, role="user", content=f"{n}")
+        for n in range(size)
+    ]
+    written = await store.add_messages(batch)
+    if why == "closed":
+        await manager.close(session.id)
+    assert await store.add_messages(batch) == written
+    others = [each.model_copy(update={"id": uuid4()}) for each in batch]
+    with pytest.raises(SessionClosedError if why == "closed" else SessionFullError):
+        await store.add_messages(others)
+
+
 async def test_room_for_some_of_a_copy_is_room_for_none(store, manager):
     session = await manager.create_session("ada", max_messages=4_999)
     batch = [

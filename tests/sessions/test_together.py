@@ -250,6 +250,30 @@ async def test_a_service_writes_for_a_user_to_sessions_alone(manager):
     assert await manager.store.get_messages(plain.id) == []
 
 
+async def test_what_is_hidden_ends_no_reading_page_by_page(stack, manager, owner, tenant):
+    users = [f"{tenant}-{name}" for name in ("ada", "bob")]
+    for user in users:
+        await manager.store.set_member(user, "member")
+    session = await manager.create_collaborative_session(
+        users, {users[0]: ["read", "write", "moderate"], users[1]: ["read"]}
+    )
+    said = [{"role": "user", "content": f"{n}"} for n in range(1_200)]
+    messages = await manager.add_messages(session.id, said)
+    # One of the first page, all of the second, and the last one.
+    hidden = {10, *range(500, 1_000), 1_199}
+    await owner.execute(
+        "update haive.messages set hidden_at = now() where tenant_id = $1 and id = any($2)",
+        *(tenant, [messages[n].id for n in hidden]),
+    )
+    seen = [f"{n}" for n in range(1_200) if n not in hidden]
+    token = stack.mint_user_token(users[1])
+    async with SupabaseStore(stack.url, stack.publishable_key, access_token=token) as theirs:
+        assert [m.text async for m in theirs.iter_messages(session.id)] == seen
+        assert [m.text async for m in theirs.iter_messages(session.id, after=-5)] == seen
+        assert [m.text async for m in theirs.iter_messages(session.id, after=1_100)] == seen[-99:]
+        assert [m.text for m in await theirs.get_messages(session.id, after=500, limit=500)] == []
+
+
 async def test_an_erased_user_is_in_no_session_and_what_branched_off_goes_on(
     manager, owner, tenant, tmp_path, filled
 ):

@@ -74,7 +74,7 @@ _BROKEN = {
           or c.input_tokens <> coalesce(sum(m.input_tokens), 0)
           or c.output_tokens <> coalesce(sum(m.output_tokens), 0)
           or c.cost <> coalesce(sum(m.cost), 0)
-          or c.last_message_at < max(m.created_at)""",
+          or c.last_message_at < max(m.created_at) filter (where m.created_at <= now())""",
     "each message in one event": """
         select m.id from haive.messages as m
         left join haive.events as e

@@ -313,18 +313,26 @@ async def test_deletion_can_be_undone_and_purging_cannot(
             await store.get_conversation(conversation.id)
         assert (await manager.resume_tenant(tenant_id)).deleted_at is None
         assert (await store.get_conversation(conversation.id)).message_count == 1
-    await manager.delete_tenant(tenant_id)
-    assert await manager.purge_tenant(tenant_id) == 1
-    with pytest.raises(NotFoundError):
-        await manager.get_tenant(tenant_id)
     owner = await asyncpg.connect(stack.database_url)
     try:
+        await owner.execute(
+            "insert into haive_private.event_floors (tenant_id, xid) values ($1, '1')", tenant_id
+        )
+        await owner.execute(
+            "insert into haive_private.watches values ($1, 'tenant', 'notify', now())", tenant_id
+        )
+        await manager.delete_tenant(tenant_id)
+        assert await manager.purge_tenant(tenant_id) == 1
+        with pytest.raises(NotFoundError):
+            await manager.get_tenant(tenant_id)
         tables = await owner.fetch(
             "select c.oid::regclass::text from pg_class as c"
             " join pg_attribute as a on a.attrelid = c.oid and a.attname = 'tenant_id'"
-            " where c.relkind = 'r' and c.relnamespace = 'haive'::regnamespace"
-            " and c.relname <> 'audit_log'"
+            " where c.relkind = 'r'"
+            " and c.relnamespace in ('haive'::regnamespace, 'haive_private'::regnamespace)"
+            " and c.relname !~ '^audit_'"
         )
+        assert len(tables) > 20
         for (table,) in tables:
             left = f"select count(*) from {table} where tenant_id = $1"
             assert await owner.fetchval(left, tenant_id) == 0, table

@@ -90,6 +90,24 @@ async def test_an_owner_goes_when_there_is_another(team, members, tenant_id):
     assert "second" in {one.user_id for one in await members.list()}
 
 
+async def test_who_belongs_to_a_tenant_may_leave_it(team, members, tenant_id):
+    with pytest.raises(AccessDeniedError):
+        await team["member"].remove(f"{tenant_id}-reader")
+    with pytest.raises(AccessDeniedError):
+        await team["member"].set_role(f"{tenant_id}-member", "admin")
+    await team["member"].remove(f"{tenant_id}-member")
+    with pytest.raises(AccessDeniedError, match="no member"):
+        await team["member"].list()
+    with pytest.raises(AccessDeniedError):
+        await team["admin"].set_role(f"{tenant_id}-admin", "owner")
+    await team["admin"].set_role(f"{tenant_id}-admin", "member")
+    assert _roles(await members.list(), tenant_id)["admin"] == "member"
+    await team["admin"].remove(f"{tenant_id}-admin")
+    with pytest.raises(AccessDeniedError, match="may not write"):
+        await team["reader"].remove(f"{tenant_id}-reader")
+    assert set(_roles(await members.list(), tenant_id)) == {"owner", "reader"}
+
+
 async def test_of_owners_who_remove_each_other_at_once_one_stays(members, tenant_id, as_user):
     for _ in range(5):
         names = [f"{tenant_id}-{n}" for n in range(4)]

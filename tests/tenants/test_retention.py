@@ -10,6 +10,7 @@ import pytest
 
 from haive.core.persistence.checkpointer import Checkpointer
 from haive.core.persistence.errors import AccessDeniedError, ConflictError, NotFoundError
+from haive.core.persistence.models import NewMessage
 from haive.core.persistence.multitenancy import Members, apply_retention
 from haive.core.persistence.vector import MemoryConfig, VectorMemory
 
@@ -76,6 +77,28 @@ async def test_conversations_go_by_their_last_message(store):
     for gone in (*old, empty):
         with pytest.raises(NotFoundError):
             await store.get_conversation(gone)
+
+
+async def test_a_date_to_come_keeps_nothing_longer(store):
+    later = datetime(9999, 12, 1, tzinfo=UTC)
+    one, two, three, four = [
+        (await store.create_conversation("agent", created_at=_ago(1))).id for _ in range(4)
+    ]
+    begun = await store.create_conversation("agent", created_at=later)
+
+    def said(conversation_id):
+        return NewMessage(
+            conversation_id=conversation_id, role="user", content="x", created_at=later
+        )
+
+    message = await store.add_message(one, "user", "x", created_at=later)
+    await store.add_messages([said(two)] * 2)
+    await store.add_messages([said(three), said(four)])
+    assert (message.created_at, begun.created_at) == (later, later)
+    now = datetime.now(UTC) + timedelta(minutes=1)
+    async for conversation in store.iter_conversations():
+        assert max(conversation.last_message_at, conversation.updated_at) < now
+        assert conversation.last_message_at > _ago(1) + timedelta(minutes=1)
 
 
 async def test_threads_go_whole_and_not_while_one_part_has_something_newer(store, owner, keeping):

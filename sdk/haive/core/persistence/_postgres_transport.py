@@ -20,6 +20,8 @@ from haive.core.persistence.errors import (
     DatabaseError,
     NotFoundError,
     PersistenceError,
+    SessionClosedError,
+    SessionFullError,
     error_class,
 )
 
@@ -192,8 +194,9 @@ class PostgresTransport:
         if self._may_copy and len(rows) >= _COPY_FROM:
             try:
                 return await retrying(lambda: self._copy(rows), self._config.retry_timeout)
-            except ConflictError:
-                # Some are there already: the function tells a retry from a conflict.
+            except (ConflictError, SessionClosedError, SessionFullError):
+                # Some are there already, or may be: the function tells a retry from a conflict, and
+                # answers one of a session that takes nothing more by now.
                 pass
             except AccessDeniedError:
                 # A login of its own that is no owner: it writes by the function alone.

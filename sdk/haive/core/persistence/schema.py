@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.resources
 import re
@@ -9,7 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
 
 import asyncpg
 
@@ -17,16 +19,20 @@ from haive.core.persistence import _declared
 from haive.core.persistence._postgres_errors import translated
 from haive.core.persistence.errors import (
     InvalidInputError,
+    LockTimeoutError,
     SchemaError,
     SchemaMissingError,
     SchemaVersionError,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from asyncpg.pool import PoolConnectionProxy
 
     Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
+T = TypeVar("T")
 DEFAULT_SCHEMA = "haive"
 
 # The two identifiers of the SQL files; roles such as haive_client belong to the server and stay,
@@ -39,6 +45,10 @@ _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,54}")
 _OLDEST_POSTGRES = 16
 # One lock for all installations of a database: they share its roles.
 _LOCK = 0x68616976
+# Whoever waits for a table holds up all who come after. So a migration gives way after so long, if
+# it says nothing else, and tries again, for so many seconds, with a pause in which the others pass.
+_GIVE_WAY = "set local lock_timeout = '2s'"
+_PATIENCE, _PAUSE = 60.0, 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +125,7 @@ async def migrate(
     Raises:
         InvalidInputError: The name cannot be a schema.
         SchemaVersionError: The database is newer than this package.
+        LockTimeoutError: A table was in use for a minute; what was applied before stays.
     """
     check_schema_name(schema)
     async with translated():
@@ -134,14 +145,18 @@ async def _migrate(connection: Connection, schema: str, *, dry_run: bool) -> Mig
         raise InvalidInputError(f"{schema!r} is a word of SQL: choose another schema name.")
     applied = []
     for migration in migrations():
-        async with connection.transaction():
+
+        async def apply(migration: Migration = migration) -> bool:
             if not dry_run:
                 await connection.execute("select pg_catalog.pg_advisory_xact_lock($1)", _LOCK)
-            done = await installed_versions(connection, schema)
-            if migration.version in done:
-                continue
+            if migration.version in await installed_versions(connection, schema):
+                return False
             if not dry_run:
+                await connection.execute(_GIVE_WAY)
                 await connection.execute(relocate(migration.sql, schema))
+            return True
+
+        if await _giving_way(connection, schema, apply):
             applied.append(f"{migration.version}_{migration.name}")
     if applied and not dry_run:
         await connection.execute("notify pgrst, 'reload schema'")
@@ -164,9 +179,11 @@ async def install(connection: Connection, schema: str, *, dry_run: bool = False)
 
     Raises:
         SchemaVersionError: It is newer than this package.
+        LockTimeoutError: A table was in use for a minute.
     """
     check_schema_name(schema)
-    async with connection.transaction():
+
+    async def bring() -> tuple[str, ...]:
         if not dry_run:
             await connection.execute(
                 "select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended($1, $2))",
@@ -179,6 +196,7 @@ async def install(connection: Connection, schema: str, *, dry_run: bool = False)
             raise _version_error(schema, newest)
         missing = [migration for migration in migrations() if migration.version not in done]
         if missing and not dry_run:
+            await connection.execute(_GIVE_WAY)
             if done or await _has_default_privileges(connection):
                 script = relocate("\n".join(migration.sql for migration in missing), schema)
             else:
@@ -186,7 +204,26 @@ async def install(connection: Connection, schema: str, *, dry_run: bool = False)
                 await _keep_quiet(connection)
             await _run(connection, script)
             await _tell_if_served(connection, schema)
-    return tuple(f"{migration.version}_{migration.name}" for migration in missing)
+        return tuple(f"{migration.version}_{migration.name}" for migration in missing)
+
+    return await _giving_way(connection, schema, bring)
+
+
+async def _giving_way(connection: Connection, schema: str, work: Callable[[], Awaitable[T]]) -> T:
+    """Do something in a transaction, and again as long as a table is in use."""
+    end = monotonic() + _PATIENCE
+    while True:
+        try:
+            async with connection.transaction():
+                return await work()
+        except asyncpg.LockNotAvailableError as error:
+            if monotonic() >= end:
+                raise LockTimeoutError(
+                    f"A table of the schema {schema!r} was in use all the time.",
+                    hint="End the long transaction (pg_stat_activity shows it), and call again.",
+                    sqlstate=error.sqlstate,
+                ) from None
+        await asyncio.sleep(_PAUSE)
 
 
 async def _run(connection: Connection, script: str) -> None:

@@ -529,6 +529,9 @@ class Store:
     ) -> list[Message]:
         """A page of messages, always in order.
 
+        In a session a page may be shorter, or empty, with more after it: a page is a range of
+        ``seq``, and messages that are hidden from the caller are left out of it.
+
         Args:
             conversation_id: Which conversation.
             after: Only those with a higher ``seq``.
@@ -555,11 +558,17 @@ class Store:
     async def iter_messages(
         self, conversation_id: UUID | str, *, after: int = 0
     ) -> AsyncIterator[Message]:
-        """All messages of a conversation in order; the next page is fetched meanwhile."""
-        page = await self.get_messages(conversation_id, after=after, limit=_PAGE_SIZE)
-        while len(page) == _PAGE_SIZE:
+        """All messages of a conversation in order; the next page is fetched meanwhile.
+
+        Those that the caller may see, of what there is when it begins.
+        """
+        start = max(whole_number(after, "after"), 0)
+        count = (await self.get_conversation(conversation_id)).message_count
+        page: list[Message] = []
+        # By ranges of seq and not by what comes: of a page all may be hidden.
+        for place in range(start, count, _PAGE_SIZE):
             following = asyncio.create_task(
-                self.get_messages(conversation_id, after=page[-1].seq, limit=_PAGE_SIZE)
+                self.get_messages(conversation_id, after=place, before=count + 1, limit=_PAGE_SIZE)
             )
             try:
                 for message in page:

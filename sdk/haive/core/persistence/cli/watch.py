@@ -148,10 +148,8 @@ async def _said(store: Store, event: Event) -> list[Message]:
             )
         except NotFoundError:
             return found
-        if not page:
-            return found
         found += page
-        after = page[-1].seq
+        after += _PAGE  # and not by what comes: of a page all may be hidden
     return found
 
 

@@ -80,13 +80,18 @@ class Chats:
         conversation_id = await self.conversation_of(chat)
         found: list[BaseMessage] = []
         after = 0
+        count = None
         try:
+            # By its id it may be a session, of which pages leave out what is hidden: of one all may
+            # be. In any other conversation a page that is not full is the last one.
+            if chat.conversation_id is not None:
+                count = (await self._store.get_conversation(conversation_id)).message_count
             while True:
                 page = await self._store.get_messages(conversation_id, after=after, limit=_PAGE)
                 found += [each for message in page for each in restored(message)]
-                if len(page) < _PAGE:
+                after += _PAGE
+                if len(page) < _PAGE if count is None else count <= after:
                     return found
-                after = page[-1].seq
         except NotFoundError:
             if chat.conversation_id is not None:
                 raise
