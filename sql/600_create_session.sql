@@ -80,7 +80,8 @@ begin
     v_caller.tenant, v_caller.actor,
     jsonb_build_array(
       p_session || jsonb_build_object(
-        'id', v_id, 'agent_id', v_given.agent_id, 'user_id', v_given.user_id,
+        'id', v_id, 'agent_id', v_given.agent_id,
+        'user_id', coalesce(v_given.user_id, haive.current_actor()),
         'participants', coalesce(v_given.participants, '{}')
       )
     ),

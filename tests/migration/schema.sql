@@ -5283,7 +5283,7 @@ ALTER FUNCTION haive_private.audit_rows() OWNER TO haive_writer;
 REVOKE ALL ON FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean) FROM PUBLIC;
 
 -- COMMENT FUNCTION begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean)
-COMMENT ON FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean) IS 'Writes conversations, each with an id, and returns how many were not there yet.';
+COMMENT ON FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean) IS 'Writes conversations, each with an id and, unless nobody owns it, its owner; returns how many were not there yet.';
 
 -- FUNCTION begin_conversations(text, text, jsonb, boolean)
 CREATE FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean DEFAULT false) RETURNS bigint
@@ -5291,7 +5291,6 @@ CREATE FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p
     SET search_path TO ''
     AS $$
 declare
-  v_user text := haive.current_actor();
   v_taken uuid;
   v_fresh bigint;
 begin
@@ -5315,10 +5314,9 @@ begin
       created_at, updated_at, last_message_at, sealed, sealed_with, is_session
     )
     select
-      p_tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
-      g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, t.at, t.at,
-      decode(g.sealed, 'base64'), g.sealed_with, p_are_sessions
+      p_tenant, g.id, g.agent_id, g.user_id, g.title, coalesce(g.tags, '{}'),
+      coalesce(g.context, '{}'), coalesce(g.participants, '{}'), coalesce(g.settings, '{}'),
+      t.at, t.at, t.at, decode(g.sealed, 'base64'), g.sealed_with, p_are_sessions
     from jsonb_to_recordset(p_conversations) as g (
       id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
       participants text[], settings jsonb, created_at timestamptz, sealed text, sealed_with text
@@ -5347,7 +5345,7 @@ begin
     offset 0
   ) as c
   where
-    (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
+    (c.agent_id, c.user_id) is distinct from (g.agent_id, g.user_id)
     or c.created_at <> g.created_at
     or (
       p_actor is null or c.user_id = p_actor
@@ -6684,12 +6682,18 @@ CREATE FUNCTION haive_private.create_conversations(p_tenant text, p_conversation
     AS $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_user text := haive.current_actor();
   v_given jsonb;
   v_fresh bigint;
   v_docs json;
 begin
-  -- Ids come from the client, for a safe retry; who sends none gets one here.
-  select jsonb_agg(jsonb_build_object('id', gen_random_uuid()) || u.doc order by u.place)
+  -- Ids come from the client, for a safe retry; who sends none gets one here. And a user who
+  -- names no owner is it.
+  select jsonb_agg(
+    jsonb_build_object('id', gen_random_uuid()) || u.doc
+    || jsonb_build_object('user_id', coalesce(u.doc ->> 'user_id', v_user))
+    order by u.place
+  )
   into v_given
   from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
   v_fresh := haive_private.begin_conversations(v_caller.tenant, v_caller.actor, v_given);
@@ -6859,7 +6863,8 @@ begin
     v_caller.tenant, v_caller.actor,
     jsonb_build_array(
       p_session || jsonb_build_object(
-        'id', v_id, 'agent_id', v_given.agent_id, 'user_id', v_given.user_id,
+        'id', v_id, 'agent_id', v_given.agent_id,
+        'user_id', coalesce(v_given.user_id, haive.current_actor()),
         'participants', coalesce(v_given.participants, '{}')
       )
     ),
