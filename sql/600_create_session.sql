@@ -110,7 +110,7 @@ begin
       message = format('another conversation has the id %s', v_id),
       hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
   end if;
-  return haive_private.session_doc(v_found.session, v_found.conversation);
+  return haive_private.session_doc(v_found.session, v_found.conversation, v_caller.actor);
 end;
 $$;
 

@@ -68,7 +68,9 @@ begin
   return json_build_object(
     'sessions', (
       select coalesce(
-        json_agg(haive_private.session_doc(p.session, p.conversation) order by (p.session).id desc),
+        json_agg(
+          haive_private.session_doc(p.session, p.conversation, v_actor) order by (p.session).id desc
+        ),
         '[]'
       )
       from unnest(v_pairs) as p

@@ -1932,7 +1932,7 @@ GRANT ALL ON FUNCTION haive.get_session(session_id uuid, acting_user text, tenan
 REVOKE ALL ON FUNCTION haive.get_session(session_id uuid, acting_user text, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION get_session(session_id uuid, acting_user text, tenant text)
-COMMENT ON FUNCTION haive.get_session(session_id uuid, acting_user text, tenant text) IS 'One session, with its conversation, who may do what, and the conversations that it inherits from.';
+COMMENT ON FUNCTION haive.get_session(session_id uuid, acting_user text, tenant text) IS 'One session, with its conversation, who may do what, and the contexts that it inherits from sessions that the caller sees.';
 
 -- FUNCTION get_session(uuid, text, text)
 CREATE FUNCTION haive.get_session(session_id uuid, acting_user text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
@@ -5969,17 +5969,13 @@ declare
 begin
   if v_id is null then
     perform haive_private.refuse_closed_session(v_session);
-    -- A successor has no parent: what a branch inherits is its own there.
-    with recursive line as (
-      select v_session.parent_id as parent_id, v_conversation.context::jsonb as context, 1 as depth
-      union all
-      select s.parent_id, c.context::jsonb || l.context, l.depth + 1
-      from line as l
-      join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = l.parent_id
-      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
-      where l.depth < 1000
-    )
-    select l.context into v_context from line as l order by l.depth desc limit 1;
+    -- A successor has no parent: what a branch inherits, as far as all see it, is its own there.
+    select coalesce(jsonb_object_agg(e.key, e.value order by u.place desc), '{}') into v_context
+    from json_array_elements(
+      haive_private.session_doc(v_session, v_conversation, null) -> 'inherited'
+    ) with ordinality as u (doc, place)
+    cross join lateral jsonb_each((u.doc -> 'metadata' -> 'context')::jsonb) as e
+    where (u.doc ->> 'shared')::boolean;
     v_id := coalesce((p_successor ->> 'id')::uuid, gen_random_uuid());
     if haive_private.begin_conversations(
       v_entered.tenant, null,
@@ -5987,7 +5983,7 @@ begin
         case
           when p_successor ? 'sealed' then '{}'
           else jsonb_build_object(
-            'title', v_conversation.title, 'context', v_context,
+            'title', v_conversation.title, 'context', v_context || v_conversation.context::jsonb,
             'settings', v_conversation.settings
           )
         end
@@ -6020,7 +6016,7 @@ begin
     perform haive_private.audit_read('continue_session', jsonb_build_object(v_id, null), 1);
   end if;
   return (
-    select haive_private.session_doc(s, c)
+    select haive_private.session_doc(s, c, v_entered.actor)
     from haive.sessions as s
     join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
     where s.tenant_id = v_entered.tenant and s.id = v_id
@@ -6893,7 +6889,7 @@ begin
       message = format('another conversation has the id %s', v_id),
       hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
   end if;
-  return haive_private.session_doc(v_found.session, v_found.conversation);
+  return haive_private.session_doc(v_found.session, v_found.conversation, v_caller.actor);
 end;
 $$;
 
@@ -9263,7 +9259,9 @@ begin
       'get_session', jsonb_build_object(p_session_id, null), 1
     );
   end if;
-  return haive_private.session_doc(v_entered.session, v_entered.conversation);
+  return haive_private.session_doc(
+    v_entered.session, v_entered.conversation, v_entered.actor
+  );
 end;
 $$;
 
@@ -10124,7 +10122,9 @@ begin
   return json_build_object(
     'sessions', (
       select coalesce(
-        json_agg(haive_private.session_doc(p.session, p.conversation) order by (p.session).id desc),
+        json_agg(
+          haive_private.session_doc(p.session, p.conversation, v_actor) order by (p.session).id desc
+        ),
         '[]'
       )
       from unnest(v_pairs) as p
@@ -16202,8 +16202,8 @@ $_$;
 
 ALTER FUNCTION haive_private.send_hint(p_topic text, p_event bigint) OWNER TO postgres;
 
--- FUNCTION session_doc(haive.sessions, haive.conversations)
-CREATE FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) RETURNS json
+-- FUNCTION session_doc(haive.sessions, haive.conversations, text)
+CREATE FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) RETURNS json
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
@@ -16266,11 +16266,34 @@ begin
           ) as s
           where s.parent_id is not null and l.depth < 1000
         )
-        select coalesce(json_agg(haive_private.conversation_doc(c.found) order by l.depth), '[]')
+        select coalesce(
+          json_agg(
+            json_build_object(
+              'id', l.id,
+              'metadata', case
+                when c.sealed is null then json_build_object('context', c.context::jsonb)
+                else json_build_object(
+                  'sealed', json_build_object(
+                    'sealed', replace(encode(c.sealed, 'base64'), e'\n', ''),
+                    'sealed_with', c.sealed_with::text
+                  )
+                )
+              end,
+              -- Whether all see it who see the session: a successor of this takes that along.
+              'shared',
+                array_remove(p_conversation.participants::text[] || p_conversation.user_id::text, null)
+                <@ array_remove(c.participants::text[] || c.user_id::text, null)
+            )
+            order by l.depth
+          ),
+          '[]'
+        )
         from line as l
         cross join lateral (
-          select c as found from haive.conversations as c
-          where c.tenant_id = p_session.tenant_id and c.id = l.id
+          select c.* from haive.conversations as c
+          where
+            c.tenant_id = p_session.tenant_id and c.id = l.id
+            and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
           offset 0
         ) as c
       )
@@ -16280,14 +16303,14 @@ end;
 $$;
 
 
-ALTER FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) OWNER TO postgres;
+ALTER FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) OWNER TO postgres;
 
--- ACL FUNCTION session_doc(p_session haive.sessions, p_conversation haive.conversations)
-GRANT ALL ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) TO haive_writer;
-REVOKE ALL ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) FROM PUBLIC;
+-- ACL FUNCTION session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text)
+GRANT ALL ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) FROM PUBLIC;
 
--- COMMENT FUNCTION session_doc(p_session haive.sessions, p_conversation haive.conversations)
-COMMENT ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) IS 'A session as the functions of the API return it.';
+-- COMMENT FUNCTION session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text)
+COMMENT ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) IS 'A session as the functions of the API return it to a user, or to who may do all.';
 
 -- ACL FUNCTION session_family(p_tenant text, p_session_id uuid, p_acting text)
 GRANT ALL ON FUNCTION haive_private.session_family(p_tenant text, p_session_id uuid, p_acting text) TO authenticated;
@@ -16331,7 +16354,7 @@ begin
     ) as s
   )
   select
-    coalesce(json_agg(haive_private.session_doc(f.s, f.c) order by (f.s).id), '[]'),
+    coalesce(json_agg(haive_private.session_doc(f.s, f.c, v_entered.actor) order by (f.s).id), '[]'),
     array_agg((f.s).id)
   into v_answer, v_ids
   from (
@@ -16727,7 +16750,7 @@ begin
   returning s.* into v_session;
   insert into haive.events (tenant_id, kind, conversation_id)
   values (v_entered.tenant, 'participant.changed', p_session_id);
-  return haive_private.session_doc(v_session, v_conversation);
+  return haive_private.session_doc(v_session, v_conversation, v_entered.actor);
 end;
 $$;
 
@@ -17676,7 +17699,7 @@ begin
     insert into haive.events (tenant_id, kind, conversation_id)
     values (v_entered.tenant, 'session.updated', p_session_id);
   end if;
-  return haive_private.session_doc(v_session, v_entered.conversation);
+  return haive_private.session_doc(v_session, v_entered.conversation, v_entered.actor);
 end;
 $$;
 
@@ -17736,7 +17759,7 @@ begin
   returning s.* into v_session;
   insert into haive.events (tenant_id, kind, conversation_id)
   values (v_entered.tenant, 'session.updated', p_session_id);
-  return haive_private.session_doc(v_session, v_conversation);
+  return haive_private.session_doc(v_session, v_conversation, v_entered.actor);
 end;
 $$;
 

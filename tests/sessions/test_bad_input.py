@@ -379,6 +379,38 @@ async def test_who_reads_does_not_write_and_who_writes_does_not_moderate(
     assert await unchanged() == before
 
 
+async def test_a_branch_tells_of_its_parents_what_it_inherits_to_those_who_see_them(
+    manager, store, call
+):
+    root = await manager.create_collaborative_session(
+        ["bob", "eve"], user_id="ada", context={"mode": "root"}, title="of ada"
+    )
+    middle = await manager.branch_session(root.id, branch_context={"step": 1})
+    branch = await manager.branch_session(middle.id, user_id="eve", branch_context={"own": 1})
+    await manager.set_participant(branch.id, "bob", ["read", "write"])
+    await manager.update_state(root.id, {"secret": "state"})
+    await store.update_conversation(
+        root.id, metadata={"context": {"mode": "new"}, "title": "secret"}
+    )
+    raw = await call("get_session", session_id=branch.id)
+    for parent in raw["inherited"]:
+        assert set(parent) == {"id", "metadata", "shared"}
+        assert set(parent["metadata"]) == {"context"}
+    whole = {"mode": "new", "step": 1, "own": 1}
+    await manager.remove_participant(root.id, "eve")
+    for user, context in ((None, whole), ("bob", whole), ("eve", {"step": 1, "own": 1})):
+        (listed,) = await manager.list_sessions("eve", as_user=user)
+        (related,) = [m for m in await manager.family(branch.id, as_user=user) if m.id == branch.id]
+        changed = await manager.update_state(branch.id, {"a": 1}, as_user=user)
+        touched = await manager.touch(branch.id, as_user=user)
+        found = await manager.get_session(branch.id, as_user=user)
+        for each in (found, listed, related, changed, touched):
+            assert (each.context, each.branch_context) == (context, {"own": 1}), user
+    # What is copied is what all see who see the copy, whoever makes it.
+    successor = await manager.continue_session(branch.id)
+    assert successor.context == {"step": 1, "own": 1}
+
+
 async def test_a_closed_primary_takes_no_merge_and_a_closed_secondary_goes_into_one(
     manager, filled, unchanged
 ):

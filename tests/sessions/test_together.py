@@ -139,6 +139,23 @@ class Quoting:
         return json.dumps({"contradict": True, "about": f"whether {CANARY}"})
 
 
+async def test_what_is_sealed_goes_on_with_what_all_see_who_are_there(sealed):
+    manager, _, _ = sealed
+    root = await manager.create_collaborative_session(
+        ["bob", "eve"], user_id="ada", context={"mode": "root"}
+    )
+    branches = [
+        await manager.branch_session(root.id, branch_context={"own": 1}, user_id=user)
+        for user in ("ada", "eve")
+    ]
+    await manager.remove_participant(branches[0].id, "eve")
+    await manager.remove_participant(root.id, "eve")
+    found = await manager.get_session(branches[1].id, as_user="eve")
+    assert found.context == {"own": 1}
+    successors = [await manager.continue_session(branch.id) for branch in branches]
+    assert [each.context for each in successors] == [{"mode": "root", "own": 1}, {"own": 1}]
+
+
 async def test_what_a_model_says_of_sealed_messages_is_not_on_record(sealed, owner):
     manager, _, tenant = sealed
     judged = SessionManager(manager.store, SessionConfig(chat=Quoting()))
