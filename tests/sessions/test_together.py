@@ -319,6 +319,21 @@ async def test_an_erased_user_is_in_no_session_and_what_branched_off_goes_on(
     assert undone.message_count == 4
 
 
+async def test_who_watches_is_told_that_a_participant_was_erased(manager, store):
+    session = await manager.create_collaborative_session(["ada", "bob"])
+    plain = await store.create_conversation("agent", "bob", {"participants": ["ada"]})
+    async with (
+        manager.watch(session.id) as of_session,
+        store.subscribe(f"conversation:{plain.id}") as of_plain,
+    ):
+        await Subjects(store).erase("ada")
+        async with asyncio.timeout(10):
+            kinds = [(await anext(aiter(each))).kind for each in (of_session, of_plain)]
+    assert kinds == ["participant.changed", "conversation.updated"]
+    # As where they are removed, the others meet elsewhere.
+    assert (await manager.get_session(session.id)).topic != session.topic
+
+
 async def test_what_is_kept_no_longer_leaves_branches_with_a_gap(manager, filled, owner, tenant):
     await owner.execute(
         """update haive.tenants set settings = '{"data_retention_days": 30}'"""
