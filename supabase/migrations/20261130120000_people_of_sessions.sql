@@ -1,11 +1,22 @@
 -- A room that nobody owns went on as the property of who filled it. Each begins with the owner that
 -- its caller names now. A branch showed all of its parents to who does not see them. Who was in a
--- room was not told that somebody in it was erased. No row is touched.
+-- room was not told that somebody in it was erased. Messages are threaded by the latest sessions,
+-- however many there are. No row is touched.
 grant usage, create on schema haive_private to haive_writer;
 
 -- It is told who reads.
 -- squawk-ignore ban-drop-function
 drop function haive_private.session_doc(haive.sessions, haive.conversations);
+
+-- It finds what messages are threaded into, in one page.
+-- squawk-ignore ban-drop-function
+drop function haive.list_sessions(
+  text, text, text, text[], uuid, int, text, text, boolean, text
+);
+-- squawk-ignore ban-drop-function
+drop function haive_private.list_sessions(
+  text, text, text, text, text[], uuid, int, text, text, boolean
+);
 
 -- A session as JSON, with the contexts of the sessions that it branched off, nearest first: they stay
 -- where they are, as the messages do. They may have changed since: who does not see one is not told.
@@ -606,7 +617,7 @@ create or replace function haive_private.list_sessions(
   p_page_size int,
   p_page_after text,
   p_acting text,
-  p_own boolean
+  p_threads boolean
 )
 returns json
 language plpgsql
@@ -617,6 +628,7 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
   v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
+  v_owner text := coalesce(p_user_id, p_acting, haive.current_actor());
   v_pairs haive_private.session_pair[];
 begin
   if (p_page_size between 1 and 1000) is not true then
@@ -625,8 +637,10 @@ begin
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the next_page of a page.';
   end if;
-  -- By id, which is the order in which they began. Put together from fixed fragments, so that the
-  -- planner sees only what is asked: the sessions of an owner are found by the owner.
+  -- By id, which is the order in which they began; for threading, those of one owner by when somebody
+  -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who
+  -- take part. Put together from fixed fragments, so that the planner sees only what is asked: the
+  -- sessions of an owner are found by the owner.
   execute format(
     $q$
     select array(
@@ -634,7 +648,7 @@ begin
       from haive.sessions as s
       join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
       where s.tenant_id = $1 and c.tenant_id = $1 %s
-      order by s.id desc
+      order by %s s.id desc
       limit $2
     )
     $q$,
@@ -648,13 +662,18 @@ begin
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
       case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
-      case when p_own then 'and c.user_id is not distinct from $10' end
-    )
+      case when p_threads then 'and s.parent_id is null ' end,
+      case
+        when p_threads and v_owner is null then 'and c.user_id is null and c.participants = ''{}'' '
+        when p_threads then 'and c.user_id = $10 '
+      end
+    ),
+    case when p_threads then 's.active_at desc,' end
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
+    p_page_after::uuid, v_actor, v_owner;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -665,15 +684,14 @@ begin
   return json_build_object(
     'sessions', (
       select coalesce(
-        json_agg(
-          haive_private.session_doc(p.session, p.conversation, v_actor) order by (p.session).id desc
-        ),
+        json_agg(haive_private.session_doc(p.session, p.conversation, v_actor) order by p.place),
         '[]'
       )
-      from unnest(v_pairs) as p
+      from unnest(v_pairs) with ordinality as p (session, conversation, place)
     ),
     'next_page', case
-      when cardinality(v_pairs) = p_page_size then ((v_pairs[p_page_size]).session).id
+      when p_threads is not true and cardinality(v_pairs) = p_page_size
+        then ((v_pairs[p_page_size]).session).id
     end
   );
 end;
@@ -687,6 +705,39 @@ comment on function haive_private.list_sessions(
   text, text, text, text, text[], uuid, int, text, text, boolean
 ) is
 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
+
+create or replace function haive.list_sessions(
+  user_id text default null,
+  participant text default null,
+  agent_id text default null,
+  statuses text[] default null,
+  parent_id uuid default null,
+  page_size int default 100,
+  page_after text default null,
+  acting_user text default null,
+  threads boolean default false,
+  tenant text default null
+)
+returns json
+language sql
+volatile
+security invoker
+set search_path = ''
+as $$
+  select haive_private.list_sessions(
+    list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
+    list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
+    list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
+    list_sessions.threads
+  )
+$$;
+
+comment on function haive.list_sessions(
+  text, text, text, text[], uuid, int, text, text, boolean, text
+) is
+'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; '
+'threads: those that a message may go on in, by when somebody wrote to them last; with no owner named, '
+'of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
 -- Definer, for nobody writes tables directly.
 create or replace function haive_private.update_session(
@@ -1048,8 +1099,14 @@ comment on function haive_private.session_family(text, uuid, text) is
 'What haive.session_family does, for a caller without rights on the tables.';
 
 revoke all on function
-haive_private.session_doc(haive.sessions, haive.conversations, text)
+haive_private.session_doc(haive.sessions, haive.conversations, text),
+haive.list_sessions(text, text, text, text[], uuid, int, text, text, boolean, text),
+haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text, boolean)
 from public, anon, authenticated, service_role, haive_client;
+grant execute on function
+haive.list_sessions(text, text, text, text[], uuid, int, text, text, boolean, text),
+haive_private.list_sessions(text, text, text, text, text[], uuid, int, text, text, boolean)
+to authenticated, service_role, haive_client;
 grant execute on function
 haive_private.session_doc(haive.sessions, haive.conversations, text)
 to haive_writer;

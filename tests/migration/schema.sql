@@ -2364,7 +2364,7 @@ $$;
 ALTER FUNCTION haive.list_merges(session_id uuid, acting_user text, tenant text) OWNER TO postgres;
 
 -- FUNCTION list_sessions(text, text, text, text[], uuid, integer, text, text, boolean, text)
-CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, own boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, threads boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
@@ -2372,21 +2372,21 @@ CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant
     list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
     list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
     list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
-    list_sessions.own
+    list_sessions.threads
   )
 $$;
 
 
-ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) OWNER TO postgres;
 
--- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text)
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
-COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; own: of the user who calls, or of nobody where a service does: {sessions, next_page}.';
+-- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text)
+COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; threads: those that a message may go on in, by when somebody wrote to them last; with no owner named, of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
 -- ACL FUNCTION list_tenant_keys(tenant text)
 GRANT ALL ON FUNCTION haive.list_tenant_keys(tenant text) TO haive_client;
@@ -10062,23 +10062,24 @@ $$;
 
 ALTER FUNCTION haive_private.list_merges(p_tenant text, p_session_id uuid, p_acting text) OWNER TO haive_writer;
 
--- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean)
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
-COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
+-- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean)
+COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
 -- FUNCTION list_sessions(text, text, text, text, text[], uuid, integer, text, text, boolean)
-CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) RETURNS json
+CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
   v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
+  v_owner text := coalesce(p_user_id, p_acting, haive.current_actor());
   v_pairs haive_private.session_pair[];
 begin
   if (p_page_size between 1 and 1000) is not true then
@@ -10087,8 +10088,10 @@ begin
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the next_page of a page.';
   end if;
-  -- By id, which is the order in which they began. Put together from fixed fragments, so that the
-  -- planner sees only what is asked: the sessions of an owner are found by the owner.
+  -- By id, which is the order in which they began; for threading, those of one owner by when somebody
+  -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who
+  -- take part. Put together from fixed fragments, so that the planner sees only what is asked: the
+  -- sessions of an owner are found by the owner.
   execute format(
     $q$
     select array(
@@ -10096,7 +10099,7 @@ begin
       from haive.sessions as s
       join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
       where s.tenant_id = $1 and c.tenant_id = $1 %s
-      order by s.id desc
+      order by %s s.id desc
       limit $2
     )
     $q$,
@@ -10110,13 +10113,18 @@ begin
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
       case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
-      case when p_own then 'and c.user_id is not distinct from $10' end
-    )
+      case when p_threads then 'and s.parent_id is null ' end,
+      case
+        when p_threads and v_owner is null then 'and c.user_id is null and c.participants = ''{}'' '
+        when p_threads then 'and c.user_id = $10 '
+      end
+    ),
+    case when p_threads then 's.active_at desc,' end
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
+    p_page_after::uuid, v_actor, v_owner;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -10127,22 +10135,21 @@ begin
   return json_build_object(
     'sessions', (
       select coalesce(
-        json_agg(
-          haive_private.session_doc(p.session, p.conversation, v_actor) order by (p.session).id desc
-        ),
+        json_agg(haive_private.session_doc(p.session, p.conversation, v_actor) order by p.place),
         '[]'
       )
-      from unnest(v_pairs) as p
+      from unnest(v_pairs) with ordinality as p (session, conversation, place)
     ),
     'next_page', case
-      when cardinality(v_pairs) = p_page_size then ((v_pairs[p_page_size]).session).id
+      when p_threads is not true and cardinality(v_pairs) = p_page_size
+        then ((v_pairs[p_page_size]).session).id
     end
   );
 end;
 $_$;
 
 
-ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) OWNER TO haive_writer;
 
 -- ACL FUNCTION list_tenant_keys(p_tenant text)
 GRANT ALL ON FUNCTION haive_private.list_tenant_keys(p_tenant text) TO haive_client;

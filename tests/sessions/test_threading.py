@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import uuid4
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -92,6 +93,29 @@ async def test_branches_and_other_agents_and_users_are_left_alone(say, manager):
     assert await say("two") == first
     assert await say("three", agent="b") not in {first, branch.id}
     assert await say("four", user="bob") not in {first, branch.id}
+
+
+@pytest.mark.parametrize("strategy", ["linear", "time_based", "topic_based"])
+async def test_the_latest_session_is_found_among_any_number_that_began_later(
+    say, new_manager, owner, tenant, strategy
+):
+    using = new_manager(threading_strategy=strategy, max_open_sessions=5)
+    first = await say(SNOW, using=using)
+    ids = [UUID(int=2**128 - n) for n in range(1, 2003)]
+    await owner.execute(
+        "insert into haive.conversations (tenant_id, id, agent_id, user_id, is_session)"
+        " select $1, unnest($2::uuid[]), 'a', 'ada', true",
+        *(tenant, ids),
+    )
+    # Half of them rest, and half are branches.
+    rest = "insert into haive.sessions (tenant_id, id, active_at) select $1, unnest($2::uuid[]), $3"
+    await owner.execute(rest, tenant, ids[:1001], datetime.now(UTC) - timedelta(minutes=1))
+    branch = (
+        "insert into haive.sessions (tenant_id, id, parent_id, parent_segment)"
+        " select $1, unnest($2::uuid[]), $3, 0"
+    )
+    await owner.execute(branch, tenant, ids[1001:], first)
+    assert await say(SNOW, using=using) == first
 
 
 async def test_a_service_that_names_nobody_writes_into_no_users_session(say, manager):
