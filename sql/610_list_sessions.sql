@@ -28,6 +28,11 @@ begin
       errcode = 'PT422',
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the next_page of a page.';
+  elsif not pg_input_is_valid(p_page_after, 'uuid') then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_after is no cursor',
+      hint = 'Pass next_page of the page before.';
   end if;
   -- By id, which is the order in which they began; for threading, those of one owner by when somebody
   -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who

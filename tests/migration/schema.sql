@@ -6883,7 +6883,22 @@ begin
   from haive.conversations as c
   join haive.sessions as s on s.tenant_id = c.tenant_id and s.id = c.id
   where c.tenant_id = v_caller.tenant and c.id = v_id;
-  if not found or (v_found.session).parent_id is distinct from v_given.parent_id then
+  if
+    not found or (v_found.session).parent_id is distinct from v_given.parent_id
+    -- As it was given: where it was not, the parent may have grown since.
+    or (v_found.session).branch_index <> (p_session ->> 'branch_index')::bigint
+    or (
+      -- As long as nothing has changed who takes part, or anything else.
+      (v_found.conversation).updated_at = (v_found.conversation).created_at
+      and p_session ->> 'participants' is not null
+      and (
+        (v_found.conversation).participants, coalesce((v_found.session).writers, '{}'),
+        coalesce((v_found.session).moderators, '{}')
+      ) is distinct from (
+        v_given.participants, coalesce(v_given.writers, '{}'), coalesce(v_given.moderators, '{}')
+      )
+    )
+  then
     raise exception using
       errcode = 'PT409',
       message = format('another conversation has the id %s', v_id),
@@ -10087,6 +10102,11 @@ begin
       errcode = 'PT422',
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the next_page of a page.';
+  elsif not pg_input_is_valid(p_page_after, 'uuid') then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_after is no cursor',
+      hint = 'Pass next_page of the page before.';
   end if;
   -- By id, which is the order in which they began; for threading, those of one owner by when somebody
   -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who

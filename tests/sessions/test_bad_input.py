@@ -160,7 +160,7 @@ WRONG = {
     "list page": (
         ("x", "1", NUL),
         lambda m, s, v: m.list_sessions(page_after=v),
-        "22P02|argument|text|22021",
+        "page_after|text|22021|22P05",
     ),
     "messages limit": (
         (0, -1, 10_001, "x"),
@@ -307,6 +307,37 @@ async def test_an_id_that_is_taken_is_a_conflict(manager, session, unchanged, st
     assert await unchanged() == before
     # The same once more is the same.
     assert (await manager.create_session("ada", id=session.id)).message_count == 3
+
+
+async def test_an_id_is_repeated_for_the_same_branch_and_the_same_people(manager, session):
+    again = uuid4()
+    branch = await manager.branch_session(session.id, 1, id=again)
+    for index in (1, None):
+        assert await same(manager.branch_session(session.id, index, id=again), branch)
+    with pytest.raises(ConflictError, match="another"):
+        await manager.branch_session(session.id, 2, {"x": 1}, id=again)
+
+    again = uuid4()
+    people = {"bob": ["read"], "cleo": ["read", "write", "moderate"]}
+    room = await manager.create_collaborative_session(list(people), people, id=again)
+    assert await same(manager.create_collaborative_session(list(people), people, id=again), room)
+    for other in (
+        {"bob": ["read"]},
+        people | {"bob": ["read", "write"]},
+        people | {"cleo": ["read", "write"]},
+    ):
+        with pytest.raises(ConflictError, match="another"):
+            await manager.create_collaborative_session(list(other), other, id=again)
+    # Of those who were set since, a retry knows nothing.
+    await manager.set_participant(room.id, "dan", ["read"])
+    found = await manager.create_collaborative_session(list(people), people, id=again)
+    assert set(found.permissions) == {"bob", "cleo", "dan"}
+
+
+async def same(doing, session):
+    """Whether it answers the session as it was."""
+    changing = {"idle"}
+    return (await doing).model_dump(exclude=changing) == session.model_dump(exclude=changing)
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
