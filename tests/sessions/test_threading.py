@@ -182,6 +182,43 @@ async def test_a_full_session_goes_on_and_so_does_its_thread(say, new_manager):
     assert (await manager.get_session(placed[0])).successor_id == placed[2]
 
 
+async def test_previous_sessions_are_those_that_the_owner_sees(manager, filled):
+    """Whoever asks: the names may be what a user wrote."""
+    of_ada = await filled("secret")
+    shared = await manager.create_collaborative_session(["mallory", "bob"])
+    names = {"previous_sessions": [str(of_ada.id), str(shared.id)]}
+    theirs = await manager.create_session("mallory", context=names)
+    room = await manager.create_collaborative_session(["mallory", "bob"], context=names)
+    other = await manager.create_collaborative_session(["mallory", "dan"], context=names)
+    of_nobody = await manager.create_session(context=names)
+    for session, seen in (
+        (theirs, [False, True]),
+        (room, [False, True]),
+        (other, [False, False]),
+        (of_nobody, [True, True]),
+    ):
+        for named in (session, session.id):
+            found = await manager.previous_sessions(named)
+            assert [each.session is not None for each in found] == seen
+            assert found[0].messages == [] or session is of_nobody
+
+
+@pytest.mark.parametrize("transport", ["supabase"], indirect=True)
+async def test_previous_sessions_are_found_for_a_user_by_name(manager, store, open_store, stack):
+    await store.set_member("bob", "member")
+    earlier = await manager.create_session("bob")
+    names = {"previous_sessions": [str(earlier.id)]}
+    session = await manager.create_session("ada", context=names)
+    await manager.set_participant(session.id, "bob", ["read"])
+    token = stack.mint_user_token("bob")
+    bob = SessionManager(await open_store(key=stack.publishable_key, access_token=token))
+    for using in (bob, manager):
+        (found,) = await using.previous_sessions(session.id)
+        assert found.session is None
+        (found,) = await using.previous_sessions(session.id, as_user="bob")
+        assert found.session.id == earlier.id
+
+
 async def test_previous_sessions_are_found_for_those_who_may_see_them(manager, filled):
     earlier = await filled("a", "b", "c")
     named = [str(earlier.id), "session-456", str(manager.store.__class__)]
