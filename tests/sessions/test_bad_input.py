@@ -334,6 +334,13 @@ async def test_an_id_is_repeated_for_the_same_branch_and_the_same_people(manager
     assert set(found.permissions) == {"bob", "cleo", "dan"}
 
 
+@pytest.mark.parametrize("after", [-1, -600, 0, 3, 501, 2000])
+async def test_messages_after_any_index_come_once(manager, filled, after):
+    session = await filled(*(str(n) for n in range(501)))
+    found = [each.index async for each in manager.iter_messages(session.id, after=after)]
+    assert found == list(range(max(after, 0) + 1, 502))
+
+
 async def same(doing, session):
     """Whether it answers the session as it was."""
     changing = {"idle"}
