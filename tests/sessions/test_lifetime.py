@@ -139,6 +139,18 @@ async def test_closed_is_closed_until_it_is_resumed(manager, store):
     await store.add_message(session.id, "user", "x")
 
 
+async def test_what_was_merged_into_a_deleted_session_is_opened_by_resume(manager, filled, texts):
+    primary, secondary = await filled("a"), await filled("b")
+    await manager.merge_sessions(primary.id, secondary.id, "append")
+    assert (await manager.get_session(secondary.id)).merged_into == primary.id
+    await manager.delete_session(primary.id)
+    found = await manager.get_session(secondary.id)
+    assert (found.status, found.merged_into) == ("merged", None)
+    await manager.resume(secondary.id)
+    await manager.add_message(secondary.id, "user", "c")
+    assert await texts(secondary) == ["b", "c"]
+
+
 # -- max_messages ----------------------------------------------------------------------------------
 
 

@@ -72,6 +72,7 @@ class Session(_Value):
     successor_id: UUID | None
     """The session that it is continued in."""
     merged_into: UUID | None
+    """The session that has its messages; None too where that was deleted."""
     live: bool
     """Whether its changes can be watched."""
     topic: str
