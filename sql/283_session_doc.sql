@@ -1,7 +1,9 @@
 -- A session as JSON, with the contexts of the sessions that it branched off, nearest first: they stay
--- where they are, as the messages do.
+-- where they are, as the messages do. They may have changed since: who does not see one is not told.
 create or replace function haive_private.session_doc(
-  p_session haive.sessions, p_conversation haive.conversations
+  p_session haive.sessions,
+  p_conversation haive.conversations,
+  p_actor text -- who reads it; null: who may do all
 )
 returns json
 language plpgsql
@@ -68,11 +70,34 @@ begin
           ) as s
           where s.parent_id is not null and l.depth < 1000
         )
-        select coalesce(json_agg(haive_private.conversation_doc(c.found) order by l.depth), '[]')
+        select coalesce(
+          json_agg(
+            json_build_object(
+              'id', l.id,
+              'metadata', case
+                when c.sealed is null then json_build_object('context', c.context::jsonb)
+                else json_build_object(
+                  'sealed', json_build_object(
+                    'sealed', replace(encode(c.sealed, 'base64'), e'\n', ''),
+                    'sealed_with', c.sealed_with::text
+                  )
+                )
+              end,
+              -- Whether all see it who see the session: a successor of this takes that along.
+              'shared',
+                array_remove(p_conversation.participants::text[] || p_conversation.user_id::text, null)
+                <@ array_remove(c.participants::text[] || c.user_id::text, null)
+            )
+            order by l.depth
+          ),
+          '[]'
+        )
         from line as l
         cross join lateral (
-          select c as found from haive.conversations as c
-          where c.tenant_id = p_session.tenant_id and c.id = l.id
+          select c.* from haive.conversations as c
+          where
+            c.tenant_id = p_session.tenant_id and c.id = l.id
+            and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
           offset 0
         ) as c
       )
@@ -81,5 +106,5 @@ begin
 end;
 $$;
 
-comment on function haive_private.session_doc(haive.sessions, haive.conversations) is
-'A session as the functions of the API return it.';
+comment on function haive_private.session_doc(haive.sessions, haive.conversations, text) is
+'A session as the functions of the API return it to a user, or to who may do all.';

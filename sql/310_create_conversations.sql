@@ -8,12 +8,18 @@ set search_path = ''
 as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_user text := haive.current_actor();
   v_given jsonb;
   v_fresh bigint;
   v_docs json;
 begin
-  -- Ids come from the client, for a safe retry; who sends none gets one here.
-  select jsonb_agg(jsonb_build_object('id', gen_random_uuid()) || u.doc order by u.place)
+  -- Ids come from the client, for a safe retry; who sends none gets one here. And a user who
+  -- names no owner is it.
+  select jsonb_agg(
+    jsonb_build_object('id', gen_random_uuid()) || u.doc
+    || jsonb_build_object('user_id', coalesce(u.doc ->> 'user_id', v_user))
+    order by u.place
+  )
   into v_given
   from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
   v_fresh := haive_private.begin_conversations(v_caller.tenant, v_caller.actor, v_given);

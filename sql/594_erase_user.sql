@@ -101,7 +101,12 @@ begin
         moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
       where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
       insert into haive.events (tenant_id, kind, conversation_id)
-      select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
+      select
+        v_caller.tenant,
+        case when c.is_session then 'participant.changed' else 'conversation.updated' end,
+        c.id
+      from haive.conversations as c
+      where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
       v_counts := jsonb_build_object('participations', v_rows);
     end if;
     if cardinality(v_ids) = 0 then

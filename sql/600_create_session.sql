@@ -80,7 +80,8 @@ begin
     v_caller.tenant, v_caller.actor,
     jsonb_build_array(
       p_session || jsonb_build_object(
-        'id', v_id, 'agent_id', v_given.agent_id, 'user_id', v_given.user_id,
+        'id', v_id, 'agent_id', v_given.agent_id,
+        'user_id', coalesce(v_given.user_id, haive.current_actor()),
         'participants', coalesce(v_given.participants, '{}')
       )
     ),
@@ -103,13 +104,28 @@ begin
   from haive.conversations as c
   join haive.sessions as s on s.tenant_id = c.tenant_id and s.id = c.id
   where c.tenant_id = v_caller.tenant and c.id = v_id;
-  if not found or (v_found.session).parent_id is distinct from v_given.parent_id then
+  if
+    not found or (v_found.session).parent_id is distinct from v_given.parent_id
+    -- As it was given: where it was not, the parent may have grown since.
+    or (v_found.session).branch_index <> (p_session ->> 'branch_index')::bigint
+    or (
+      -- As long as nothing has changed who takes part, or anything else.
+      (v_found.conversation).updated_at = (v_found.conversation).created_at
+      and p_session ->> 'participants' is not null
+      and (
+        (v_found.conversation).participants, coalesce((v_found.session).writers, '{}'),
+        coalesce((v_found.session).moderators, '{}')
+      ) is distinct from (
+        v_given.participants, coalesce(v_given.writers, '{}'), coalesce(v_given.moderators, '{}')
+      )
+    )
+  then
     raise exception using
       errcode = 'PT409',
       message = format('another conversation has the id %s', v_id),
       hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
   end if;
-  return haive_private.session_doc(v_found.session, v_found.conversation);
+  return haive_private.session_doc(v_found.session, v_found.conversation, v_caller.actor);
 end;
 $$;
 

@@ -16,7 +16,9 @@ begin
       'get_session', jsonb_build_object(p_session_id, null), 1
     );
   end if;
-  return haive_private.session_doc(v_entered.session, v_entered.conversation);
+  return haive_private.session_doc(
+    v_entered.session, v_entered.conversation, v_entered.actor
+  );
 end;
 $$;
 
@@ -40,4 +42,5 @@ as $$
 $$;
 
 comment on function haive.get_session(uuid, text, text) is
-'One session, with its conversation, who may do what, and the conversations that it inherits from.';
+'One session, with its conversation, who may do what, and the contexts that it inherits '
+'from sessions that the caller sees.';

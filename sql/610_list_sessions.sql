@@ -9,7 +9,7 @@ create or replace function haive_private.list_sessions(
   p_page_size int,
   p_page_after text,
   p_acting text,
-  p_own boolean
+  p_threads boolean
 )
 returns json
 language plpgsql
@@ -20,6 +20,7 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
   v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
+  v_owner text := coalesce(p_user_id, p_acting, haive.current_actor());
   v_pairs haive_private.session_pair[];
 begin
   if (p_page_size between 1 and 1000) is not true then
@@ -27,9 +28,16 @@ begin
       errcode = 'PT422',
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the next_page of a page.';
+  elsif not pg_input_is_valid(p_page_after, 'uuid') then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_after is no cursor',
+      hint = 'Pass next_page of the page before.';
   end if;
-  -- By id, which is the order in which they began. Put together from fixed fragments, so that the
-  -- planner sees only what is asked: the sessions of an owner are found by the owner.
+  -- By id, which is the order in which they began; for threading, those of one owner by when somebody
+  -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who
+  -- take part. Put together from fixed fragments, so that the planner sees only what is asked: the
+  -- sessions of an owner are found by the owner.
   execute format(
     $q$
     select array(
@@ -37,7 +45,7 @@ begin
       from haive.sessions as s
       join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
       where s.tenant_id = $1 and c.tenant_id = $1 %s
-      order by s.id desc
+      order by %s s.id desc
       limit $2
     )
     $q$,
@@ -51,13 +59,18 @@ begin
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
       case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
-      case when p_own then 'and c.user_id is not distinct from $10' end
-    )
+      case when p_threads then 'and s.parent_id is null ' end,
+      case
+        when p_threads and v_owner is null then 'and c.user_id is null and c.participants = ''{}'' '
+        when p_threads then 'and c.user_id = $10 '
+      end
+    ),
+    case when p_threads then 's.active_at desc,' end
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
+    p_page_after::uuid, v_actor, v_owner;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -68,13 +81,14 @@ begin
   return json_build_object(
     'sessions', (
       select coalesce(
-        json_agg(haive_private.session_doc(p.session, p.conversation) order by (p.session).id desc),
+        json_agg(haive_private.session_doc(p.session, p.conversation, v_actor) order by p.place),
         '[]'
       )
-      from unnest(v_pairs) as p
+      from unnest(v_pairs) with ordinality as p (session, conversation, place)
     ),
     'next_page', case
-      when cardinality(v_pairs) = p_page_size then ((v_pairs[p_page_size]).session).id
+      when p_threads is not true and cardinality(v_pairs) = p_page_size
+        then ((v_pairs[p_page_size]).session).id
     end
   );
 end;
@@ -98,7 +112,7 @@ create or replace function haive.list_sessions(
   page_size int default 100,
   page_after text default null,
   acting_user text default null,
-  own boolean default false,
+  threads boolean default false,
   tenant text default null
 )
 returns json
@@ -111,7 +125,7 @@ as $$
     list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
     list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
     list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
-    list_sessions.own
+    list_sessions.threads
   )
 $$;
 
@@ -119,4 +133,5 @@ comment on function haive.list_sessions(
   text, text, text, text[], uuid, int, text, text, boolean, text
 ) is
 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; '
-'own: of the user who calls, or of nobody where a service does: {sessions, next_page}.';
+'threads: those that a message may go on in, by when somebody wrote to them last; with no owner named, '
+'of the user who calls, or of nobody where a service does: {sessions, next_page}.';

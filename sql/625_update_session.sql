@@ -58,7 +58,7 @@ begin
     insert into haive.events (tenant_id, kind, conversation_id)
     values (v_entered.tenant, 'session.updated', p_session_id);
   end if;
-  return haive_private.session_doc(v_session, v_entered.conversation);
+  return haive_private.session_doc(v_session, v_entered.conversation, v_entered.actor);
 end;
 $$;
 

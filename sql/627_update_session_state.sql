@@ -49,7 +49,7 @@ begin
   returning s.* into v_session;
   insert into haive.events (tenant_id, kind, conversation_id)
   values (v_entered.tenant, 'session.updated', p_session_id);
-  return haive_private.session_doc(v_session, v_conversation);
+  return haive_private.session_doc(v_session, v_conversation, v_entered.actor);
 end;
 $$;
 

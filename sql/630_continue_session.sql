@@ -19,17 +19,13 @@ declare
 begin
   if v_id is null then
     perform haive_private.refuse_closed_session(v_session);
-    -- A successor has no parent: what a branch inherits is its own there.
-    with recursive line as (
-      select v_session.parent_id as parent_id, v_conversation.context::jsonb as context, 1 as depth
-      union all
-      select s.parent_id, c.context::jsonb || l.context, l.depth + 1
-      from line as l
-      join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = l.parent_id
-      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
-      where l.depth < 1000
-    )
-    select l.context into v_context from line as l order by l.depth desc limit 1;
+    -- A successor has no parent: what a branch inherits, as far as all see it, is its own there.
+    select coalesce(jsonb_object_agg(e.key, e.value order by u.place desc), '{}') into v_context
+    from json_array_elements(
+      haive_private.session_doc(v_session, v_conversation, null) -> 'inherited'
+    ) with ordinality as u (doc, place)
+    cross join lateral jsonb_each((u.doc -> 'metadata' -> 'context')::jsonb) as e
+    where (u.doc ->> 'shared')::boolean;
     v_id := coalesce((p_successor ->> 'id')::uuid, gen_random_uuid());
     if haive_private.begin_conversations(
       v_entered.tenant, null,
@@ -37,7 +33,7 @@ begin
         case
           when p_successor ? 'sealed' then '{}'
           else jsonb_build_object(
-            'title', v_conversation.title, 'context', v_context,
+            'title', v_conversation.title, 'context', v_context || v_conversation.context::jsonb,
             'settings', v_conversation.settings
           )
         end
@@ -70,7 +66,7 @@ begin
     perform haive_private.audit_read('continue_session', jsonb_build_object(v_id, null), 1);
   end if;
   return (
-    select haive_private.session_doc(s, c)
+    select haive_private.session_doc(s, c, v_entered.actor)
     from haive.sessions as s
     join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
     where s.tenant_id = v_entered.tenant and s.id = v_id

@@ -36,7 +36,7 @@ begin
     ) as s
   )
   select
-    coalesce(json_agg(haive_private.session_doc(f.s, f.c) order by (f.s).id), '[]'),
+    coalesce(json_agg(haive_private.session_doc(f.s, f.c, v_entered.actor) order by (f.s).id), '[]'),
     array_agg((f.s).id)
   into v_answer, v_ids
   from (

@@ -1932,7 +1932,7 @@ GRANT ALL ON FUNCTION haive.get_session(session_id uuid, acting_user text, tenan
 REVOKE ALL ON FUNCTION haive.get_session(session_id uuid, acting_user text, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION get_session(session_id uuid, acting_user text, tenant text)
-COMMENT ON FUNCTION haive.get_session(session_id uuid, acting_user text, tenant text) IS 'One session, with its conversation, who may do what, and the conversations that it inherits from.';
+COMMENT ON FUNCTION haive.get_session(session_id uuid, acting_user text, tenant text) IS 'One session, with its conversation, who may do what, and the contexts that it inherits from sessions that the caller sees.';
 
 -- FUNCTION get_session(uuid, text, text)
 CREATE FUNCTION haive.get_session(session_id uuid, acting_user text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS json
@@ -2364,7 +2364,7 @@ $$;
 ALTER FUNCTION haive.list_merges(session_id uuid, acting_user text, tenant text) OWNER TO postgres;
 
 -- FUNCTION list_sessions(text, text, text, text[], uuid, integer, text, text, boolean, text)
-CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, own boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
+CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant text DEFAULT NULL::text, agent_id text DEFAULT NULL::text, statuses text[] DEFAULT NULL::text[], parent_id uuid DEFAULT NULL::uuid, page_size integer DEFAULT 100, page_after text DEFAULT NULL::text, acting_user text DEFAULT NULL::text, threads boolean DEFAULT false, tenant text DEFAULT NULL::text) RETURNS json
     LANGUAGE sql
     SET search_path TO ''
     AS $$
@@ -2372,21 +2372,21 @@ CREATE FUNCTION haive.list_sessions(user_id text DEFAULT NULL::text, participant
     list_sessions.tenant, list_sessions.user_id, list_sessions.participant,
     list_sessions.agent_id, list_sessions.statuses, list_sessions.parent_id,
     list_sessions.page_size, list_sessions.page_after, list_sessions.acting_user,
-    list_sessions.own
+    list_sessions.threads
   )
 $$;
 
 
-ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) OWNER TO postgres;
+ALTER FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) OWNER TO postgres;
 
--- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO authenticated;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO haive_client;
-GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) TO service_role;
-REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text)
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) TO authenticated;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) TO haive_client;
+GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) TO service_role;
+REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text)
-COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, own boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; own: of the user who calls, or of nobody where a service does: {sessions, next_page}.';
+-- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text)
+COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; threads: those that a message may go on in, by when somebody wrote to them last; with no owner named, of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
 -- ACL FUNCTION list_tenant_keys(tenant text)
 GRANT ALL ON FUNCTION haive.list_tenant_keys(tenant text) TO haive_client;
@@ -5283,7 +5283,7 @@ ALTER FUNCTION haive_private.audit_rows() OWNER TO haive_writer;
 REVOKE ALL ON FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean) FROM PUBLIC;
 
 -- COMMENT FUNCTION begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean)
-COMMENT ON FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean) IS 'Writes conversations, each with an id, and returns how many were not there yet.';
+COMMENT ON FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean) IS 'Writes conversations, each with an id and, unless nobody owns it, its owner; returns how many were not there yet.';
 
 -- FUNCTION begin_conversations(text, text, jsonb, boolean)
 CREATE FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p_conversations jsonb, p_are_sessions boolean DEFAULT false) RETURNS bigint
@@ -5291,7 +5291,6 @@ CREATE FUNCTION haive_private.begin_conversations(p_tenant text, p_actor text, p
     SET search_path TO ''
     AS $$
 declare
-  v_user text := haive.current_actor();
   v_taken uuid;
   v_fresh bigint;
 begin
@@ -5314,10 +5313,10 @@ begin
       created_at, updated_at, last_message_at, sealed, sealed_with, is_session
     )
     select
-      p_tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
-      g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, least(t.at, now()), least(t.at, now()),
-      decode(g.sealed, 'base64'), g.sealed_with, p_are_sessions
+      p_tenant, g.id, g.agent_id, g.user_id, g.title, coalesce(g.tags, '{}'),
+      coalesce(g.context, '{}'), coalesce(g.participants, '{}'), coalesce(g.settings, '{}'),
+      t.at, least(t.at, now()), least(t.at, now()), decode(g.sealed, 'base64'), g.sealed_with,
+      p_are_sessions
     from jsonb_to_recordset(p_conversations) as g (
       id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
       participants text[], settings jsonb, created_at timestamptz, sealed text, sealed_with text
@@ -5346,7 +5345,7 @@ begin
     offset 0
   ) as c
   where
-    (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
+    (c.agent_id, c.user_id) is distinct from (g.agent_id, g.user_id)
     or c.created_at <> g.created_at
     or (
       p_actor is null or c.user_id = p_actor
@@ -5981,17 +5980,13 @@ declare
 begin
   if v_id is null then
     perform haive_private.refuse_closed_session(v_session);
-    -- A successor has no parent: what a branch inherits is its own there.
-    with recursive line as (
-      select v_session.parent_id as parent_id, v_conversation.context::jsonb as context, 1 as depth
-      union all
-      select s.parent_id, c.context::jsonb || l.context, l.depth + 1
-      from line as l
-      join haive.sessions as s on s.tenant_id = v_entered.tenant and s.id = l.parent_id
-      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
-      where l.depth < 1000
-    )
-    select l.context into v_context from line as l order by l.depth desc limit 1;
+    -- A successor has no parent: what a branch inherits, as far as all see it, is its own there.
+    select coalesce(jsonb_object_agg(e.key, e.value order by u.place desc), '{}') into v_context
+    from json_array_elements(
+      haive_private.session_doc(v_session, v_conversation, null) -> 'inherited'
+    ) with ordinality as u (doc, place)
+    cross join lateral jsonb_each((u.doc -> 'metadata' -> 'context')::jsonb) as e
+    where (u.doc ->> 'shared')::boolean;
     v_id := coalesce((p_successor ->> 'id')::uuid, gen_random_uuid());
     if haive_private.begin_conversations(
       v_entered.tenant, null,
@@ -5999,7 +5994,7 @@ begin
         case
           when p_successor ? 'sealed' then '{}'
           else jsonb_build_object(
-            'title', v_conversation.title, 'context', v_context,
+            'title', v_conversation.title, 'context', v_context || v_conversation.context::jsonb,
             'settings', v_conversation.settings
           )
         end
@@ -6032,7 +6027,7 @@ begin
     perform haive_private.audit_read('continue_session', jsonb_build_object(v_id, null), 1);
   end if;
   return (
-    select haive_private.session_doc(s, c)
+    select haive_private.session_doc(s, c, v_entered.actor)
     from haive.sessions as s
     join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
     where s.tenant_id = v_entered.tenant and s.id = v_id
@@ -6694,12 +6689,18 @@ CREATE FUNCTION haive_private.create_conversations(p_tenant text, p_conversation
     AS $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
+  v_user text := haive.current_actor();
   v_given jsonb;
   v_fresh bigint;
   v_docs json;
 begin
-  -- Ids come from the client, for a safe retry; who sends none gets one here.
-  select jsonb_agg(jsonb_build_object('id', gen_random_uuid()) || u.doc order by u.place)
+  -- Ids come from the client, for a safe retry; who sends none gets one here. And a user who
+  -- names no owner is it.
+  select jsonb_agg(
+    jsonb_build_object('id', gen_random_uuid()) || u.doc
+    || jsonb_build_object('user_id', coalesce(u.doc ->> 'user_id', v_user))
+    order by u.place
+  )
   into v_given
   from jsonb_array_elements(p_conversations) with ordinality as u (doc, place);
   v_fresh := haive_private.begin_conversations(v_caller.tenant, v_caller.actor, v_given);
@@ -6869,7 +6870,8 @@ begin
     v_caller.tenant, v_caller.actor,
     jsonb_build_array(
       p_session || jsonb_build_object(
-        'id', v_id, 'agent_id', v_given.agent_id, 'user_id', v_given.user_id,
+        'id', v_id, 'agent_id', v_given.agent_id,
+        'user_id', coalesce(v_given.user_id, haive.current_actor()),
         'participants', coalesce(v_given.participants, '{}')
       )
     ),
@@ -6892,13 +6894,28 @@ begin
   from haive.conversations as c
   join haive.sessions as s on s.tenant_id = c.tenant_id and s.id = c.id
   where c.tenant_id = v_caller.tenant and c.id = v_id;
-  if not found or (v_found.session).parent_id is distinct from v_given.parent_id then
+  if
+    not found or (v_found.session).parent_id is distinct from v_given.parent_id
+    -- As it was given: where it was not, the parent may have grown since.
+    or (v_found.session).branch_index <> (p_session ->> 'branch_index')::bigint
+    or (
+      -- As long as nothing has changed who takes part, or anything else.
+      (v_found.conversation).updated_at = (v_found.conversation).created_at
+      and p_session ->> 'participants' is not null
+      and (
+        (v_found.conversation).participants, coalesce((v_found.session).writers, '{}'),
+        coalesce((v_found.session).moderators, '{}')
+      ) is distinct from (
+        v_given.participants, coalesce(v_given.writers, '{}'), coalesce(v_given.moderators, '{}')
+      )
+    )
+  then
     raise exception using
       errcode = 'PT409',
       message = format('another conversation has the id %s', v_id),
       hint = 'Let the SDK choose ids, or repeat a call only with the same content.';
   end if;
-  return haive_private.session_doc(v_found.session, v_found.conversation);
+  return haive_private.session_doc(v_found.session, v_found.conversation, v_caller.actor);
 end;
 $$;
 
@@ -7881,7 +7898,12 @@ begin
         moderators = nullif(array_remove(s.moderators::text[], p_user_id), '{}')
       where s.tenant_id = v_caller.tenant and s.id = any(v_ids);
       insert into haive.events (tenant_id, kind, conversation_id)
-      select v_caller.tenant, 'conversation.updated', u.id from unnest(v_ids) as u (id);
+      select
+        v_caller.tenant,
+        case when c.is_session then 'participant.changed' else 'conversation.updated' end,
+        c.id
+      from haive.conversations as c
+      where c.tenant_id = v_caller.tenant and c.id = any(v_ids);
       v_counts := jsonb_build_object('participations', v_rows);
     end if;
     if cardinality(v_ids) = 0 then
@@ -9298,7 +9320,9 @@ begin
       'get_session', jsonb_build_object(p_session_id, null), 1
     );
   end if;
-  return haive_private.session_doc(v_entered.session, v_entered.conversation);
+  return haive_private.session_doc(
+    v_entered.session, v_entered.conversation, v_entered.actor
+  );
 end;
 $$;
 
@@ -10103,23 +10127,24 @@ $$;
 
 ALTER FUNCTION haive_private.list_merges(p_tenant text, p_session_id uuid, p_acting text) OWNER TO haive_writer;
 
--- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO authenticated;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO haive_client;
-GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) TO service_role;
-REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) FROM PUBLIC;
+-- ACL FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean)
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) TO authenticated;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) TO haive_client;
+GRANT ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) TO service_role;
+REVOKE ALL ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) FROM PUBLIC;
 
--- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean)
-COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
+-- COMMENT FUNCTION list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean)
+COMMENT ON FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) IS 'What haive.list_sessions does, for a caller without rights on what a branch inherits.';
 
 -- FUNCTION list_sessions(text, text, text, text, text[], uuid, integer, text, text, boolean)
-CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) RETURNS json
+CREATE FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) RETURNS json
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO ''
     AS $_$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
   v_actor text := haive_private.act_for(v_caller.trusted, v_caller.actor, p_acting);
+  v_owner text := coalesce(p_user_id, p_acting, haive.current_actor());
   v_pairs haive_private.session_pair[];
 begin
   if (p_page_size between 1 and 1000) is not true then
@@ -10127,9 +10152,16 @@ begin
       errcode = 'PT422',
       message = 'page_size is not between 1 and 1000',
       hint = 'Read on with page_after, the next_page of a page.';
+  elsif not pg_input_is_valid(p_page_after, 'uuid') then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_after is no cursor',
+      hint = 'Pass next_page of the page before.';
   end if;
-  -- By id, which is the order in which they began. Put together from fixed fragments, so that the
-  -- planner sees only what is asked: the sessions of an owner are found by the owner.
+  -- By id, which is the order in which they began; for threading, those of one owner by when somebody
+  -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who
+  -- take part. Put together from fixed fragments, so that the planner sees only what is asked: the
+  -- sessions of an owner are found by the owner.
   execute format(
     $q$
     select array(
@@ -10137,7 +10169,7 @@ begin
       from haive.sessions as s
       join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
       where s.tenant_id = $1 and c.tenant_id = $1 %s
-      order by s.id desc
+      order by %s s.id desc
       limit $2
     )
     $q$,
@@ -10151,13 +10183,18 @@ begin
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
       case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
-      case when p_own then 'and c.user_id is not distinct from $10' end
-    )
+      case when p_threads then 'and s.parent_id is null ' end,
+      case
+        when p_threads and v_owner is null then 'and c.user_id is null and c.participants = ''{}'' '
+        when p_threads then 'and c.user_id = $10 '
+      end
+    ),
+    case when p_threads then 's.active_at desc,' end
   )
   into v_pairs
   using
     v_caller.tenant, p_page_size, p_user_id, p_participant, p_agent_id, p_parent_id, p_statuses,
-    p_page_after::uuid, v_actor, coalesce(p_acting, haive.current_actor());
+    p_page_after::uuid, v_actor, v_owner;
   if v_caller.audit_reads then
     perform haive_private.audit_read(
       'list_sessions',
@@ -10168,20 +10205,21 @@ begin
   return json_build_object(
     'sessions', (
       select coalesce(
-        json_agg(haive_private.session_doc(p.session, p.conversation) order by (p.session).id desc),
+        json_agg(haive_private.session_doc(p.session, p.conversation, v_actor) order by p.place),
         '[]'
       )
-      from unnest(v_pairs) as p
+      from unnest(v_pairs) with ordinality as p (session, conversation, place)
     ),
     'next_page', case
-      when cardinality(v_pairs) = p_page_size then ((v_pairs[p_page_size]).session).id
+      when p_threads is not true and cardinality(v_pairs) = p_page_size
+        then ((v_pairs[p_page_size]).session).id
     end
   );
 end;
 $_$;
 
 
-ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_own boolean) OWNER TO haive_writer;
+ALTER FUNCTION haive_private.list_sessions(p_tenant text, p_user_id text, p_participant text, p_agent_id text, p_statuses text[], p_parent_id uuid, p_page_size integer, p_page_after text, p_acting text, p_threads boolean) OWNER TO haive_writer;
 
 -- ACL FUNCTION list_tenant_keys(p_tenant text)
 GRANT ALL ON FUNCTION haive_private.list_tenant_keys(p_tenant text) TO haive_client;
@@ -16285,8 +16323,8 @@ $_$;
 
 ALTER FUNCTION haive_private.send_hint(p_topic text, p_event bigint) OWNER TO postgres;
 
--- FUNCTION session_doc(haive.sessions, haive.conversations)
-CREATE FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) RETURNS json
+-- FUNCTION session_doc(haive.sessions, haive.conversations, text)
+CREATE FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) RETURNS json
     LANGUAGE plpgsql STABLE
     SET search_path TO ''
     AS $$
@@ -16349,11 +16387,34 @@ begin
           ) as s
           where s.parent_id is not null and l.depth < 1000
         )
-        select coalesce(json_agg(haive_private.conversation_doc(c.found) order by l.depth), '[]')
+        select coalesce(
+          json_agg(
+            json_build_object(
+              'id', l.id,
+              'metadata', case
+                when c.sealed is null then json_build_object('context', c.context::jsonb)
+                else json_build_object(
+                  'sealed', json_build_object(
+                    'sealed', replace(encode(c.sealed, 'base64'), e'\n', ''),
+                    'sealed_with', c.sealed_with::text
+                  )
+                )
+              end,
+              -- Whether all see it who see the session: a successor of this takes that along.
+              'shared',
+                array_remove(p_conversation.participants::text[] || p_conversation.user_id::text, null)
+                <@ array_remove(c.participants::text[] || c.user_id::text, null)
+            )
+            order by l.depth
+          ),
+          '[]'
+        )
         from line as l
         cross join lateral (
-          select c as found from haive.conversations as c
-          where c.tenant_id = p_session.tenant_id and c.id = l.id
+          select c.* from haive.conversations as c
+          where
+            c.tenant_id = p_session.tenant_id and c.id = l.id
+            and (p_actor is null or c.user_id = p_actor or p_actor = any(c.participants))
           offset 0
         ) as c
       )
@@ -16363,14 +16424,14 @@ end;
 $$;
 
 
-ALTER FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) OWNER TO postgres;
+ALTER FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) OWNER TO postgres;
 
--- ACL FUNCTION session_doc(p_session haive.sessions, p_conversation haive.conversations)
-GRANT ALL ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) TO haive_writer;
-REVOKE ALL ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) FROM PUBLIC;
+-- ACL FUNCTION session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text)
+GRANT ALL ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) TO haive_writer;
+REVOKE ALL ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) FROM PUBLIC;
 
--- COMMENT FUNCTION session_doc(p_session haive.sessions, p_conversation haive.conversations)
-COMMENT ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations) IS 'A session as the functions of the API return it.';
+-- COMMENT FUNCTION session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text)
+COMMENT ON FUNCTION haive_private.session_doc(p_session haive.sessions, p_conversation haive.conversations, p_actor text) IS 'A session as the functions of the API return it to a user, or to who may do all.';
 
 -- ACL FUNCTION session_family(p_tenant text, p_session_id uuid, p_acting text)
 GRANT ALL ON FUNCTION haive_private.session_family(p_tenant text, p_session_id uuid, p_acting text) TO authenticated;
@@ -16414,7 +16475,7 @@ begin
     ) as s
   )
   select
-    coalesce(json_agg(haive_private.session_doc(f.s, f.c) order by (f.s).id), '[]'),
+    coalesce(json_agg(haive_private.session_doc(f.s, f.c, v_entered.actor) order by (f.s).id), '[]'),
     array_agg((f.s).id)
   into v_answer, v_ids
   from (
@@ -16815,7 +16876,7 @@ begin
   returning s.* into v_session;
   insert into haive.events (tenant_id, kind, conversation_id)
   values (v_entered.tenant, 'participant.changed', p_session_id);
-  return haive_private.session_doc(v_session, v_conversation);
+  return haive_private.session_doc(v_session, v_conversation, v_entered.actor);
 end;
 $$;
 
@@ -17769,7 +17830,7 @@ begin
     insert into haive.events (tenant_id, kind, conversation_id)
     values (v_entered.tenant, 'session.updated', p_session_id);
   end if;
-  return haive_private.session_doc(v_session, v_entered.conversation);
+  return haive_private.session_doc(v_session, v_entered.conversation, v_entered.actor);
 end;
 $$;
 
@@ -17830,7 +17891,7 @@ begin
   returning s.* into v_session;
   insert into haive.events (tenant_id, kind, conversation_id)
   values (v_entered.tenant, 'session.updated', p_session_id);
-  return haive_private.session_doc(v_session, v_conversation);
+  return haive_private.session_doc(v_session, v_conversation, v_entered.actor);
 end;
 $$;
 

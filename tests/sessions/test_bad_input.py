@@ -161,7 +161,7 @@ WRONG = {
     "list page": (
         ("x", "1", NUL),
         lambda m, s, v: m.list_sessions(page_after=v),
-        "22P02|argument|text|22021",
+        "page_after|text|22021|22P05",
     ),
     "messages limit": (
         (0, -1, 10_001, "x"),
@@ -322,6 +322,44 @@ async def test_an_id_that_is_taken_is_a_conflict(manager, session, unchanged, st
     assert (await manager.create_session("ada", id=session.id)).message_count == 3
 
 
+async def test_an_id_is_repeated_for_the_same_branch_and_the_same_people(manager, session):
+    again = uuid4()
+    branch = await manager.branch_session(session.id, 1, id=again)
+    for index in (1, None):
+        assert await same(manager.branch_session(session.id, index, id=again), branch)
+    with pytest.raises(ConflictError, match="another"):
+        await manager.branch_session(session.id, 2, {"x": 1}, id=again)
+
+    again = uuid4()
+    people = {"bob": ["read"], "cleo": ["read", "write", "moderate"]}
+    room = await manager.create_collaborative_session(list(people), people, id=again)
+    assert await same(manager.create_collaborative_session(list(people), people, id=again), room)
+    for other in (
+        {"bob": ["read"]},
+        people | {"bob": ["read", "write"]},
+        people | {"cleo": ["read", "write"]},
+    ):
+        with pytest.raises(ConflictError, match="another"):
+            await manager.create_collaborative_session(list(other), other, id=again)
+    # Of those who were set since, a retry knows nothing.
+    await manager.set_participant(room.id, "dan", ["read"])
+    found = await manager.create_collaborative_session(list(people), people, id=again)
+    assert set(found.permissions) == {"bob", "cleo", "dan"}
+
+
+@pytest.mark.parametrize("after", [-1, -600, 0, 3, 501, 2000])
+async def test_messages_after_any_index_come_once(manager, filled, after):
+    session = await filled(*(str(n) for n in range(501)))
+    found = [each.index async for each in manager.iter_messages(session.id, after=after)]
+    assert found == list(range(max(after, 0) + 1, 502))
+
+
+async def same(doing, session):
+    """Whether it answers the session as it was."""
+    changing = {"idle"}
+    return (await doing).model_dump(exclude=changing) == session.model_dump(exclude=changing)
+
+
 @pytest.mark.parametrize("length", [1, 2, 3])
 async def test_reads_of_a_circle_of_parents_end(manager, filled, owner, tenant, length):
     """As only the owner of the tables can make it."""
@@ -390,6 +428,38 @@ async def test_who_reads_does_not_write_and_who_writes_does_not_moderate(
     with pytest.raises(NotFoundError):
         await manager.merge_sessions(shared.id, other.id, as_user="cleo")
     assert await unchanged() == before
+
+
+async def test_a_branch_tells_of_its_parents_what_it_inherits_to_those_who_see_them(
+    manager, store, call
+):
+    root = await manager.create_collaborative_session(
+        ["bob", "eve"], user_id="ada", context={"mode": "root"}, title="of ada"
+    )
+    middle = await manager.branch_session(root.id, branch_context={"step": 1})
+    branch = await manager.branch_session(middle.id, user_id="eve", branch_context={"own": 1})
+    await manager.set_participant(branch.id, "bob", ["read", "write"])
+    await manager.update_state(root.id, {"secret": "state"})
+    await store.update_conversation(
+        root.id, metadata={"context": {"mode": "new"}, "title": "secret"}
+    )
+    raw = await call("get_session", session_id=branch.id)
+    for parent in raw["inherited"]:
+        assert set(parent) == {"id", "metadata", "shared"}
+        assert set(parent["metadata"]) == {"context"}
+    whole = {"mode": "new", "step": 1, "own": 1}
+    await manager.remove_participant(root.id, "eve")
+    for user, context in ((None, whole), ("bob", whole), ("eve", {"step": 1, "own": 1})):
+        (listed,) = await manager.list_sessions("eve", as_user=user)
+        (related,) = [m for m in await manager.family(branch.id, as_user=user) if m.id == branch.id]
+        changed = await manager.update_state(branch.id, {"a": 1}, as_user=user)
+        touched = await manager.touch(branch.id, as_user=user)
+        found = await manager.get_session(branch.id, as_user=user)
+        for each in (found, listed, related, changed, touched):
+            assert (each.context, each.branch_context) == (context, {"own": 1}), user
+    # What is copied is what all see who see the copy, whoever makes it.
+    successor = await manager.continue_session(branch.id)
+    assert successor.context == {"step": 1, "own": 1}
 
 
 async def test_a_closed_primary_takes_no_merge_and_a_closed_secondary_goes_into_one(

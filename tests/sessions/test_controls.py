@@ -63,6 +63,13 @@ async def by_a_stranger(manager):
     return await refused(manager.messages(session.id, as_user="eve"), NotFoundError)
 
 
+async def by_who_left_the_parent(manager):
+    parent = await manager.create_collaborative_session(["eve"], user_id="ada", context={"a": 1})
+    branch = await manager.branch_session(parent.id)
+    await manager.remove_participant(parent.id, "eve")
+    return (await manager.get_session(branch.id, as_user="eve")).context == {}
+
+
 async def by_no_moderator(manager):
     session = await manager.create_collaborative_session(["bob"], {"bob": ["read", "write"]})
     return await refused(
@@ -114,6 +121,7 @@ CONTROLS = {
     into_a_plain_conversation: (
         "append_message", "current_setting('persistence.session', true) <> ''", "false"),
     by_a_stranger: ("enter_session", "and actor <> all(conversation.participants)", "and false"),
+    by_who_left_the_parent: ("session_doc", "p_actor is null or", "true or"),
     by_no_moderator: ("enter_session", "p_right = 'moderate' and", "false and"),
     with_a_message_of_a_third_one: (
         "merge_sessions", ") as strange", "limit 0) as strange"),

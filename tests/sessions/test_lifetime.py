@@ -17,7 +17,7 @@ from haive.core.persistence.errors import (
     SessionFullError,
 )
 from haive.core.persistence.models import NewMessage
-from haive.core.persistence.session import SessionStatus
+from haive.core.persistence.session import SessionManager, SessionStatus
 
 
 @pytest.fixture
@@ -139,6 +139,18 @@ async def test_closed_is_closed_until_it_is_resumed(manager, store):
     await store.add_message(session.id, "user", "x")
 
 
+async def test_what_was_merged_into_a_deleted_session_is_opened_by_resume(manager, filled, texts):
+    primary, secondary = await filled("a"), await filled("b")
+    await manager.merge_sessions(primary.id, secondary.id, "append")
+    assert (await manager.get_session(secondary.id)).merged_into == primary.id
+    await manager.delete_session(primary.id)
+    found = await manager.get_session(secondary.id)
+    assert (found.status, found.merged_into) == ("merged", None)
+    await manager.resume(secondary.id)
+    await manager.add_message(secondary.id, "user", "c")
+    assert await texts(secondary) == ["b", "c"]
+
+
 # -- max_messages ----------------------------------------------------------------------------------
 
 
@@ -234,6 +246,28 @@ async def test_a_successor_is_of_the_same_people_and_knows_what_a_branch_inherit
         assert refused.value.successor_id == successor.id
     message = await manager.add_message(branch.id, "user", "x")
     assert message.conversation_id == successor.id
+
+
+@pytest.mark.parametrize("transport", ["supabase"], indirect=True)
+@pytest.mark.parametrize("role", ["member", "admin"])
+async def test_who_fills_a_room_that_nobody_owns_does_not_own_what_it_goes_on_in(
+    manager, store, open_store, stack, role
+):
+    await store.set_member("eve", role)
+    token = stack.mint_user_token("eve")
+    eve = SessionManager(await open_store(key=stack.publishable_key, access_token=token))
+    room = await manager.create_collaborative_session(["eve", "bob"], max_messages=1)
+    said = [await eve.add_message(room.id, "user", text) for text in ("one", "two")]
+    successor = await manager.get_session(said[1].conversation_id)
+    assert successor.predecessor_id == room.id
+    assert (successor.user_id, successor.permissions) == (None, room.permissions)
+    assert said[1].conversation_id == (await eve.continue_session(room.id)).id
+    if role == "member":
+        with pytest.raises(AccessDeniedError):
+            await eve.remove_participant(successor.id, "bob")
+    # Nor is it a thread of theirs.
+    threaded = await eve.thread_message(None, "assistant", "user", "three")
+    assert threaded.conversation_id not in {room.id, successor.id}
 
 
 async def test_messages_of_the_parent_count_and_a_merge_may_make_it_longer(manager, filled, texts):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
 from haive.core.persistence.errors import (
     AccessDeniedError,
+    CursorExpiredError,
     NotFoundError,
     PersistenceError,
+    QuotaExceededError,
+    TenantSuspendedError,
+    TokenExpiredError,
     UnsupportedOperationError,
 )
 from haive.core.persistence.session import SessionManager
@@ -94,11 +99,77 @@ async def test_who_is_removed_is_cut_off_and_the_others_move_on(as_user, shared,
         async with bob.join(shared.id, "bob") as two:
             await eventually(lambda: set(one.here) == {"ada", "bob"})
             await ada.remove_participant(shared.id, "bob")
-            with pytest.raises(NotFoundError):
-                await asyncio.wait_for(all_of(two), 5)
+            for _ in range(2):
+                with pytest.raises(NotFoundError):
+                    await asyncio.wait_for(all_of(two), 5)
             assert two.here == {}
         await eventually(lambda: set(one.here) == {"ada"})
         assert (await ada.get_session(shared.id)).topic != shared.topic
+
+
+async def test_who_iterates_is_told_that_another_task_has_left(as_user, shared, eventually):
+    ada = await as_user("ada")
+    async with ada.join(shared.id, "ada") as presence:
+        looking = [asyncio.create_task(all_of(presence)) for _ in range(2)]
+        await eventually(lambda: presence.here)
+        await asyncio.sleep(0.5)  # nothing more happens, and they wait
+        await presence.aclose()
+        await asyncio.wait_for(asyncio.gather(*looking), 5)
+
+
+@pytest.fixture
+def fails(monkeypatch):
+    """Let watching fail once, when it is told to: `now = fails(manager, error)`, `now.set()`."""
+
+    def make(manager, error):
+        watch, now = manager.watch, asyncio.Event()
+
+        async def broken():
+            await now.wait()
+            raise error
+            yield
+
+        @asynccontextmanager
+        async def watching(session_id):
+            if not now.is_set():
+                yield broken()
+            else:
+                async with watch(session_id) as events:
+                    yield events
+
+        monkeypatch.setattr(manager, "watch", watching)
+        return now
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TokenExpiredError("The token has expired."),
+        TenantSuspendedError("The tenant is suspended."),
+        QuotaExceededError("Too many."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_presence_ends_with_what_ends_watching(as_user, shared, fails, error):
+    ada = await as_user("ada")
+    now = fails(ada, error)
+    async with ada.join(shared.id, "ada") as presence:
+        now.set()
+        with pytest.raises(type(error)):
+            await asyncio.wait_for(all_of(presence), 5)
+
+
+async def test_presence_outlives_events_that_are_kept_no_longer(as_user, shared, fails, eventually):
+    ada, bob = await as_user("ada"), await as_user("bob")
+    now = fails(ada, CursorExpiredError("They are gone."))
+    async with ada.join(shared.id, "ada") as one:
+        await bob.remove_participant(shared.id, "bob")
+        now.set()
+        cleo = await as_user("cleo")
+        async with cleo.join(shared.id, "cleo"):
+            await eventually(lambda: set(one.here) == {"ada", "cleo"})
 
 
 async def test_a_subscription_ends_for_who_is_removed(as_user, shared):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import uuid4
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -94,6 +95,29 @@ async def test_branches_and_other_agents_and_users_are_left_alone(say, manager):
     assert await say("four", user="bob") not in {first, branch.id}
 
 
+@pytest.mark.parametrize("strategy", ["linear", "time_based", "topic_based"])
+async def test_the_latest_session_is_found_among_any_number_that_began_later(
+    say, new_manager, owner, tenant, strategy
+):
+    using = new_manager(threading_strategy=strategy, max_open_sessions=5)
+    first = await say(SNOW, using=using)
+    ids = [UUID(int=2**128 - n) for n in range(1, 2003)]
+    await owner.execute(
+        "insert into haive.conversations (tenant_id, id, agent_id, user_id, is_session)"
+        " select $1, unnest($2::uuid[]), 'a', 'ada', true",
+        *(tenant, ids),
+    )
+    # Half of them rest, and half are branches.
+    rest = "insert into haive.sessions (tenant_id, id, active_at) select $1, unnest($2::uuid[]), $3"
+    await owner.execute(rest, tenant, ids[:1001], datetime.now(UTC) - timedelta(minutes=1))
+    branch = (
+        "insert into haive.sessions (tenant_id, id, parent_id, parent_segment)"
+        " select $1, unnest($2::uuid[]), $3, 0"
+    )
+    await owner.execute(branch, tenant, ids[1001:], first)
+    assert await say(SNOW, using=using) == first
+
+
 async def test_a_service_that_names_nobody_writes_into_no_users_session(say, manager):
     of_ada = await say("one")
     room = await manager.create_collaborative_session(["ada", "bob"], agent_id="a")
@@ -156,6 +180,43 @@ async def test_a_full_session_goes_on_and_so_does_its_thread(say, new_manager):
     placed = [await say(f"message {n}", using=manager) for n in range(5)]
     assert placed[0] == placed[1] != placed[2] == placed[3] != placed[4]
     assert (await manager.get_session(placed[0])).successor_id == placed[2]
+
+
+async def test_previous_sessions_are_those_that_the_owner_sees(manager, filled):
+    """Whoever asks: the names may be what a user wrote."""
+    of_ada = await filled("secret")
+    shared = await manager.create_collaborative_session(["mallory", "bob"])
+    names = {"previous_sessions": [str(of_ada.id), str(shared.id)]}
+    theirs = await manager.create_session("mallory", context=names)
+    room = await manager.create_collaborative_session(["mallory", "bob"], context=names)
+    other = await manager.create_collaborative_session(["mallory", "dan"], context=names)
+    of_nobody = await manager.create_session(context=names)
+    for session, seen in (
+        (theirs, [False, True]),
+        (room, [False, True]),
+        (other, [False, False]),
+        (of_nobody, [True, True]),
+    ):
+        for named in (session, session.id):
+            found = await manager.previous_sessions(named)
+            assert [each.session is not None for each in found] == seen
+            assert found[0].messages == [] or session is of_nobody
+
+
+@pytest.mark.parametrize("transport", ["supabase"], indirect=True)
+async def test_previous_sessions_are_found_for_a_user_by_name(manager, store, open_store, stack):
+    await store.set_member("bob", "member")
+    earlier = await manager.create_session("bob")
+    names = {"previous_sessions": [str(earlier.id)]}
+    session = await manager.create_session("ada", context=names)
+    await manager.set_participant(session.id, "bob", ["read"])
+    token = stack.mint_user_token("bob")
+    bob = SessionManager(await open_store(key=stack.publishable_key, access_token=token))
+    for using in (bob, manager):
+        (found,) = await using.previous_sessions(session.id)
+        assert found.session is None
+        (found,) = await using.previous_sessions(session.id, as_user="bob")
+        assert found.session.id == earlier.id
 
 
 async def test_previous_sessions_are_found_for_those_who_may_see_them(manager, filled):

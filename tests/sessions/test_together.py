@@ -139,6 +139,23 @@ class Quoting:
         return json.dumps({"contradict": True, "about": f"whether {CANARY}"})
 
 
+async def test_what_is_sealed_goes_on_with_what_all_see_who_are_there(sealed):
+    manager, _, _ = sealed
+    root = await manager.create_collaborative_session(
+        ["bob", "eve"], user_id="ada", context={"mode": "root"}
+    )
+    branches = [
+        await manager.branch_session(root.id, branch_context={"own": 1}, user_id=user)
+        for user in ("ada", "eve")
+    ]
+    await manager.remove_participant(branches[0].id, "eve")
+    await manager.remove_participant(root.id, "eve")
+    found = await manager.get_session(branches[1].id, as_user="eve")
+    assert found.context == {"own": 1}
+    successors = [await manager.continue_session(branch.id) for branch in branches]
+    assert [each.context for each in successors] == [{"mode": "root", "own": 1}, {"own": 1}]
+
+
 async def test_what_a_model_says_of_sealed_messages_is_not_on_record(sealed, owner):
     manager, _, tenant = sealed
     judged = SessionManager(manager.store, SessionConfig(chat=Quoting()))
@@ -324,6 +341,21 @@ async def test_an_erased_user_is_in_no_session_and_what_branched_off_goes_on(
     undone = await manager.undo_merge(shared.id, (await manager.list_merges(shared.id))[1].id)
     assert (await manager.undo_merge(shared.id, merged.merge.id)).message_count == 2
     assert undone.message_count == 4
+
+
+async def test_who_watches_is_told_that_a_participant_was_erased(manager, store):
+    session = await manager.create_collaborative_session(["ada", "bob"])
+    plain = await store.create_conversation("agent", "bob", {"participants": ["ada"]})
+    async with (
+        manager.watch(session.id) as of_session,
+        store.subscribe(f"conversation:{plain.id}") as of_plain,
+    ):
+        await Subjects(store).erase("ada")
+        async with asyncio.timeout(10):
+            kinds = [(await anext(aiter(each))).kind for each in (of_session, of_plain)]
+    assert kinds == ["participant.changed", "conversation.updated"]
+    # As where they are removed, the others meet elsewhere.
+    assert (await manager.get_session(session.id)).topic != session.topic
 
 
 async def test_what_is_kept_no_longer_leaves_branches_with_a_gap(manager, filled, owner, tenant):

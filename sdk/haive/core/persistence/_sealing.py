@@ -205,7 +205,7 @@ class ContentKeys:
             place = _conversation_place(UUID(document["id"]))
             opened = self._open_list(len(SEALED_FIELDS), Sealed.of(sealed), *place)
             metadata.update(zip(SEALED_FIELDS, opened, strict=True))
-        messages = document["messages"]
+        messages = document.get("messages")
         return {
             **document,
             "metadata": metadata,

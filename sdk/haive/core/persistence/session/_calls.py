@@ -15,6 +15,7 @@ from haive.core.persistence.session._documents import (
     SESSIONS,
     TAILS,
     PageDocument,
+    SessionDocument,
     TailsDocument,
     open_page,
     open_session,
@@ -62,13 +63,7 @@ class SessionCalls:
 
     async def get(self, session_id: UUID | str, as_user: str | None) -> Session:
         """One session."""
-        found = await self.store._read(
-            "get_session",
-            {"session_id": as_uuid(session_id, "session_id"), "acting_user": as_user},
-            SESSION,
-            open_session,
-        )
-        return found.session()
+        return (await self._get(session_id, as_user)).session()
 
     async def page(self, arguments: Mapping[str, Any]) -> SessionPage:
         """Sessions by what they are of."""
@@ -116,13 +111,19 @@ class SessionCalls:
 
     async def conversation(self, session_id: UUID | str, as_user: str | None) -> Conversation:
         """A session as the conversation that it is, with what it does not inherit."""
-        found = await self.store._read(
+        return (await self._get(session_id, as_user)).conversation
+
+    async def beginning(self, session_id: UUID | str, as_user: str | None) -> dict[str, Any]:
+        """What a successor of a session begins with, where the database cannot read it."""
+        return (await self._get(session_id, as_user)).beginning()
+
+    async def _get(self, session_id: UUID | str, as_user: str | None) -> SessionDocument:
+        return await self.store._read(
             "get_session",
             {"session_id": as_uuid(session_id, "session_id"), "acting_user": as_user},
             SESSION,
             open_session,
         )
-        return found.conversation
 
     async def update_state(
         self,

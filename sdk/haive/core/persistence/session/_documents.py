@@ -8,7 +8,11 @@ from uuid import UUID  # noqa: TC003 - pydantic reads the annotations
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from haive.core.persistence.models import Conversation, Message  # noqa: TC001
+from haive.core.persistence.models import (  # noqa: TC001
+    Conversation,
+    ConversationMetadata,
+    Message,
+)
 from haive.core.persistence.session.session import (
     Permission,
     Session,
@@ -18,6 +22,16 @@ from haive.core.persistence.session.session import (
 
 if TYPE_CHECKING:
     from haive.core.persistence._sealing import ContentKeys
+
+
+class Inherited(BaseModel):
+    """What a session has of one that it branched off, where the caller sees that."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    metadata: ConversationMetadata
+    shared: bool
+    """Whether all who see the session see that one, too."""
 
 
 class SessionDocument(BaseModel):
@@ -45,20 +59,17 @@ class SessionDocument(BaseModel):
     closed_at: datetime | None
     permissions: dict[str, list[Permission]]
     conversation: Conversation
-    inherited: list[Conversation]
+    inherited: list[Inherited]
 
     def session(self) -> Session:
         """The session, with the contexts that it inherits beneath its own."""
         own = self.conversation.metadata
-        context: dict[str, Any] = {}
-        for conversation in reversed(self.inherited):
-            context |= conversation.metadata.context
         return Session(
             agent_id=self.conversation.agent_id,
             user_id=self.conversation.user_id,
             title=own.title,
             tags=own.tags,
-            context=context | own.context,
+            context=self._context(self.inherited),
             branch_context=own.context if self.parent_id is not None else {},
             state=own.settings,
             version=self.conversation.updated_at,
@@ -66,6 +77,18 @@ class SessionDocument(BaseModel):
             idle=timedelta(seconds=self.idle),
             **self.model_dump(exclude={"conversation", "inherited", "segment", "idle"}),
         )
+
+    def beginning(self) -> dict[str, Any]:
+        """What a successor begins with: of what is inherited, what all see who see the session."""
+        own = self.conversation.metadata
+        shared = [each for each in self.inherited if each.shared]
+        return {"title": own.title, "context": self._context(shared), "settings": own.settings}
+
+    def _context(self, inherited: list[Inherited]) -> dict[str, Any]:
+        context: dict[str, Any] = {}
+        for each in reversed(inherited):
+            context |= each.metadata.context
+        return context | self.conversation.metadata.context
 
 
 class PageDocument(BaseModel):

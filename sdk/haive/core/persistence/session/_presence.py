@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from haive.core.persistence._encoding import object_to_json
 from haive.core.persistence.errors import (
     AccessDeniedError,
-    InvalidInputError,
-    NotFoundError,
+    CursorExpiredError,
     PersistenceError,
     UnsupportedOperationError,
 )
@@ -33,7 +33,8 @@ class SessionPresence:
             async for here in presence:
                 print(sorted(here))
 
-    Iterating ends with an error when the user is removed from the session.
+    Iterating ends with an error when the user is removed from the session, or it can be watched no
+    more, and without one when the presence is closed.
 
     Args:
         manager: Whose session.
@@ -115,6 +116,7 @@ class SessionPresence:
             await asyncio.wait([follower])
         if room is not None:
             await room.aclose()
+        self._changed.set()  # who iterates in another task hears of it
 
     def __aiter__(self) -> Self:
         return self
@@ -125,25 +127,32 @@ class SessionPresence:
                 "The session was not joined.",
                 hint="Iterate inside `async with manager.join(...) as presence:`.",
             )
-        if self._room is None and self._error is None:
-            raise StopAsyncIteration
-        await self._changed.wait()
-        self._changed.clear()
+        if self._room is not None and self._error is None:
+            await self._changed.wait()
+            self._changed.clear()
         if self._error is not None:
             raise self._error
+        if self._room is None:
+            raise StopAsyncIteration
         return self.here
 
     async def _follow(self, as_user: str | None) -> None:
         """Go to the session's new room when somebody was removed; end when it was oneself."""
         try:
-            async with self._manager.watch(self._session_id) as events:
-                async for event in events:
-                    if event.kind != "participant.changed" or self._room is None:
-                        continue
-                    session = await self._manager.get_session(self._session_id, as_user=as_user)
-                    self._room.move(session.topic)
-        except (NotFoundError, AccessDeniedError, InvalidInputError) as error:
+            while True:
+                with suppress(CursorExpiredError):  # too far behind: watch from now on
+                    async with self._manager.watch(self._session_id) as events:
+                        await self._move(as_user)  # for what was missed
+                        async for event in events:
+                            if event.kind == "participant.changed":
+                                await self._move(as_user)
+        except PersistenceError as error:
             if self._room is not None:
                 await self._room.aclose()
             self._error = error  # after it: whoever hears of it is there no more
             self._changed.set()
+
+    async def _move(self, as_user: str | None) -> None:
+        session = await self._manager.get_session(self._session_id, as_user=as_user)
+        if self._room is not None:
+            self._room.move(session.topic)

@@ -147,31 +147,24 @@ class Router:
         self, row: MessageRow, user_id: str | None, agent_id: str
     ) -> tuple[UUID | None, _Topic | None]:
         """A session, or None for a new one; and its topic with the message."""
+        strategy = self._config.threading_strategy
+        by_topic = strategy is ThreadingStrategy.TOPIC_BASED
         # With nobody named: the caller's own, and where a service calls those of nobody.
-        found = await self._calls.page(
+        latest = await self._calls.page(
             {
                 "user_id": user_id,
                 "agent_id": agent_id,
                 "statuses": [SessionStatus.OPEN.value],
-                "page_size": 1000,
-                "own": user_id is None,
+                "page_size": self._config.max_open_sessions if by_topic else 1,
+                "threads": True,
             }
         )
-        # Branches are somebody's excursions; a room without an owner is of those who take part.
-        mine = [
-            session
-            for session in found
-            if session.parent_id is None
-            and (session.user_id is not None or not session.permissions)
-        ]
-        mine.sort(key=lambda session: session.idle)
-        strategy = self._config.threading_strategy
-        if strategy is ThreadingStrategy.TOPIC_BASED:
-            return await self._by_topic(row, mine[: self._config.max_open_sessions])
+        if by_topic:
+            return await self._by_topic(row, latest)
         gap = timedelta(seconds=self._config.time_gap)
-        if not mine or (strategy is ThreadingStrategy.TIME_BASED and mine[0].idle > gap):
+        if not latest or (strategy is ThreadingStrategy.TIME_BASED and latest[0].idle > gap):
             return None, None
-        return mine[0].id, None
+        return latest[0].id, None
 
     async def _by_topic(
         self, row: MessageRow, sessions: Sequence[Session]

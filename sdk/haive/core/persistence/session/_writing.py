@@ -150,9 +150,7 @@ class Writer:
         """The session that one goes on in."""
         successor: dict[str, Any] = {"id": new_id()}
         if self._store._sealer is not None:
-            session = await self._calls.get(session_id, as_user)
             successor = await self._store._conversation_document(
-                successor
-                | {"title": session.title, "context": session.context, "settings": session.state}
+                successor | await self._calls.beginning(session_id, as_user)
             )
         return await self._calls.proceed(session_id, successor, as_user)

@@ -19,7 +19,12 @@ from haive.core.persistence.session._states import StateWriter
 from haive.core.persistence.session._writing import Writer
 from haive.core.persistence.session.config import SessionConfig
 from haive.core.persistence.session.models import ConflictResolution, MergeStrategy
-from haive.core.persistence.session.session import Permission, PreviousSession, SessionStatus
+from haive.core.persistence.session.session import (
+    Permission,
+    PreviousSession,
+    Session,
+    SessionStatus,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -36,7 +41,6 @@ if TYPE_CHECKING:
     )
     from haive.core.persistence.session.session import (
         Merge,
-        Session,
         SessionMessage,
         SessionPage,
         Synchronization,
@@ -304,21 +308,31 @@ class SessionManager:
     ) -> list[PreviousSession]:
         """What a session names in ``context["previous_sessions"]``, looked up.
 
+        A user may have written the names: what is not to be seen is as if it were not there.
+
         Args:
             session: The session that names them.
             messages: How many of the last messages of each, up to 1,000.
-            as_user: For whom: what that user may not see is as if it were not there.
+            as_user: For whom. If not given: for the session's owner, and where nobody owns it for
+                all who take part.
         """
-        if not hasattr(session, "context"):
+        if not isinstance(session, Session):
             session = await self.get_session(session, as_user=as_user)
         named = session.context.get("previous_sessions") or []
         if not isinstance(named, list):
             named = [named]
-        return [await self._previous(str(each), messages, as_user) for each in named]
+        readers: list[str] = []
+        if as_user is None:
+            readers = [session.user_id] if session.user_id else list(session.permissions)
+        return [await self._previous(str(each), messages, readers, as_user) for each in named]
 
-    async def _previous(self, name: str, messages: int, as_user: str | None) -> PreviousSession:
+    async def _previous(
+        self, name: str, messages: int, readers: Sequence[str], as_user: str | None
+    ) -> PreviousSession:
         try:
             found = await self.get_session(name, as_user=as_user)
+            if not all(found.may(reader, Permission.READ) for reader in readers):
+                return PreviousSession(id=name)
             last = (
                 await self.messages(name, limit=messages, last=True, as_user=as_user)
                 if messages
@@ -434,7 +448,7 @@ class SessionManager:
         """All messages of a session in order, page by page; see `messages`."""
         count = (await self.get_session(session_id, as_user=as_user)).message_count
         # By indexes and not by what comes: a page may be all hidden.
-        for start in range(after, count, _PAGE_SIZE):
+        for start in range(max(after, 0), count, _PAGE_SIZE):
             for message in await self.messages(
                 session_id,
                 after=start,

@@ -54,7 +54,8 @@ class Session(_Value):
     title: str | None
     tags: list[str]
     context: dict[str, Any]
-    """What it began with; of a branch, that of its parents with its own on top."""
+    """What it began with; of a branch, that of its parents with its own on top. Of parents that the
+    caller does not see, there is none."""
     branch_context: dict[str, Any]
     """What of the context is the branch's own; empty where there is no parent."""
     state: dict[str, Any]
@@ -71,6 +72,7 @@ class Session(_Value):
     successor_id: UUID | None
     """The session that it is continued in."""
     merged_into: UUID | None
+    """The session that has its messages; None too where that was deleted."""
     live: bool
     """Whether its changes can be watched."""
     topic: str
