@@ -379,7 +379,6 @@ security definer
 set search_path = ''
 as $$
 declare
-  v_user text := haive.current_actor();
   v_taken uuid;
   v_fresh bigint;
 begin
@@ -402,10 +401,10 @@ begin
       created_at, updated_at, last_message_at, sealed, sealed_with, is_session
     )
     select
-      p_tenant, g.id, g.agent_id, coalesce(g.user_id, v_user),
-      g.title, coalesce(g.tags, '{}'), coalesce(g.context, '{}'), coalesce(g.participants, '{}'),
-      coalesce(g.settings, '{}'), t.at, least(t.at, now()), least(t.at, now()),
-      decode(g.sealed, 'base64'), g.sealed_with, p_are_sessions
+      p_tenant, g.id, g.agent_id, g.user_id, g.title, coalesce(g.tags, '{}'),
+      coalesce(g.context, '{}'), coalesce(g.participants, '{}'), coalesce(g.settings, '{}'),
+      t.at, least(t.at, now()), least(t.at, now()), decode(g.sealed, 'base64'), g.sealed_with,
+      p_are_sessions
     from jsonb_to_recordset(p_conversations) as g (
       id uuid, agent_id text, user_id text, title text, tags text[], context jsonb,
       participants text[], settings jsonb, created_at timestamptz, sealed text, sealed_with text
@@ -434,7 +433,7 @@ begin
     offset 0
   ) as c
   where
-    (c.agent_id, c.user_id) is distinct from (g.agent_id, coalesce(g.user_id, v_user))
+    (c.agent_id, c.user_id) is distinct from (g.agent_id, g.user_id)
     or c.created_at <> g.created_at
     or (
       p_actor is null or c.user_id = p_actor
@@ -597,7 +596,7 @@ begin
   returning s.* into v_session;
   insert into haive.events (tenant_id, kind, conversation_id)
   values (v_entered.tenant, 'session.updated', p_session_id);
-  return haive_private.session_doc(v_session, v_conversation);
+  return haive_private.session_doc(v_session, v_conversation, v_entered.actor);
 end;
 $$;
 
