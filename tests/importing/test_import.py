@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import os
 import signal
 import sys
@@ -141,6 +143,54 @@ async def test_whole_numbers_keep_all_their_digits(store, lines):
     assert answered.metadata == {"account": account}
 
 
+_BEYOND = [f"{2**63}", f"{10**30}", "1e400", "-1e400"]
+
+
+@pytest.mark.parametrize("number", _BEYOND)
+@pytest.mark.parametrize("shape", ["[{}, {}]", "[\n{},\n{}\n]", "{}\n{}\n"])
+def test_a_number_beyond_64_bits_costs_no_other_message(number, shape):
+    turns = '[{"speaker": "user", "text": "x", "n": NUMBER}, {"speaker": "user", "text": "y"}]'
+    record = '{"id": "ID", "turns": TURNS}'.replace("TURNS", turns.replace("NUMBER", number))
+    content = shape.replace("{}", record.replace("ID", "a"), 1).replace(
+        "{}", record.replace("ID", "b"), 1
+    )
+    report = asyncio.run(import_file(io.BytesIO(content.encode()), None, dry_run=True))
+    refused = sum(entry.count for entry in report.skipped)
+    assert {entry.what for entry in report.skipped} <= {"message"}
+    assert (report.conversations, report.messages + refused) == (2, 4)
+    assert refused == (0 if number in _BEYOND[:2] else 2)
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "1e99999999999999999999"])
+@pytest.mark.parametrize("where", ["near", "far"])
+async def test_a_number_that_no_reader_takes_ends_an_array_in_words(number, where):
+    good = json.dumps(_dialogue("a", "x" * (10 if where == "near" else 1 << 16)))
+    file = f'[{good}, {{"id": "b", "n": {number}, "turns": []}}, {good}]'.encode()
+    report = await import_file(io.BytesIO(file), None, dry_run=True)
+    assert [(e.what, e.reason) for e in report.skipped] == [
+        ("file", "a number too long to be read from here on")
+    ]
+    line = f'{good}\n{{"id": "b", "n": {number}, "turns": []}}\n{good}'.encode()
+    report = await import_file(io.BytesIO(line), None, dry_run=True)
+    assert (report.conversations, [e.what for e in report.skipped]) == (2, ["conversation"])
+
+
+async def test_numbers_of_an_array_are_those_of_lines(store, lines):
+    numbers = [1, -(2**63) - 1, 12345678901234567890123, 1.5, 1e22, 0.1, -0.0]
+    messages = [{"role": "user", "content": "x", "n": numbers}]
+    records = [{"id": key, "messages": messages} for key in ("a", "b")]
+    await import_file(lines(records[0]), store)
+    await import_file(lines(records), store)
+    (one,), (other,) = [messages for _, messages in (await _all(store)).values()]
+    assert one.metadata == other.metadata == {"n": numbers}
+
+
+async def test_half_a_surrogate_costs_its_message_alone(store, lines):
+    report = await import_file(lines(_dialogue("a", "1", "a\ud83d", "3")), store)
+    assert [(e.what, e.examples) for e in report.skipped] == [("message", ["line 1, message 2"])]
+    assert await _texts(store) == {"a": ["1", "3"]}
+
+
 async def test_a_cost_beyond_the_bound_skips_its_message_alone(store, lines):
     def message(cost):
         usage = {"input_tokens": 1, "output_tokens": 1, "cost": cost}
@@ -233,6 +283,26 @@ async def test_strict_stops_at_the_first_bad_record_and_keeps_what_stood_before(
     with pytest.raises(InvalidInputError, match="line 2: not JSON"):
         await import_file(file, store, strict=True, batch_size=1)
     assert await _texts(store) == {"a": ["1"]}
+
+
+async def test_strict_writes_what_stands_before_within_a_batch(store, lines):
+    file = lines(_dialogue("a", "1"), b"{broken\n", _dialogue("b", "1"))
+    with pytest.raises(InvalidInputError, match="line 2: not JSON"):
+        await import_file(file, store, strict=True)
+    assert await _texts(store) == {"a": ["1"]}
+
+
+@pytest.mark.parametrize("batch_size", [1, 5_000])
+async def test_strict_writes_what_stands_before_a_record_that_the_database_refuses(
+    store, lines, batch_size
+):
+    wide = _dialogue("wide", "1") | {"services": ["x" * 100_000, "y" * 100_001]}
+    file = lines(_dialogue("a", "1"), wide, _dialogue("b", "1"))
+    with pytest.raises(InvalidInputError, match="line 2: "):
+        await import_file(file, store, strict=True, batch_size=batch_size)
+    found = await _texts(store)
+    assert found.pop("b", ["1"]) == ["1"]
+    assert found == {"a": ["1"]}
 
 
 async def test_a_dry_run_writes_nothing_and_needs_no_store(lines):
