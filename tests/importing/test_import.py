@@ -6,11 +6,17 @@ import json
 import os
 import signal
 import sys
+from uuid import UUID
 
 import pytest
 
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.importing import import_file
+from haive.core.persistence.multitenancy import Subjects
+from haive.core.persistence.session import SessionManager
+
+_SAID = {"role": "user", "content": "said"}
+_ID = UUID("0198c2a4-0000-7000-8000-000000000001")
 
 
 def _dialogue(key, *texts):
@@ -89,6 +95,7 @@ async def test_a_conversation_that_was_changed_at_its_source_is_left_as_it_is(st
         "changed at its source since it was imported"
     ]
     assert await _texts(store) == {"a": ["1", "2", "3"]}
+    assert report.usable, "it is there"
 
 
 async def test_a_conversation_that_comes_twice_in_a_file_is_one(store, lines):
@@ -216,6 +223,94 @@ async def test_an_import_for_another_user_is_refused_one_by_one(store, lines):
         "its id is taken by another agent's, user's or time's"
     ]
     assert report.conversations == 1
+
+
+async def test_what_was_imported_for_a_user_is_found_again_without_naming_them(store, lines):
+    chats = [_dialogue(f"d{n}", "1") for n in range(10)]
+    await import_file(lines(*chats), store, user="ada")
+    report = await import_file(lines(_dialogue("d0", "1", "2"), *chats[1:]), store)
+    assert report.skipped == []
+    assert (report.grown_conversations, report.conversations_already_there) == (1, 9)
+    assert {found.user_id for found, _ in (await _all(store)).values()} == {"ada"}
+    again = await import_file(lines(*chats), store, agent="imported")
+    assert (again.skipped, again.conversations_already_there) == ([], 10)
+
+
+def _ours(conversation, *texts, **changes):
+    record = {
+        "haive": 1,
+        "id": str(conversation.id),
+        "agent_id": conversation.agent_id,
+        "user_id": conversation.user_id,
+        "created_at": conversation.created_at.isoformat(),
+        "messages": [{"role": "user", "content": text} for text in texts],
+    }
+    return record | changes
+
+
+async def test_an_erased_user_keeps_nobody_else_s_conversations(store, lines):
+    await Subjects(store).erase("ada")
+    file = lines(
+        {"haive": 1, "agent_id": "a", "user_id": "ada", "messages": [_SAID]},
+        {"haive": 1, "agent_id": "a", "user_id": "bob", "messages": [_SAID]},
+    )
+    report = await import_file(file, store)
+    assert [(e.what, e.reason, e.examples) for e in report.skipped] == [
+        ("conversation", "its user was erased", ["line 1"])
+    ]
+    assert (report.conversations, report.messages) == (1, 1)
+
+
+async def test_a_session_that_takes_no_more_keeps_no_other_conversation(store, lines):
+    sessions = SessionManager(store)
+    closed = await sessions.create_session("agent", "ada")
+    await sessions.close(closed.id)
+    full = await sessions.create_session("agent", "ada", max_messages=1)
+    first = await sessions.add_message(full.id, "user", "1")
+    report = await import_file(
+        lines(
+            _ours(closed, "1"),
+            _ours(full, messages=[{**_SAID, "id": str(first.id)}, _SAID]),
+            {"haive": 1, "agent_id": "a", "messages": [_SAID]},
+        ),
+        store,
+    )
+    assert {(e.what, e.reason, *e.examples) for e in report.skipped} == {
+        ("message", "its session is closed", "line 1"),
+        ("message", "its session is full", "line 2"),
+    }
+    assert report.messages == 1
+
+
+async def test_tags_of_the_caller_are_added_to_what_is_there(store, lines):
+    file = lines(_dialogue("a", "1"), _dialogue("b", "1"))
+    await import_file(file, store, tags=["demo"])
+    report = await import_file(file, store, tags=["more", "demo"])
+    assert (report.tagged_conversations, report.conversations_already_there) == (2, 2)
+    tags = {key: found.metadata.tags for key, (found, _) in (await _all(store)).items()}
+    assert tags == {"a": ["Trains", "demo", "more"], "b": ["Trains", "demo", "more"]}
+    again = await import_file(file, store, tags=["more"])
+    assert again.tagged_conversations == 0
+
+
+async def test_an_empty_conversation_is_new_once(store, lines):
+    file = lines({"haive": 1, "id": str(_ID), "agent_id": "a", "messages": []})
+    first = await import_file(file, store)
+    assert (first.conversations, first.conversations_already_there) == (1, 0)
+    again = await import_file(file, store)
+    assert (again.conversations, again.conversations_already_there) == (0, 1)
+
+
+async def test_an_id_that_comes_twice_in_a_conversation_loses_no_message(store, lines):
+    chat = _chat("a", "gpt-5", "1", "2", "3")
+    for message in chat["messages"]:
+        message["id"] = "the same"
+    report = await import_file(lines(chat), store)
+    assert (report.messages, report.skipped) == (3, [])
+    assert await _texts(store) == {"a": ["1", "2", "3"]}
+    chat["messages"].append({"role": "user", "content": "4", "id": "another"})
+    report = await import_file(lines(chat), store)
+    assert (report.messages, report.messages_already_there) == (1, 3)
 
 
 def _chat(key, model, *texts):
