@@ -142,7 +142,7 @@ def test_numbers_beyond_64_bits_are_shown_and_exported_whole(haive):
         assert call["arguments"] == {"n": number}
         assert result["content"] == {"avogadro": number}
     line = haive("conversations", "export", "-q", "--format", "openai").stdout
-    result, call = json.loads(line)["messages"]
+    call, result = json.loads(line)["messages"]
     assert json.loads(result["content"]) == {"avogadro": number}
     assert json.loads(call["tool_calls"][0]["function"]["arguments"]) == {"n": number}
 
