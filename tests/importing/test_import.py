@@ -14,6 +14,7 @@ from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.importing import import_file
 from haive.core.persistence.multitenancy import Subjects
 from haive.core.persistence.session import SessionManager
+from haive.core.persistence.supabase import SupabaseStore
 
 _SAID = {"role": "user", "content": "said"}
 _ID = UUID("0198c2a4-0000-7000-8000-000000000001")
@@ -234,6 +235,27 @@ async def test_what_was_imported_for_a_user_is_found_again_without_naming_them(s
     assert {found.user_id for found, _ in (await _all(store)).values()} == {"ada"}
     again = await import_file(lines(*chats), store, agent="imported")
     assert (again.skipped, again.conversations_already_there) == ([], 10)
+
+
+async def test_what_is_somebody_else_s_is_refused_by_itself(
+    stack, new_tenant, lines, postgres_of_stack
+):
+    tenant = await new_tenant()
+    await postgres_of_stack.execute(
+        "insert into haive.members (tenant_id, user_id) values ($1, 'bob')", tenant
+    )
+    async with SupabaseStore(stack.url, stack.secret_key, tenant=tenant) as service:
+        hers = await service.create_conversation("agent", "ada", {"participants": ["bob"]})
+    token = stack.mint_user_token("bob")
+    async with SupabaseStore(
+        stack.url, stack.publishable_key, access_token=token, tenant=tenant
+    ) as his:
+        own = {"haive": 1, "agent_id": "agent", "messages": [_SAID]}
+        report = await import_file(lines(_ours(hers, "1", user_id=None), own), his)
+    assert [(e.reason, e.examples) for e in report.skipped] == [
+        ("its id is taken by another agent's, user's or time's", ["line 1"])
+    ]
+    assert report.messages == 1
 
 
 def _ours(conversation, *texts, **changes):

@@ -170,7 +170,9 @@ def _prepared(
             prepared = prepare(draft, number, settings)
         except UnusableError as error:
             prepared = None
-            problem = Skipped(what="conversation", reason=str(error), place=place)
+            problem = Skipped(
+                what="conversation", reason=str(error), place=place, expected=error.expected
+            )
         for skipped in draft.skipped if draft else ():
             note(skipped)
         if prepared is None:

@@ -72,6 +72,8 @@ def prepare(draft: ConversationDraft, number: int, settings: ImportSettings) -> 
         UnusableError: The conversation cannot be stored, or has nothing to store.
     """
     if not draft.messages and not draft.may_be_empty:
+        if draft.skipped and all(skipped.expected for skipped in draft.skipped):
+            raise UnusableError("only hidden or empty messages", expected=True)
         raise UnusableError("no usable messages" if draft.skipped else "no messages")
     if draft.id is not None:
         conversation_id = _own_id(draft.id)

@@ -116,6 +116,7 @@ class Writer:
             self._note(skipped)
 
     async def _create(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Conversation]]:
+        given = [prepared.conversation for prepared in batch]
         try:
             return await self._begin(batch)
         except ConflictError as conflict:
@@ -124,6 +125,8 @@ class Writer:
             try:
                 return await self._begin(batch)
             except AccessDeniedError:  # somebody else's, in which the caller takes part
+                for prepared, conversation in zip(batch, given, strict=True):
+                    prepared.conversation = conversation
                 raise conflict from None
 
     async def _take_what_is_stored(self, batch: Sequence[Prepared]) -> bool:
