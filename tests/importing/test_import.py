@@ -307,7 +307,7 @@ async def test_a_session_that_takes_no_more_keeps_no_other_conversation(store, l
 async def test_tags_of_the_caller_are_added_to_what_is_there(store, lines):
     file = lines(_dialogue("a", "1"), _dialogue("b", "1"))
     await import_file(file, store, tags=["demo"])
-    report = await import_file(file, store, tags=["more", "demo"])
+    report = await import_file(file, store, tags=["more", "demo", "more"])
     assert (report.tagged_conversations, report.conversations_already_there) == (2, 2)
     tags = {key: found.metadata.tags for key, (found, _) in (await _all(store)).items()}
     assert tags == {"a": ["Trains", "demo", "more"], "b": ["Trains", "demo", "more"]}

@@ -179,9 +179,9 @@ class Writer:
 
         async def add(prepared: Prepared, conversation: Conversation) -> None:
             there = conversation.metadata.tags
-            tags = [*there, *(tag for tag in self._tags if tag not in there)]
-            if len(tags) == len(there):
+            if set(there).issuperset(self._tags):
                 return
+            tags = list(dict.fromkeys([*there, *self._tags]))
             try:
                 async with at_once:
                     await self._store.update_conversation(conversation.id, metadata={"tags": tags})
