@@ -95,6 +95,16 @@ def test_show_prints_the_parts_and_no_foreign_escapes_or_markup(filled):
     assert "answers c1: seen" in tools
 
 
+def test_json_moves_no_terminal_and_is_read_back_as_it_was(haive):
+    text = "a\x1b[31m \x7f \x9b31m \x85 é"
+    record = {"id": "c", "turns": [{"speaker": "user", "text": text}]}
+    assert haive("import", "-", stdin=json.dumps(record)).returncode == 0
+    shown = haive("conversations", "show", _id(haive), "--json").stdout
+    assert not {"\x1b", "\x7f", "\x9b", "\x85"} & set(shown)
+    assert "é" in shown
+    assert json.loads(shown)["messages"][0]["content"] == text
+
+
 def test_show_has_the_last_messages_alone_if_asked(filled):
     one = _id(filled, "--text", "hello")
     shown = filled("conversations", "show", one, "--last", "1", "--json")
@@ -142,7 +152,7 @@ def test_numbers_beyond_64_bits_are_shown_and_exported_whole(haive):
         assert call["arguments"] == {"n": number}
         assert result["content"] == {"avogadro": number}
     line = haive("conversations", "export", "-q", "--format", "openai").stdout
-    result, call = json.loads(line)["messages"]
+    call, result = json.loads(line)["messages"]
     assert json.loads(result["content"]) == {"avogadro": number}
     assert json.loads(call["tool_calls"][0]["function"]["arguments"]) == {"n": number}
 

@@ -399,6 +399,14 @@ async def test_what_others_wrote_commands_no_terminal(ok, manager):
         assert not {"\x1b", "\x07", "\x9b"} & set(shown), arguments
 
 
+async def test_more_messages_than_a_page_has_are_a_wrong_option(run, manager):
+    session = await manager.create_session("ada", "agent")
+    done = await run("show", session.id, "--last", "20000")
+    assert done.exit_code == 2
+    assert "--last" in done.output
+    assert "10000" in done.output
+
+
 async def test_sessions_are_exported_whole_and_what_is_hidden_stays_so(
     manager, haive, stack, tenant, tmp_path
 ):

@@ -75,6 +75,27 @@ def test_a_tenant_is_made_changed_closed_and_removed(haive, new):
     assert "0 conversations" in tenants("purge", new, "--yes").stdout
 
 
+def test_settings_and_limits_are_taken_away_by_name(direct, new):
+    limits = ("--max-conversations", "5", "--max-storage-gb", "1.5")
+    _json(direct("create", new, "--timezone", "Europe/Zurich", *limits, "--json"))
+    wrong = direct("update", new, "--unset", "timezone", "--unset", "max_tokens_per_month")
+    assert wrong.returncode == 2
+    said = " ".join(wrong.stderr.replace("│", " ").split())
+    assert "max_tokens_per_month is not set" in said
+    assert "timezone, max_conversations, max_storage_gb" in said
+    gone = ("--unset", "max_conversations", "--unset", "timezone", "--max-storage-gb", "2")
+    changed = _json(direct("update", new, *gone, "--json"))
+    assert changed["settings"] == {}
+    assert changed["quota"]["max_conversations"] is None
+    assert changed["quota"]["max_storage_gb"] == 2
+    nothing = direct("update", new, "--unset", "timezone", "--unset", "max_storage_gb", "--json")
+    assert nothing.returncode == 2
+    assert _json(direct("update", new, "--unset", "max_storage_gb", "--json"))["quota"] == {
+        "max_conversations": None, "max_storage_gb": None,
+        "max_requests_per_minute": None, "max_tokens_per_month": None,
+    }  # fmt: skip
+
+
 def test_a_tenant_is_closed_and_opened_and_nothing_goes_unasked(direct, new):
     assert direct("create", new, "--name", "Acme").stdout.startswith(f"{new} Acme")
     assert _json(direct("suspend", new, "--json"))["status"] == "suspended"

@@ -67,6 +67,16 @@ async def test_json_is_an_event_a_line_with_the_messages(run, store):
     assert again.stderr == ""
 
 
+async def test_json_moves_no_terminal(run, store):
+    text = "a\x1b[31m \x7f \x9b31m \x85 é"
+    conversation = await store.create_conversation("agent")
+    await store.add_message(conversation.id, "user", text)
+    shown = await run("--json", "--messages", "--after", "0", "--limit", 2)
+    assert not {"\x1b", "\x7f", "\x9b", "\x85"} & set(shown.stdout)
+    last = json.loads(shown.stdout.splitlines()[-1])
+    assert last["messages"][0]["content"] == text
+
+
 async def test_json_has_numbers_beyond_64_bits(run, store):
     conversation = await store.create_conversation("agent")
     await store.add_message(conversation.id, "user", "hello", metadata={"n": 10**23})

@@ -111,6 +111,96 @@ def test_messages_of_tools_and_of_thought_are_text(content, text):
     assert draft(chat, "c").messages[-1].content == text
 
 
+def _said(**message):
+    """A conversation whose last message is this one, by its user."""
+    chat = _chat()
+    chat["mapping"]["new"] = _node("u1", "user", **message)
+    return chat
+
+
+def test_a_recording_beside_what_was_said_is_left_out_as_is_usual():
+    spoken = [
+        {"content_type": "audio_transcription", "text": "what I said"},
+        {"content_type": "audio_asset_pointer", "asset_pointer": "sediment://file-1"},
+        {"content_type": "real_time_user_audio_video_asset_pointer"},
+    ]
+    said = draft(_said(parts=spoken), "c")
+    assert said.messages[-1].content == "what I said"
+    assert all(one.expected for one in said.skipped)
+    lost = draft(_said(parts=spoken[1:]), "c")
+    assert [one.expected for one in lost.skipped if one.what == "part"] == [False, False]
+
+
+async def test_strict_takes_a_conversation_of_hidden_messages_alone(tmp_path):
+    hidden = _chat(conversation_id="hidden")
+    for node in hidden["mapping"].values():
+        if node["message"]:
+            node["message"]["metadata"] = {"is_visually_hidden_from_conversation": True}
+    file = tmp_path / "export.json"
+    file.write_text(json.dumps([hidden, _chat()]))
+    report = await import_file(file, None, dry_run=True, strict=True)
+    assert report.conversations == 1
+    assert [(e.reason, e.expected) for e in report.skipped if e.what == "conversation"] == [
+        ("only hidden or empty messages", True)
+    ]
+
+
+def test_attached_files_are_named():
+    attachments = [
+        {"id": "file-1", "name": "report.pdf", "mime_type": "application/pdf", "size": 7},
+        {"id": "file-2", "name": "notes.md", "mimeType": "text/markdown"},
+        "junk",
+    ]
+    kept = [
+        {"id": "file-1", "name": "report.pdf", "type": "application/pdf"},
+        {"id": "file-2", "name": "notes.md", "type": "text/markdown"},
+    ]
+    beside = draft(_said(metadata={"attachments": attachments}), "c").messages[-1]
+    assert (beside.content, beside.metadata) == ("x", {"attachments": kept})
+    alone = draft(_said(parts=[""], metadata={"attachments": attachments}), "c").messages[-1]
+    assert (alone.content, alone.metadata) == ("report.pdf\nnotes.md", {"attachments": kept})
+
+
+def test_a_quoted_page_keeps_its_address_and_title():
+    content = {"content_type": "tether_quote", "url": "https://x.org", "title": "X", "text": "said"}
+    message = draft(_said(content=content), "c").messages[-1]
+    assert message.content == "said"
+    assert message.metadata == {
+        "content_type": "tether_quote", "url": "https://x.org", "title": "X",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ("So it is \ue200cite\ue202turn0search1\ue202turn0news2\ue201.", "So it is ."),
+        ("As in \ue200filecite\ue202turn0file0\ue202L1-L9\ue201", "As in "),
+        ("\ue203So it is\ue204\ue200cite\ue202turn0search1\ue201", "So it is"),
+        ("at \ue200url\ue202Haive\ue202https://x.org\ue201", "at url Haive https://x.org"),
+        ("cut \ue200cite", "cut cite"),
+    ],
+)
+def test_marks_of_citations_are_no_text(given, text):
+    assert draft(_said(parts=[given]), "c").messages[-1].content == text
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (1_700_000_000_250, "2023-11-14T22:13:20.250000+00:00"),
+        ("2023-11-14T22:13:20.250Z", "2023-11-14T22:13:20.250000+00:00"),
+        ("2023-11-14T22:13:20", "2023-11-14T22:13:20+00:00"),
+    ],
+)
+def test_times_in_milliseconds_and_as_text_are_read(given, read):
+    assert draft(_chat(create_time=given), "c").created_at.isoformat() == read
+
+
+@pytest.mark.parametrize("given", ["yesterday", "", 1e300, float("nan"), True, None, [1]])
+def test_what_is_no_time_is_none(given):
+    assert draft(_chat(create_time=given), "c").created_at is None
+
+
 def _zip(files):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -18,6 +18,11 @@ def _lines(*records):
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
+def _array(*records):
+    """One record a line, as many programs write arrays."""
+    return b"[\n" + b",\n".join(_lines(record).rstrip() for record in records) + b"\n]\n"
+
+
 def _indented(record):
     return json.dumps(record, indent=2).encode()
 
@@ -36,6 +41,14 @@ def _indented(record):
         (_lines([_CHAT]), ("chatgpt", "array")),
         (_indented([_CHAT]), ("chatgpt", "array")),
         (_indented([_DIALOGUE]), ("dialogues", "array")),
+        (_array(_DIALOGUE, _DIALOGUE), ("dialogues", "array")),
+        (_array(_CHAT), ("chatgpt", "array")),
+        (_array(_MESSAGE, _MESSAGE), ("openai", "documents")),
+        (b'{"messages": ' + _array(_MESSAGE, _MESSAGE) + b"}", ("openai", "documents")),
+        (_lines([[_MESSAGE], [_MESSAGE]]), ("openai", "array")),
+        (_array([_MESSAGE], [_MESSAGE]), ("openai", "array")),
+        (_indented([[_MESSAGE], [_MESSAGE]]), ("openai", "array")),
+        (b'[{"role": "user", "content": "\\ud83d"}]\n' + _lines([_MESSAGE]), ("openai", "lines")),
         (b"{broken\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
         (b"\n\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
     ],

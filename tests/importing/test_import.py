@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 import os
 import signal
 import sys
+from uuid import UUID
 
 import pytest
 
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.importing import import_file
+from haive.core.persistence.multitenancy import Subjects
+from haive.core.persistence.session import SessionManager
+from haive.core.persistence.supabase import SupabaseStore
+
+_SAID = {"role": "user", "content": "said"}
+_ID = UUID("0198c2a4-0000-7000-8000-000000000001")
 
 
 def _dialogue(key, *texts):
@@ -87,6 +96,7 @@ async def test_a_conversation_that_was_changed_at_its_source_is_left_as_it_is(st
         "changed at its source since it was imported"
     ]
     assert await _texts(store) == {"a": ["1", "2", "3"]}
+    assert report.usable, "it is there"
 
 
 async def test_a_conversation_that_comes_twice_in_a_file_is_one(store, lines):
@@ -141,6 +151,54 @@ async def test_whole_numbers_keep_all_their_digits(store, lines):
     assert answered.metadata == {"account": account}
 
 
+_BEYOND = [f"{2**63}", f"{10**30}", "1e400", "-1e400"]
+
+
+@pytest.mark.parametrize("number", _BEYOND)
+@pytest.mark.parametrize("shape", ["[{}, {}]", "[\n{},\n{}\n]", "{}\n{}\n"])
+def test_a_number_beyond_64_bits_costs_no_other_message(number, shape):
+    turns = '[{"speaker": "user", "text": "x", "n": NUMBER}, {"speaker": "user", "text": "y"}]'
+    record = '{"id": "ID", "turns": TURNS}'.replace("TURNS", turns.replace("NUMBER", number))
+    content = shape.replace("{}", record.replace("ID", "a"), 1).replace(
+        "{}", record.replace("ID", "b"), 1
+    )
+    report = asyncio.run(import_file(io.BytesIO(content.encode()), None, dry_run=True))
+    refused = sum(entry.count for entry in report.skipped)
+    assert {entry.what for entry in report.skipped} <= {"message"}
+    assert (report.conversations, report.messages + refused) == (2, 4)
+    assert refused == (0 if number in _BEYOND[:2] else 2)
+
+
+@pytest.mark.parametrize("number", ["9" * 5_000, "1e99999999999999999999"])
+@pytest.mark.parametrize("where", ["near", "far"])
+async def test_a_number_that_no_reader_takes_ends_an_array_in_words(number, where):
+    good = json.dumps(_dialogue("a", "x" * (10 if where == "near" else 1 << 16)))
+    file = f'[{good}, {{"id": "b", "n": {number}, "turns": []}}, {good}]'.encode()
+    report = await import_file(io.BytesIO(file), None, dry_run=True)
+    assert [(e.what, e.reason) for e in report.skipped] == [
+        ("file", "a number too long to be read from here on")
+    ]
+    line = f'{good}\n{{"id": "b", "n": {number}, "turns": []}}\n{good}'.encode()
+    report = await import_file(io.BytesIO(line), None, dry_run=True)
+    assert (report.conversations, [e.what for e in report.skipped]) == (2, ["conversation"])
+
+
+async def test_numbers_of_an_array_are_those_of_lines(store, lines):
+    numbers = [1, -(2**63) - 1, 12345678901234567890123, 1.5, 1e22, 0.1, -0.0]
+    messages = [{"role": "user", "content": "x", "n": numbers}]
+    records = [{"id": key, "messages": messages} for key in ("a", "b")]
+    await import_file(lines(records[0]), store)
+    await import_file(lines(records), store)
+    (one,), (other,) = [messages for _, messages in (await _all(store)).values()]
+    assert one.metadata == other.metadata == {"n": numbers}
+
+
+async def test_half_a_surrogate_costs_its_message_alone(store, lines):
+    report = await import_file(lines(_dialogue("a", "1", "a\ud83d", "3")), store)
+    assert [(e.what, e.examples) for e in report.skipped] == [("message", ["line 1, message 2"])]
+    assert await _texts(store) == {"a": ["1", "3"]}
+
+
 async def test_a_cost_beyond_the_bound_skips_its_message_alone(store, lines):
     def message(cost):
         usage = {"input_tokens": 1, "output_tokens": 1, "cost": cost}
@@ -166,6 +224,115 @@ async def test_an_import_for_another_user_is_refused_one_by_one(store, lines):
         "its id is taken by another agent's, user's or time's"
     ]
     assert report.conversations == 1
+
+
+async def test_what_was_imported_for_a_user_is_found_again_without_naming_them(store, lines):
+    chats = [_dialogue(f"d{n}", "1") for n in range(10)]
+    await import_file(lines(*chats), store, user="ada")
+    report = await import_file(lines(_dialogue("d0", "1", "2"), *chats[1:]), store)
+    assert report.skipped == []
+    assert (report.grown_conversations, report.conversations_already_there) == (1, 9)
+    assert {found.user_id for found, _ in (await _all(store)).values()} == {"ada"}
+    again = await import_file(lines(*chats), store, agent="imported")
+    assert (again.skipped, again.conversations_already_there) == ([], 10)
+
+
+async def test_what_is_somebody_else_s_is_refused_by_itself(
+    stack, new_tenant, lines, postgres_of_stack
+):
+    tenant = await new_tenant()
+    await postgres_of_stack.execute(
+        "insert into haive.members (tenant_id, user_id) values ($1, 'bob')", tenant
+    )
+    async with SupabaseStore(stack.url, stack.secret_key, tenant=tenant) as service:
+        hers = await service.create_conversation("agent", "ada", {"participants": ["bob"]})
+    token = stack.mint_user_token("bob")
+    async with SupabaseStore(
+        stack.url, stack.publishable_key, access_token=token, tenant=tenant
+    ) as his:
+        own = {"haive": 1, "agent_id": "agent", "messages": [_SAID]}
+        report = await import_file(lines(_ours(hers, "1", user_id=None), own), his)
+    assert [(e.reason, e.examples) for e in report.skipped] == [
+        ("its id is taken by another agent's, user's or time's", ["line 1"])
+    ]
+    assert report.messages == 1
+
+
+def _ours(conversation, *texts, **changes):
+    record = {
+        "haive": 1,
+        "id": str(conversation.id),
+        "agent_id": conversation.agent_id,
+        "user_id": conversation.user_id,
+        "created_at": conversation.created_at.isoformat(),
+        "messages": [{"role": "user", "content": text} for text in texts],
+    }
+    return record | changes
+
+
+async def test_an_erased_user_keeps_nobody_else_s_conversations(store, lines):
+    await Subjects(store).erase("ada")
+    file = lines(
+        {"haive": 1, "agent_id": "a", "user_id": "ada", "messages": [_SAID]},
+        {"haive": 1, "agent_id": "a", "user_id": "bob", "messages": [_SAID]},
+    )
+    report = await import_file(file, store)
+    assert [(e.what, e.reason, e.examples) for e in report.skipped] == [
+        ("conversation", "its user was erased", ["line 1"])
+    ]
+    assert (report.conversations, report.messages) == (1, 1)
+
+
+async def test_a_session_that_takes_no_more_keeps_no_other_conversation(store, lines):
+    sessions = SessionManager(store)
+    closed = await sessions.create_session("agent", "ada")
+    await sessions.close(closed.id)
+    full = await sessions.create_session("agent", "ada", max_messages=1)
+    first = await sessions.add_message(full.id, "user", "1")
+    report = await import_file(
+        lines(
+            _ours(closed, "1"),
+            _ours(full, messages=[{**_SAID, "id": str(first.id)}, _SAID]),
+            {"haive": 1, "agent_id": "a", "messages": [_SAID]},
+        ),
+        store,
+    )
+    assert {(e.what, e.reason, *e.examples) for e in report.skipped} == {
+        ("message", "its session is closed", "line 1"),
+        ("message", "its session is full", "line 2"),
+    }
+    assert report.messages == 1
+
+
+async def test_tags_of_the_caller_are_added_to_what_is_there(store, lines):
+    file = lines(_dialogue("a", "1"), _dialogue("b", "1"))
+    await import_file(file, store, tags=["demo"])
+    report = await import_file(file, store, tags=["more", "demo", "more"])
+    assert (report.tagged_conversations, report.conversations_already_there) == (2, 2)
+    tags = {key: found.metadata.tags for key, (found, _) in (await _all(store)).items()}
+    assert tags == {"a": ["Trains", "demo", "more"], "b": ["Trains", "demo", "more"]}
+    again = await import_file(file, store, tags=["more"])
+    assert again.tagged_conversations == 0
+
+
+async def test_an_empty_conversation_is_new_once(store, lines):
+    file = lines({"haive": 1, "id": str(_ID), "agent_id": "a", "messages": []})
+    first = await import_file(file, store)
+    assert (first.conversations, first.conversations_already_there) == (1, 0)
+    again = await import_file(file, store)
+    assert (again.conversations, again.conversations_already_there) == (0, 1)
+
+
+async def test_an_id_that_comes_twice_in_a_conversation_loses_no_message(store, lines):
+    chat = _chat("a", "gpt-5", "1", "2", "3")
+    for message in chat["messages"]:
+        message["id"] = "the same"
+    report = await import_file(lines(chat), store)
+    assert (report.messages, report.skipped) == (3, [])
+    assert await _texts(store) == {"a": ["1", "2", "3"]}
+    chat["messages"].append({"role": "user", "content": "4", "id": "another"})
+    report = await import_file(lines(chat), store)
+    assert (report.messages, report.messages_already_there) == (1, 3)
 
 
 def _chat(key, model, *texts):
@@ -233,6 +400,26 @@ async def test_strict_stops_at_the_first_bad_record_and_keeps_what_stood_before(
     with pytest.raises(InvalidInputError, match="line 2: not JSON"):
         await import_file(file, store, strict=True, batch_size=1)
     assert await _texts(store) == {"a": ["1"]}
+
+
+async def test_strict_writes_what_stands_before_within_a_batch(store, lines):
+    file = lines(_dialogue("a", "1"), b"{broken\n", _dialogue("b", "1"))
+    with pytest.raises(InvalidInputError, match="line 2: not JSON"):
+        await import_file(file, store, strict=True)
+    assert await _texts(store) == {"a": ["1"]}
+
+
+@pytest.mark.parametrize("batch_size", [1, 5_000])
+async def test_strict_writes_what_stands_before_a_record_that_the_database_refuses(
+    store, lines, batch_size
+):
+    wide = _dialogue("wide", "1") | {"services": ["x" * 100_000, "y" * 100_001]}
+    file = lines(_dialogue("a", "1"), wide, _dialogue("b", "1"))
+    with pytest.raises(InvalidInputError, match="line 2: "):
+        await import_file(file, store, strict=True, batch_size=batch_size)
+    found = await _texts(store)
+    assert found.pop("b", ["1"]) == ["1"]
+    assert found == {"a": ["1"]}
 
 
 async def test_a_dry_run_writes_nothing_and_needs_no_store(lines):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.importing import import_file
-from haive.core.persistence.importing.depth import MAX_DEPTH, Bounded, TooDeepError
+from haive.core.persistence.importing.depth import MAX_DEPTH, Bounded, TooDeepError, TooLongError
 from haive.core.persistence.importing.detect import detect
 from haive.core.persistence.importing.formats import DRAFTERS
 from haive.core.persistence.importing.prepare import ImportSettings, prepare
@@ -167,6 +167,19 @@ def test_brackets_in_texts_do_not_count_however_the_stream_is_cut(text, depth, s
     else:
         assert depth <= MAX_DEPTH
         assert read.decode() == content
+
+
+@given(digits=st.integers(4_290, 4_310), size=st.integers(1, 5_000))
+@settings(deadline=None)
+def test_digits_are_counted_however_the_stream_is_cut(digits, size):
+    stream = Bounded(io.BytesIO(b'["' + b"9" * 9_000 + b'", -' + b"9" * digits + b"]"))
+    try:
+        while stream.read(size):
+            pass
+    except TooLongError:
+        assert digits > 4_300
+    else:
+        assert digits <= 4_300
 
 
 @pytest.mark.parametrize("rest", [{}, {"id": "y", "turns": []}])

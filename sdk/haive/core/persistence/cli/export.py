@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import sys
+import tempfile
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from haive.core.persistence.cli.output import count, err
-from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -53,12 +55,6 @@ def export_to(
 
     from haive.core.persistence.cli import session_lines  # noqa: PLC0415 - slow
 
-    write_one = _write_haive if file_format is Format.HAIVE else _write_openai
-    conversations = messages = 0
-
-    def told() -> str:
-        return f"{count(conversations, 'conversation')}, {count(messages, 'message')}"
-
     columns = (SpinnerColumn(), TextColumn("{task.description}"))
     hidden = quiet or not err.is_terminal
     with (
@@ -67,23 +63,27 @@ def export_to(
     ):
         task = progress.add_task("")
 
-        async def run() -> None:
-            nonlocal conversations, messages
+        async def run() -> LineWriter:
             async with target.opened() as store:
-                lines = await session_lines.SessionLines.among(store, conversation_ids, filters)
+                sessions = await session_lines.SessionLines.among(store, conversation_ids, filters)
+                writer = LineWriter(store, sessions, file.write, file_format)
                 async for conversation in _conversations(store, conversation_ids, filters):
-                    messages += await write_one(store, lines, conversation, file.write)
-                    conversations += 1
-                    progress.update(task, description=told())
+                    await writer.add(conversation)
+                    progress.update(task, description=writer.written())
+                return writer
 
-        asyncio.run(run())
+        writer = asyncio.run(run())
     if not quiet:
-        err.print(f"Exported {told()}.", highlight=False)
+        left_out = ", ".join(writer.left_out())
+        said = f"Exported {writer.written()}." + (f" Left out: {left_out}." if left_out else "")
+        err.print(said, highlight=False)
 
 
 @contextmanager
 def opened(output: str) -> Iterator[IO[bytes]]:
     """A file that takes its name when it is whole, or standard output for ``-``.
+
+    Whoever it is about, it is its owner's alone to read.
 
     Raises:
         InvalidInputError: It cannot be written.
@@ -93,20 +93,27 @@ def opened(output: str) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     path = Path(output)
-    # A pipe or device is written to, and must not be replaced by a file.
-    part = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.part")
+    part: Path | None = None
     try:
-        with part.open("wb") as raw:
+        if path.exists() and not path.is_file():
+            # A pipe or device is written to, and must not be replaced by a file.
+            raw: IO[bytes] = path.open("wb")
+        else:
+            descriptor, name = tempfile.mkstemp(
+                prefix=f"{path.name}.", suffix=".part", dir=path.parent
+            )
+            raw, part = os.fdopen(descriptor, "wb"), Path(name)
+        with raw:
             if path.suffix == ".gz":
                 # No name and no time in it: the same conversations make the same file.
                 with gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0) as packed:
                     yield cast("IO[bytes]", packed)
             else:
                 yield raw
-        if part != path:
+        if part is not None:
             part.replace(path)
     except BaseException as error:
-        if part != path:
+        if part is not None:
             part.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise InvalidInputError(f"{output} cannot be written: {error.strerror}.") from error
@@ -159,40 +166,84 @@ async def _messages(
         yield message
 
 
-async def _write_haive(
-    store: Store,
-    lines: SessionLines,
-    conversation: Conversation,
-    write: Callable[[bytes], object],
-) -> int:
-    from haive.core.persistence.importing.formats import haive  # noqa: PLC0415 - slow
+class LineWriter:
+    """Writes conversations as lines, and counts what became of them.
 
-    session = await lines.find(conversation.id)
-    write(haive.head(conversation, session))
-    comma, written = b"", 0
-    async for message in _messages(store, lines, conversation, session, hidden=True):
-        write(comma + haive.message(message, session))
-        comma = b","
-        written += 1
-    write(haive.TAIL)
-    return written
+    Args:
+        store: Where they are.
+        sessions: Knows which of them are sessions.
+        write: Takes the bytes.
+        file_format: What the lines are.
+    """
 
+    def __init__(
+        self,
+        store: Store,
+        sessions: SessionLines,
+        write: Callable[[bytes], object],
+        file_format: Format,
+    ) -> None:
+        self._store = store
+        self._sessions = sessions
+        self._write = write
+        self._is_ours = file_format is Format.HAIVE
+        self.conversations = self.messages = 0
+        self._empty = self._deleted = self._cut_off = self._answers = 0
 
-async def _write_openai(
-    store: Store,
-    lines: SessionLines,
-    conversation: Conversation,
-    write: Callable[[bytes], object],
-) -> int:
-    from haive.core.persistence.importing.formats import openai_lines  # noqa: PLC0415 - slow
+    def written(self) -> str:
+        """What was written, in words."""
+        return f"{count(self.conversations, 'conversation')}, {count(self.messages, 'message')}"
 
-    session = await lines.find(conversation.id)
-    write(openai_lines.HEAD)
-    comma, written = b"", 0
-    async for message in _messages(store, lines, conversation, session, hidden=False):
-        for record in openai_lines.records(message):
-            write(comma + record)
-            comma = b","
-        written += 1
-    write(openai_lines.TAIL)
-    return written
+    def left_out(self) -> list[str]:
+        """What was not written, in words."""
+        deleted = "deleted meanwhile"
+        return [
+            text
+            for number, text in (
+                (self._empty, f"{count(self._empty, 'conversation')} without messages"),
+                (self._answers, f"{count(self._answers, 'answer')} of tools without a call"),
+                (self._deleted, f"{count(self._deleted, 'conversation')} {deleted}"),
+                (self._cut_off, f"the end of {count(self._cut_off, 'conversation')} {deleted}"),
+            )
+            if number
+        ]
+
+    async def add(self, conversation: Conversation) -> None:
+        """Write a conversation, as far as it is there and its format has it."""
+        from haive.core.persistence.importing.formats import haive, openai_lines  # noqa: PLC0415 - slow
+
+        session = await self._sessions.find(conversation.id)
+        answers = openai_lines.Answers()
+        head = haive.head(conversation, session) if self._is_ours else openai_lines.HEAD
+        written = 0
+        try:
+            async for message in _messages(
+                self._store, self._sessions, conversation, session, hidden=self._is_ours
+            ):
+                records = (
+                    [haive.message(message, session)]
+                    if self._is_ours
+                    else [
+                        record
+                        for one in answers.sorted_out(message)
+                        for record in openai_lines.records(one)
+                    ]
+                )
+                if records:
+                    # The head too is written only now: before, it may turn out to be deleted.
+                    self._write((b"," if written else head) + b",".join(records))
+                    written += 1
+        except NotFoundError:
+            if not written:
+                self._deleted += 1
+                return
+            self._cut_off += 1
+        self._answers += answers.left_out
+        if not written:
+            if not self._is_ours:
+                self._empty += 1
+                return
+            self._write(head)
+        self._write(haive.TAIL if self._is_ours else openai_lines.TAIL)
+        self.conversations += 1
+        self.messages += written

@@ -168,6 +168,11 @@ def _show(report: ImportReport) -> None:
             f" {count(report.messages_already_there, 'message')}.",
             highlight=False,
         )
+    if report.tagged_conversations:
+        out.print(
+            f"Tagged {count(report.tagged_conversations, 'conversation')} that had been there.",
+            highlight=False,
+        )
     for entry in report.skipped:
         style = "dim" if entry.expected else "yellow"
         where = ", ".join(entry.examples) + (", …" if entry.count > len(entry.examples) else "")

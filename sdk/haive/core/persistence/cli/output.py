@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import typer
@@ -19,6 +20,8 @@ err = Console(stderr=True, soft_wrap=True)
 _CONTROLS = dict.fromkeys((*range(32), *range(127, 160)), "\N{REPLACEMENT CHARACTER}")
 del _CONTROLS[ord("\n")], _CONTROLS[ord("\t")]
 _CONTROLS[ord("\r")] = ""
+# Those that JSON leaves as they are, in UTF-8.
+_CONTROL_IN_JSON = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
 
 
 def harmless(text: str) -> str:
@@ -49,9 +52,10 @@ def safe_json(value: Any) -> str:
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
-def print_json(value: Any) -> None:
-    """Print JSON for programs: no colours, no wrapping."""
-    typer.echo(json_bytes(value, indent=True))
+def print_json(value: Any, *, indent: bool = True) -> None:
+    """Print JSON for programs: no colours, no wrapping, and nothing that commands a terminal."""
+    text = json_bytes(value, indent=indent)
+    typer.echo(_CONTROL_IN_JSON.sub(lambda one: b"\\u%04x" % ord(one[0].decode()), text))
 
 
 def count(number: int, noun: str) -> str:

@@ -11,7 +11,6 @@ from uuid import UUID  # noqa: TC003 - typer reads the annotations
 
 import typer
 
-from haive.core.persistence._json import json_bytes
 from haive.core.persistence.cli.connection import (
     DatabaseUrl,
     Key,
@@ -20,7 +19,7 @@ from haive.core.persistence.cli.connection import (
     Url,
     find_target,
 )
-from haive.core.persistence.cli.output import err, harmless, out, plain
+from haive.core.persistence.cli.output import err, harmless, out, plain, print_json
 from haive.core.persistence.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ async def _tail(  # noqa: PLR0917 - as the command has them
         async for event in events:
             said = await _said(store, event) if messages else []
             if as_json:
-                typer.echo(_json(event, said if messages else None))
+                print_json(_facts(event, said if messages else None), indent=False)
             else:
                 out.print(_line(event), highlight=False)
                 for message in said:
@@ -153,13 +152,13 @@ async def _said(store: Store, event: Event) -> list[Message]:
     return found
 
 
-def _json(event: Event, said: list[Message] | None) -> bytes:
+def _facts(event: Event, said: list[Message] | None) -> dict[str, Any]:
     facts: dict[str, Any] = {
         name: value for name, value in dataclasses.asdict(event).items() if value is not None
     }
     if said is not None:
         facts["messages"] = [message.model_dump(mode="json") for message in said]
-    return json_bytes(facts)
+    return facts
 
 
 def _line(event: Event) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 import ijson  # type: ignore[import-untyped] # it has no types
 import orjson
 
 from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.importing.values import line_json
 
 if TYPE_CHECKING:
     from haive.core.persistence.importing.values import Framing
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 FormatName = Literal["haive", "openai", "chatgpt", "dialogues"]
 
 _LINES_LOOKED_AT = 50
+_GOES_ON = (b"{", b"[", b",", b":")
+# The parser makes numbers of these, and has limits for them; names that are known have no digits.
+_LONG_NUMBER = re.compile(rb"(\d{15})\d+")
 
 _HELP = (
     "Known are: haive (what `haive conversations export` writes), openai (message lists, also one"
@@ -44,23 +49,34 @@ def detect(head: bytes, wanted: FormatName | Literal["auto"]) -> tuple[FormatNam
 
 def _framing(head: bytes) -> Framing:
     """Lines hold whole values and are not indented; else an array of records, or one value."""
-    lines = head.split(b"\n")
-    last = len(lines) - 1
-    for number, line in enumerate(lines[:_LINES_LOOKED_AT]):
+    if _has_lines(head):
+        return "lines"
+    array = head.lstrip()
+    if array.startswith(b"["):
+        is_of_lists = array[1:].lstrip().startswith(b"[")
+        if is_of_lists or "role" not in _keys(head):
+            return "array"
+    return "documents"
+
+
+def _has_lines(head: bytes) -> bool:
+    lines = [line for line in head.split(b"\n") if line.strip()][:_LINES_LOOKED_AT]
+    for number, line in enumerate(lines):
         if not line.startswith((b"{", b"[")):
             continue
         try:
-            value = orjson.loads(line)
+            value = line_json(line)
         except orjson.JSONDecodeError:
             # The last line of the head is cut off: it may be the first of lines, all longer.
-            if number == last == 0 and line.startswith(b"{"):
-                return "lines"
+            if len(lines) == 1 and line.startswith(b"{"):
+                return True
+            # An array or object that goes on behind its first line may have records on the next.
+            if number == 0 and (line.startswith(b"[") or line.rstrip().endswith(_GOES_ON)):
+                return False
             continue
         if isinstance(value, dict) or _is_message_list(value):
-            return "lines"
-    if head.lstrip().startswith(b"[") and "role" not in _keys(head):
-        return "array"
-    return "documents"
+            return True
+    return False
 
 
 def _is_message_list(value: object) -> bool:
@@ -91,7 +107,8 @@ def _keys(begin: bytes) -> frozenset[str]:
     try:
         depth = 0
         # Not `parse`, which makes a path at each step down: of a head of brackets 10 GB.
-        for event, value in ijson.basic_parse(begin, multiple_values=True):
+        short = _LONG_NUMBER.sub(rb"\1", begin)
+        for event, value in ijson.basic_parse(short, multiple_values=True):
             if event == "start_map":
                 depth += 1
             elif event == "end_map":

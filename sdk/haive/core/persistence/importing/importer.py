@@ -58,8 +58,9 @@ async def import_file(
             given.
         agent: The agent of all conversations; else the one of the source, its model, or
             "imported". What is stored keeps its agent where none is given.
-        user: The user of all conversations.
-        tags: Added to each conversation.
+        user: The user of all conversations. What is stored keeps its user where neither this nor
+            the source names one.
+        tags: Added to each conversation, to those that are there too.
         source: A name for what the file is a copy of. It keeps apart two sources with the same
             ids, and lets conversations without ids be known by their place in the file.
         dry_run: Read and report only.
@@ -94,7 +95,7 @@ async def import_file(
 
         prepared = _prepared(read_values(opened, framing), settings, note)
         batches = _batches(prepared, batch_size)
-        writer = None if store is None or dry_run else Writer(store, report, note, agent)
+        writer = None if store is None or dry_run else Writer(store, report, note, agent, tags)
 
         def progress() -> None:
             report.tick(opened.bytes_read, opened.size)
@@ -124,9 +125,7 @@ async def _write_all(
             ids = {prepared.id for prepared in batch}
             # A conversation that comes again must find what the first one wrote.
             while len(in_flight) >= _IN_FLIGHT or any(ids & other for other, _ in in_flight):
-                await in_flight[0][1]
-                in_flight.popleft()
-                progress()
+                await _first_written(in_flight, progress)
             in_flight.append((ids, asyncio.create_task(writer.write(batch))))
         await _drain(in_flight, progress)
     except InvalidInputError:  # strict: what stands before the record is written
@@ -142,9 +141,16 @@ async def _drain(
     in_flight: deque[tuple[set[UUID], asyncio.Task[None]]], progress: Callable[[], None]
 ) -> None:
     while in_flight:
-        await in_flight[0][1]
-        in_flight.popleft()
-        progress()
+        await _first_written(in_flight, progress)
+
+
+async def _first_written(
+    in_flight: deque[tuple[set[UUID], asyncio.Task[None]]], progress: Callable[[], None]
+) -> None:
+    # Taken out before: what has failed is not waited for again.
+    _, task = in_flight.popleft()
+    await task
+    progress()
 
 
 def _prepared(
@@ -164,7 +170,9 @@ def _prepared(
             prepared = prepare(draft, number, settings)
         except UnusableError as error:
             prepared = None
-            problem = Skipped(what="conversation", reason=str(error), place=place)
+            problem = Skipped(
+                what="conversation", reason=str(error), place=place, expected=error.expected
+            )
         for skipped in draft.skipped if draft else ():
             note(skipped)
         if prepared is None:
@@ -177,17 +185,22 @@ def _batches(conversations: Iterator[Prepared], batch_size: int) -> Iterator[lis
     batch: list[Prepared] = []
     ids: set[UUID] = set()
     messages = size = 0
-    for prepared in conversations:
-        # No more than a store writes at once: of a few more, it would make two writes.
-        if prepared.id in ids or (batch and messages + len(prepared.messages) > batch_size):
+    try:
+        for prepared in conversations:
+            # No more than a store writes at once: of a few more, it would make two writes.
+            if prepared.id in ids or (batch and messages + len(prepared.messages) > batch_size):
+                yield batch
+                batch, ids, messages, size = [], set(), 0, 0
+            batch.append(prepared)
+            ids.add(prepared.id)
+            messages += len(prepared.messages)
+            size += prepared.size
+            if messages >= batch_size or len(batch) >= batch_size or size >= MAX_BYTES:
+                yield batch
+                batch, ids, messages, size = [], set(), 0, 0
+    except InvalidInputError:  # strict: what stands before the record is written
+        if batch:
             yield batch
-            batch, ids, messages, size = [], set(), 0, 0
-        batch.append(prepared)
-        ids.add(prepared.id)
-        messages += len(prepared.messages)
-        size += prepared.size
-        if messages >= batch_size or len(batch) >= batch_size or size >= MAX_BYTES:
-            yield batch
-            batch, ids, messages, size = [], set(), 0, 0
+        raise
     if batch:
         yield batch

@@ -56,6 +56,8 @@ class Prepared:
     messages: list[MessageRow] = field(default_factory=list)
     size: int = 0
     """About how many bytes its messages have."""
+    ids: set[UUID] = field(default_factory=set)
+    """Of its messages."""
 
 
 def prepare(draft: ConversationDraft, number: int, settings: ImportSettings) -> Prepared:
@@ -70,6 +72,8 @@ def prepare(draft: ConversationDraft, number: int, settings: ImportSettings) -> 
         UnusableError: The conversation cannot be stored, or has nothing to store.
     """
     if not draft.messages and not draft.may_be_empty:
+        if draft.skipped and all(skipped.expected for skipped in draft.skipped):
+            raise UnusableError("only hidden or empty messages", expected=True)
         raise UnusableError("no usable messages" if draft.skipped else "no messages")
     if draft.id is not None:
         conversation_id = _own_id(draft.id)
@@ -170,14 +174,20 @@ def _message(draft: MessageDraft, prepared: Prepared) -> MessageRow:
     except (InvalidInputError, RecursionError) as error:
         raise UnusableError(reason(error)) from None
     prepared.size += row.weight
+    prepared.ids.add(row.id)
     return row
 
 
 def _message_id(draft: MessageDraft, prepared: Prepared) -> UUID:
     if draft.id is not None:
-        return _own_id(draft.id)
-    if draft.key is not None:
-        return ids.message_id(prepared.id, b"id", draft.key.encode(errors="surrogatepass"))
+        given = _own_id(draft.id)
+    elif draft.key is not None:
+        given = ids.message_id(prepared.id, b"id", draft.key.encode(errors="surrogatepass"))
+    else:
+        given = None
+    # An id that comes again does not tell what comes with it from what came before.
+    if given is not None and given not in prepared.ids:
+        return given
     # The content is in it, and the id before: where one message is the same, so are all that
     # stand before it, and what was changed at its source is another message.
     before = prepared.messages[-1].id if prepared.messages else None

@@ -8,9 +8,16 @@ from typing import Any, Literal
 
 What = Literal["file", "conversation", "message", "part"]
 
+_LAST_SECOND = datetime.max.replace(tzinfo=UTC).timestamp()
+
 
 class UnusableError(Exception):
     """A record that cannot be imported; its text is the reason, without content of the record."""
+
+    def __init__(self, reason: str, *, expected: bool = False) -> None:
+        super().__init__(reason)
+        #: As in `Skipped`.
+        self.expected = expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +112,14 @@ def as_text(value: object) -> str | None:
 
 
 def as_time(value: object) -> datetime | None:
-    """Return a time given in seconds since 1970, or None for what is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
+    """Return a time given in seconds or milliseconds since 1970 or as ISO 8601, or None."""
     try:
-        return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        # As seconds they would be of a year after 9999.
+        return datetime.fromtimestamp(value / 1000 if value > _LAST_SECOND else value, UTC)
     except (OverflowError, ValueError, OSError):
         return None

@@ -33,6 +33,8 @@ class ImportReport:
     """New ones; in a dry run all that could be imported."""
     grown_conversations: int = 0
     """Those that were there and got more messages."""
+    tagged_conversations: int = 0
+    """Those that were there and got a tag of the caller's."""
     messages: int = 0
     """New ones; in a dry run all that could be imported."""
     conversations_already_there: int = 0
@@ -82,6 +84,7 @@ class ImportReport:
             "dry_run": self.dry_run,
             "conversations": self.conversations,
             "grown_conversations": self.grown_conversations,
+            "tagged_conversations": self.tagged_conversations,
             "messages": self.messages,
             "already_there": {
                 "conversations": self.conversations_already_there,

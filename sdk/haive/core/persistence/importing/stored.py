@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from haive.core.persistence.store import Store
 
 _PAGE = 1_000
-# Single looks at once: what a pool has connections for.
-_LOOKS = 8
+#: Single looks at once: what a pool has connections for.
+LOOKS = 8
 
 Pair = tuple["Prepared", "Conversation"]
 
@@ -32,7 +32,7 @@ async def count_stored(store: Store, pairs: Sequence[Pair]) -> dict[UUID, int | 
     """
     begun = [pair for pair in pairs if pair[1].message_count > 0]
     last = await _last_messages(store, [stored for _, stored in begun])
-    looks = asyncio.Semaphore(_LOOKS)
+    looks = asyncio.Semaphore(LOOKS)
 
     async def count(prepared: Prepared, stored: Conversation) -> int | None:
         # Imports write in order: the last message there tells that those before it are.
@@ -50,19 +50,17 @@ async def count_stored(store: Store, pairs: Sequence[Pair]) -> dict[UUID, int | 
     return {prepared.id: known.get(prepared.id, 0) for prepared, _ in pairs}
 
 
-async def stored_agents(store: Store, batch: Sequence[Prepared]) -> dict[UUID, str]:
-    """The agents of those conversations of a batch that are stored, as far as few looks tell."""
-    if len(batch) > _LOOKS:
+async def stored_conversations(store: Store, batch: Sequence[Prepared]) -> dict[UUID, Conversation]:
+    """Those conversations of a batch that are stored, as far as few looks tell."""
+    if len(batch) > LOOKS:
         times = {
             prepared.id: prepared.conversation.created_at
             for prepared in batch
             if prepared.conversation.created_at is not None
         }
-        found = list((await _by_time(store, times)).values())
-    else:
-        looks = await asyncio.gather(*(_look(store, prepared.id) for prepared in batch))
-        found = [conversation for conversation in looks if conversation is not None]
-    return {conversation.id: conversation.agent_id for conversation in found}
+        return await _by_time(store, times)
+    looks = await asyncio.gather(*(_look(store, prepared.id) for prepared in batch))
+    return {conversation.id: conversation for conversation in looks if conversation is not None}
 
 
 async def _look(store: Store, conversation_id: UUID) -> Conversation | None:
@@ -74,7 +72,7 @@ async def _look(store: Store, conversation_id: UUID) -> Conversation | None:
 
 async def _last_messages(store: Store, wanted: Sequence[Conversation]) -> dict[UUID, Message]:
     """The last message of conversations, as far as few pages have them."""
-    if len(wanted) <= _LOOKS:
+    if len(wanted) <= LOOKS:
         return {}
     found = await _by_time(store, {one.id: one.created_at for one in wanted})
     return {one.id: one.messages[-1] for one in found.values() if one.messages}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import ijson  # type: ignore[import-untyped] # it has no types
 import orjson
 
-from haive.core.persistence.importing.depth import Bounded, TooDeepError
+from haive.core.persistence.importing.depth import Bounded, TooDeepError, TooLongError
 from haive.core.persistence.importing.records import Skipped
 from haive.core.persistence.importing.source import DAMAGE
 
@@ -47,6 +49,29 @@ def exact_json(text: str | bytes) -> Any:
         return value  # nested too deeply, or thousands of digits: refused for it where it matters
 
 
+def line_json(line: bytes) -> Any:
+    """Read a line as `exact_json` does, half a surrogate and numbers beyond all bounds too.
+
+    These are refused later, where they stand, and cost nothing else of the line.
+
+    Raises:
+        orjson.JSONDecodeError: It is none.
+    """
+    try:
+        return exact_json(line)
+    except orjson.JSONDecodeError:
+        try:
+            Bounded(io.BytesIO(line)).read()
+            return json.loads(line.decode(), parse_constant=_refuse)
+        except (TooDeepError, TooLongError, RecursionError, ValueError):
+            pass
+        raise
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def read_values(source: Source, framing: Framing) -> Iterator[Value | Skipped]:
     """Return the records of a file, and what in it is none."""
     number = 0
@@ -74,9 +99,23 @@ def _lines(stream: IO[bytes]) -> Iterator[Value | Skipped]:
         if not line:
             continue
         try:
-            yield place, exact_json(line)
+            yield place, line_json(line)
         except orjson.JSONDecodeError:
             yield Skipped(what="conversation", reason="not JSON", place=place)
+
+
+def _with_floats(item: Any) -> Any:
+    """Make the numbers of an item what they are in a line: the parser makes decimals of them."""
+    whole = [item]
+    waiting: list[Any] = [whole]
+    while waiting:
+        outer = waiting.pop()
+        for key, inner in outer.items() if isinstance(outer, dict) else enumerate(outer):
+            if isinstance(inner, Decimal):
+                outer[key] = float(inner)
+            elif isinstance(inner, dict | list):
+                waiting.append(inner)
+    return whole[0]
 
 
 def _items(stream: IO[bytes], framing: Framing, before: int) -> Iterator[Value | Skipped]:
@@ -84,9 +123,10 @@ def _items(stream: IO[bytes], framing: Framing, before: int) -> Iterator[Value |
     prefix = "item" if framing == "array" else ""
     bounded = Bounded(stream)
     try:
-        for item in ijson.items(bounded, prefix, multiple_values=True, use_float=True):
+        # Not with `use_float`, which ends at the first number beyond 64 bits.
+        for item in ijson.items(bounded, prefix, multiple_values=True):
             number += 1
-            yield f"conversation {number}", item
+            yield f"conversation {number}", _with_floats(item)
         if framing == "array" and bounded.bare:
             # Found by its path, which says nothing of what is elsewhere.
             yield Skipped(
@@ -98,6 +138,12 @@ def _items(stream: IO[bytes], framing: Framing, before: int) -> Iterator[Value |
         yield Skipped(
             what="file",
             reason="nested too deeply from here on",
+            place=f"after conversation {number}",
+        )
+    except (TooLongError, ArithmeticError):
+        yield Skipped(
+            what="file",
+            reason="a number too long to be read from here on",
             place=f"after conversation {number}",
         )
     except (ijson.JSONError, UnicodeDecodeError, RecursionError):

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
 from haive.core.persistence.errors import (
+    AccessDeniedError,
     ConflictError,
     InvalidInputError,
     NotFoundError,
+    SessionClosedError,
+    SessionFullError,
+    SubjectErasedError,
     TenantError,
 )
 from haive.core.persistence.importing.prepare import reason
-from haive.core.persistence.importing.records import Skipped, What
-from haive.core.persistence.importing.stored import count_stored, stored_agents
+from haive.core.persistence.importing.records import Skipped
+from haive.core.persistence.importing.stored import LOOKS, count_stored, stored_conversations
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -32,7 +37,14 @@ _Written = TypeVar("_Written")
 MAX_BYTES = 16 << 20
 
 # Errors of one row; all others are of the connection or the caller, and end the import.
-_REFUSALS = (InvalidInputError, ConflictError, NotFoundError)
+_REFUSALS = (
+    InvalidInputError,
+    ConflictError,
+    NotFoundError,
+    SessionClosedError,
+    SessionFullError,
+    SubjectErasedError,
+)
 
 
 class Writer:
@@ -47,53 +59,97 @@ class Writer:
         note: Told what the database refused.
         agent: What the caller says that the agent of all is. Without it what is stored keeps its
             own: a source names its model, which may be another one by now.
+        tags: What the caller tags all with, what is there already too.
     """
 
     def __init__(
-        self, store: Store, report: ImportReport, note: Note, agent: str | None = None
+        self,
+        store: Store,
+        report: ImportReport,
+        note: Note,
+        agent: str | None = None,
+        tags: Sequence[str] = (),
     ) -> None:
         self._agent = agent
+        self._tags = tags
         self._store = store
         self._report = report
         self._note = note
 
     async def write(self, batch: Sequence[Prepared]) -> None:
         """Write a batch; each conversation of it stands there once."""
+        refused: list[Skipped] = []
 
         def refuse(prepared: Prepared, error: Exception) -> None:
-            self._refuse("conversation", prepared.place, error)
+            refused.append(
+                Skipped(what="conversation", reason=_refusal(error), place=prepared.place)
+            )
 
+        # Of those with messages, their number tells.
+        known = await stored_conversations(
+            self._store, [prepared for prepared in batch if not prepared.messages]
+        )
         stored = await _each_or_none(self._create, batch, refuse)
         there = await count_stored(self._store, stored)
         places = {prepared.id: prepared.place for prepared, _ in stored}
 
         def refuse_message(message: MessageRow, error: Exception) -> None:
-            self._refuse("message", places[message.conversation_id], error)
+            place = places[message.conversation_id]
+            refused.append(Skipped(what="message", reason=_refusal(error), place=place))
 
-        to_write = [
-            message
-            for prepared, conversation in stored
-            for message in self._missing(prepared, conversation, there[prepared.id])
-        ]
+        to_write: list[MessageRow] = []
+        for prepared, conversation in stored:
+            number = there[prepared.id]
+            is_new = conversation.message_count == 0 and prepared.id not in known
+            self._count(len(prepared.messages), number, is_new=is_new)
+            if number is not None:
+                to_write += prepared.messages[number:]
+                continue
+            changed = "changed at its source since it was imported"
+            refused.append(Skipped(what="conversation", reason=changed, place=prepared.place))
         written = await _each_or_none(self._store_messages, to_write, refuse_message)
         self._report.messages += len(written)
+        kept = [pair for pair in stored if there[pair[0].id] is not None]
+        await self._tag(kept, refuse)
+        # Last, for it may end the import: what is not refused is written then.
+        for skipped in refused:
+            self._note(skipped)
 
     async def _create(self, batch: Sequence[Prepared]) -> list[tuple[Prepared, Conversation]]:
+        given = [prepared.conversation for prepared in batch]
         try:
             return await self._begin(batch)
-        except ConflictError:
-            if self._agent is not None or not await self._take_stored_agents(batch):
+        except ConflictError as conflict:
+            if not await self._take_what_is_stored(batch):
                 raise
-        return await self._begin(batch)
+            try:
+                return await self._begin(batch)
+            except AccessDeniedError:  # somebody else's, in which the caller takes part
+                for prepared, conversation in zip(batch, given, strict=True):
+                    prepared.conversation = conversation
+                raise conflict from None
 
-    async def _take_stored_agents(self, batch: Sequence[Prepared]) -> bool:
-        """Give conversations the agents that they are stored with; whether those were others."""
-        agents = await stored_agents(self._store, batch)
+    async def _take_what_is_stored(self, batch: Sequence[Prepared]) -> bool:
+        """Give conversations the agents and users that they are stored with; whether it had any.
+
+        Agents where the caller names none, users where the source names none either.
+        """
+        there = await stored_conversations(
+            self._store,
+            [one for one in batch if self._agent is None or one.conversation.user_id is None],
+        )
         changed = False
         for prepared in batch:
-            agent = agents.get(prepared.id, prepared.conversation.agent_id)
-            if agent != prepared.conversation.agent_id:
-                prepared.conversation = prepared.conversation.model_copy(update={"agent_id": agent})
+            given, stored = prepared.conversation, there.get(prepared.id)
+            if stored is None:
+                continue
+            kept = {}
+            if self._agent is None and stored.agent_id != given.agent_id:
+                kept["agent_id"] = stored.agent_id
+            if given.user_id is None and stored.user_id is not None:
+                kept["user_id"] = stored.user_id
+            if kept:
+                prepared.conversation = given.model_copy(update=kept)
                 changed = True
         return changed
 
@@ -113,36 +169,53 @@ class Writer:
         # What add_messages does, but that nobody reads the messages.
         return [*await self._store._write(self._store._redacted(messages))]
 
-    def _missing(
-        self, prepared: Prepared, stored: Conversation, there: int | None
-    ) -> list[MessageRow]:
-        """The messages of a conversation that are to be written, after they were counted."""
-        report, messages = self._report, prepared.messages
-        if stored.message_count == 0:
+    async def _tag(
+        self,
+        stored: Sequence[tuple[Prepared, Conversation]],
+        refuse: Callable[[Prepared, Exception], None],
+    ) -> None:
+        """Add the caller's tags to what was there without them."""
+        at_once = asyncio.Semaphore(LOOKS)
+
+        async def add(prepared: Prepared, conversation: Conversation) -> None:
+            there = conversation.metadata.tags
+            if set(there).issuperset(self._tags):
+                return
+            tags = list(dict.fromkeys([*there, *self._tags]))
+            try:
+                async with at_once:
+                    await self._store.update_conversation(conversation.id, metadata={"tags": tags})
+            except _REFUSALS as error:
+                refuse(prepared, error)
+            else:
+                self._report.tagged_conversations += 1
+
+        await asyncio.gather(*(add(prepared, conversation) for prepared, conversation in stored))
+
+    def _count(self, messages: int, there: int | None, *, is_new: bool) -> None:
+        """Count a conversation: how many messages it has, and how many are there."""
+        report = self._report
+        if is_new:
             report.conversations += 1
-        elif there is None:
-            self._note(
-                Skipped(
-                    what="conversation",
-                    reason="changed at its source since it was imported",
-                    place=prepared.place,
-                )
-            )
-        elif there < len(messages):
+        elif there is not None and there < messages:
             report.grown_conversations += 1
         else:
             report.conversations_already_there += 1
         report.messages_already_there += there or 0
-        return [] if there is None else messages[there:]
-
-    def _refuse(self, what: What, place: str, error: Exception) -> None:
-        text = reason(error) if isinstance(error, InvalidInputError) else _refusal(error)
-        self._note(Skipped(what=what, reason=text, place=place))
 
 
 def _refusal(error: Exception) -> str:
+    """Why, in words that are the same each time and name nobody."""
+    if isinstance(error, InvalidInputError):
+        return reason(error)
     if isinstance(error, ConflictError):
         return "its id is taken by another agent's, user's or time's"
+    if isinstance(error, SubjectErasedError):
+        return "its user was erased"
+    if isinstance(error, SessionClosedError):
+        return "its session is closed"
+    if isinstance(error, SessionFullError):
+        return "its session is full"
     return "its conversation was deleted meanwhile"
 
 

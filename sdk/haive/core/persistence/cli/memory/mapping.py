@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from haive.core.persistence.cli import export
 from haive.core.persistence.cli.memory.opening import (
     FilterText,
     Opened,
@@ -95,7 +96,8 @@ async def map_command(
     from haive.core.persistence.cli.memory._picture import picture  # noqa: PLC0415 - slow
 
     drawn = picture(plane, [_dot(one) for one in chosen], words, opened.collection, about)
-    _write(output, drawn)
+    with export.opened(str(output)) as file:
+        file.write(drawn.encode())
     out.print(f"{plain(str(output))}: {plain(about)}", highlight=False)
 
 
@@ -143,10 +145,3 @@ def _dot(memory: Memory) -> Any:
         text=memory.text,
         importance=memory.importance,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from error

@@ -76,7 +76,7 @@ async def show(
     session_id: Id,
     *,
     last: Annotated[
-        int, typer.Option(min=0, help="Only the last so many messages; 0 for none.")
+        int, typer.Option(min=0, max=10_000, help="Only the last so many messages; 0 for none.")
     ] = 50,
     hidden: Annotated[
         bool, typer.Option("--hidden", help="With the messages that moderators hid.")

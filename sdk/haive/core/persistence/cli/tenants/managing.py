@@ -132,7 +132,7 @@ async def update(
     retention_days: Days = None,
     compliance: Mode = None,
     unset: Annotated[
-        list[str] | None, typer.Option(help="Take this setting away; may be repeated.")
+        list[str] | None, typer.Option(help="Take this setting or limit away; may be repeated.")
     ] = None,
     audit: HowAudited = None,
     max_conversations: Conversations = None,
@@ -145,12 +145,12 @@ async def update(
     from haive.core.persistence.multitenancy import AuditMode  # noqa: PLC0415 - slow
 
     changes = _settings(timezone, retention_days, compliance)
+    quota = _quota(max_conversations, max_storage_gb, max_requests_per_minute, max_tokens_per_month)
     settings = None
     if changes or unset:
-        settings = {**(await manager.get_tenant(tenant)).settings, **changes}
-        for gone in unset or ():
-            settings.pop(gone, None)
-    quota = _quota(max_conversations, max_storage_gb, max_requests_per_minute, max_tokens_per_month)
+        there = await manager.get_tenant(tenant)
+        settings = {**there.settings, **changes}
+        quota = _take_away(unset or (), settings, there.quota, quota)
     changed = await manager.update_tenant(
         tenant,
         name=name,
@@ -256,6 +256,33 @@ def _quota(
     }
     wanted = {name: value for name, value in given.items() if value is not None}
     return ResourceQuota(**wanted) if wanted else None
+
+
+def _take_away(
+    names: Sequence[str],
+    settings: dict[str, Any],
+    limits: ResourceQuota,
+    changes: ResourceQuota | None,
+) -> ResourceQuota | None:
+    """Take away settings, and limits among the changes of them.
+
+    Raises:
+        typer.BadParameter: A name is not set.
+    """
+    from haive.core.persistence.multitenancy import ResourceQuota  # noqa: PLC0415 - slow
+
+    there = [*settings, *limits.model_dump(exclude_none=True)]
+    for name in names:
+        if name not in there:
+            raise typer.BadParameter(
+                f"--unset: {name} is not set. Set are: {', '.join(there) or 'none'}."
+            )
+    for name in names:
+        settings.pop(name, None)
+    gone = dict.fromkeys(name for name in names if name in ResourceQuota.model_fields)
+    if not gone:
+        return changes
+    return ResourceQuota(**{**(changes.model_dump(exclude_unset=True) if changes else {}), **gone})
 
 
 def _document(one: Tenant) -> dict[str, Any]:

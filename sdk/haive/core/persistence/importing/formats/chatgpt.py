@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from haive.core.persistence.importing.records import (
@@ -24,6 +25,11 @@ _FIELDS = {
     "tether_quote": "text",
 }
 _SETTINGS = {"user_editable_context", "model_editable_context"}
+# Recordings: what was said in them stands beside them.
+_RECORDINGS = {"audio_asset_pointer", "real_time_user_audio_video_asset_pointer"}
+# Marks of private use, which its pages draw: \ue200 begins one, \ue202 divides it, \ue201 ends it.
+_CITATION = re.compile("\ue200(?:file)?cite[^\ue200\ue201]*\ue201")
+_MARK = re.compile("[\ue200-\ue2ff]")
 _KEPT = ("gizmo_id", "gizmo_type", "is_archived", "is_starred", "conversation_template_id")
 
 
@@ -100,16 +106,22 @@ def _message(
     role = author.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise UnusableError("unknown role")
+    attachments = _attachments(about.get("attachments"))
     parts = _parts(content, kind, position, conversation)
+    if not parts:
+        parts = _texts("\n".join(filter(None, (one.get("name") for one in attachments))))
     if not parts:
         conversation.skip("empty in ChatGPT", position, expected=True)
         return None
-    facts = {
+    facts: dict[str, Any] = {
         "model": as_text(about.get("model_slug")),
         "name": as_text(author.get("name")),
         "recipient": as_text(record.get("recipient")),
         "content_type": kind,
+        "attachments": attachments,
     }
+    if kind == "tether_quote":
+        facts |= {name: as_text(content.get(name)) for name in ("url", "title")}
     usual = {"recipient": "all", "content_type": "text"}
     texts = [part["text"] for part in parts if part["type"] == "text"]
     return MessageDraft(
@@ -138,14 +150,33 @@ def _parts(
     items = content.get("parts")
     if not isinstance(items, list):
         return _texts(content.get("text"))
+    kinds = [
+        as_text(item.get("content_type")) if isinstance(item, dict) else None for item in items
+    ]
     parts = []
-    for item in items:
+    for item, its_kind in zip(items, kinds, strict=True):
         found = _texts(item) if isinstance(item, str) else _part(item)
-        if found is None:
-            conversation.skip("a part of a kind that is not kept", position, what="part")
-        else:
+        if found is not None:
             parts += found
+        elif "audio_transcription" in kinds and its_kind in _RECORDINGS:
+            conversation.skip("a recording of what was said", position, what="part", expected=True)
+        else:
+            conversation.skip("a part of a kind that is not kept", position, what="part")
     return parts
+
+
+def _attachments(value: object) -> list[dict[str, str]]:
+    """What is known of attached files, which lie beside conversations.json."""
+    found = []
+    for item in value if isinstance(value, list) else []:
+        if isinstance(item, dict):
+            facts = {
+                "id": as_text(item.get("id")),
+                "name": as_text(item.get("name")),
+                "type": as_text(item.get("mime_type")) or as_text(item.get("mimeType")),
+            }
+            found.append({name: fact for name, fact in facts.items() if fact})
+    return [one for one in found if one]
 
 
 def _part(item: object) -> list[dict[str, Any]] | None:
@@ -160,6 +191,7 @@ def _part(item: object) -> list[dict[str, Any]] | None:
 
 
 def _texts(value: object) -> list[dict[str, Any]]:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
         return []
-    return [{"type": "text", "text": value}]
+    text = _MARK.sub("", _CITATION.sub("", value).replace("\ue202", " "))
+    return [{"type": "text", "text": text}] if text.strip() else []

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence._json import json_bytes
-from haive.core.persistence.models import ImagePart, TextPart, ToolCallPart, ToolResultPart
+from haive.core.persistence.models import (
+    ImagePart,
+    MessageRole,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +20,39 @@ if TYPE_CHECKING:
 
 HEAD = b'{"messages":['
 TAIL = b"]}\n"
+
+
+class Answers:
+    """Sorts out the answers of tools: OpenAI takes those alone that stand behind their call."""
+
+    def __init__(self) -> None:
+        self._called: set[str] = set()
+        #: How many have no call before them.
+        self.left_out = 0
+
+    def sorted_out(self, message: Message) -> list[Message]:
+        """What of a message of a conversation is kept: an answer beside its call comes after it."""
+        is_tool = message.role is MessageRole.TOOL
+        if isinstance(message.content, str):
+            self.left_out += is_tool
+            return [] if is_tool else [message]
+        calls = {part.id for part in message.content if isinstance(part, ToolCallPart)}
+        said: list[ContentPart] = []
+        behind: list[ContentPart] = []
+        for part in message.content:
+            if isinstance(part, ToolResultPart):
+                if part.tool_call_id in self._called:
+                    said.append(part)
+                elif part.tool_call_id in calls:
+                    behind.append(part)
+                else:
+                    self.left_out += 1
+            elif is_tool:
+                self.left_out += 1
+            else:
+                said.append(part)
+        self._called |= calls
+        return [message.model_copy(update={"content": parts}) for parts in (said, behind) if parts]
 
 
 def records(message: Message) -> Iterator[bytes]:
