@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
-from haive.core.persistence._supabase_hints import thrown_away
+from haive.core.persistence._supabase_topics import thrown_away
 from haive.core.persistence.errors import AccessDeniedError, UnavailableError
 
 if TYPE_CHECKING:
