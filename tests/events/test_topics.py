@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from uuid import uuid4
 
 import pytest
+import websockets
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
+
+from haive.core.persistence._supabase_hints import SupabaseHints
 
 _PERSONAS = {"ada": "member", "rob": "reader", "bob": "member", "kim": "admin", "out": None}
 _THREAD = "the thread: of Ada"
@@ -142,3 +146,54 @@ async def test_the_server_lets_in_whom_the_policies_let_in(stack, topics, other,
             one.rejoin_timer.reset()
             one.join_push.destroy()
         await client.close()
+
+
+@pytest.fixture
+async def listen(monkeypatch):
+    """Listen to topics: `await listen(url, key, token, topics)`; counts its connections."""
+    connect = AsyncRealtimeClient.connect
+    connections = []
+
+    async def counted(client):
+        connections.append(client)
+        await connect(client)
+
+    monkeypatch.setattr(AsyncRealtimeClient, "connect", counted)
+    async with AsyncExitStack() as opened:
+
+        def start(url, key, token, topics):
+            hints = SupabaseHints(url, key, token)
+            opened.push_async_callback(hints.aclose)
+            listeners = [hints.listen("haive", topic, lambda _: None) for topic in topics]
+            return hints, listeners, connections
+
+        yield start
+
+
+async def test_more_topics_than_a_connection_carries_are_heard_and_left(
+    stack, topics, tenant, listen, eventually
+) -> None:
+    asked = [f"haive:{tenant}:conversation:{uuid4()}" for _ in range(120)]
+    token = stack.mint_user_token("kim")
+    hints, listeners, connections = listen(stack.url, stack.publishable_key, token, asked)
+    most = 0
+    async with asyncio.timeout(20):
+        while most < len(asked):
+            await asyncio.sleep(0.02)
+            assert len(hints.heard) >= most, "a topic was lost again"
+            most = len(hints.heard)
+    assert len(connections) == 2
+    for listener in listeners[:100]:
+        await listener.aclose()
+    await eventually(lambda: hints.heard == set(asked[100:]))
+
+
+async def test_a_realtime_that_hangs_up_is_called_ever_more_seldom(listen) -> None:
+    async def hang_up(websocket):
+        await websocket.recv()
+
+    async with websockets.serve(hang_up, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        _, _, connections = listen(url, "key", "token", ["topic"])
+        await asyncio.sleep(5)
+    assert len(connections) <= 7

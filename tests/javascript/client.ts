@@ -57,6 +57,19 @@ const commands: Record<string, (given: Record<string, unknown>) => Promise<void>
       .rpc(given.function as string, given.arguments as Record<string, unknown>);
     tell({ called: given.function, data, error: error?.message, code: error?.code });
   },
+  // What a page of the documentation has, as a module would run it.
+  async run(given) {
+    const AsyncFunction = Object.getPrototypeOf(async function () {}).constructor;
+    const show = (shown: unknown) => tell({ shown });
+    const report = (error: unknown) => tell({ reported: String(error) });
+    const code = `"use strict";\n${given.code}`;
+    try {
+      await new AsyncFunction("supabase", "show", "report", code)(supabase, show, report);
+    } catch (error) {
+      report(error);
+    }
+    tell({ ran: true });
+  },
   async track(given) {
     tell({ tracked: await channel!.track(given.payload as Record<string, unknown>) });
   },

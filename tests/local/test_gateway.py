@@ -253,3 +253,18 @@ async def test_the_gateway_costs_little(library, bare, record_figure):
     overhead = best[1] - best[0]
     record_figure(f"gateway overhead: {overhead * 1000:.2f} ms p50")
     assert overhead < bar
+
+
+async def test_a_client_that_asks_before_it_sends_is_answered_at_once(stack):
+    host, port = stack.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        b"POST /rest/v1/rpc/nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n"
+        b"Content-Type: application/json\r\nExpect: 100-continue\r\nConnection: close\r\n"
+        + f"apikey: {stack.secret_key}\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(0.9):
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"{}")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 404")
+    writer.close()

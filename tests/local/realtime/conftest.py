@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 import pytest
+import websockets
 from supabase import AsyncClient, acreate_client
 
 from haive.core.persistence.local import LocalStack
@@ -195,3 +197,33 @@ def join() -> Join:
 def settled() -> Callable[[], Awaitable[None]]:
     """Wait long enough for what must not come to have come."""
     return lambda: asyncio.sleep(0.15)
+
+
+@pytest.fixture
+def connect(stack):
+    """A bare WebSocket, for what no client library does."""
+
+    @asynccontextmanager
+    async def open_one(*, vsn="1.0.0", key=stack.publishable_key, **options):
+        url = f"{stack.url.replace('http', 'ws')}/realtime/v1/websocket?apikey={key}&vsn={vsn}"
+        async with websockets.connect(url, compression=None, **options) as websocket:
+            yield websocket
+
+    return open_one
+
+
+@pytest.fixture
+def joining() -> Callable[..., str]:
+    """The frame that joins a channel: `joining("topic", postgres_changes=[…])`."""
+
+    def frame(topic: str, ref: str = "1", **config: Any) -> str:
+        return json.dumps(
+            {
+                "topic": f"realtime:{topic}",
+                "event": "phx_join",
+                "payload": {"config": config},
+                "ref": ref,
+            }
+        )
+
+    return frame

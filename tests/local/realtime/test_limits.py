@@ -4,37 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import aiohttp
 import pytest
 import websockets
 
 from haive.core.persistence.local.realtime import limits
-
-
-@pytest.fixture
-def connect(stack):
-    """A bare WebSocket, for what no client library does."""
-
-    @asynccontextmanager
-    async def open_one(*, vsn="1.0.0", key=stack.publishable_key, **options):
-        url = f"{stack.url.replace('http', 'ws')}/realtime/v1/websocket?apikey={key}&vsn={vsn}"
-        async with websockets.connect(url, compression=None, **options) as websocket:
-            yield websocket
-
-    return open_one
-
-
-def joining(topic, ref="1", **config):
-    return json.dumps(
-        {
-            "topic": f"realtime:{topic}",
-            "event": "phx_join",
-            "payload": {"config": config},
-            "ref": ref,
-        }
-    )
 
 
 async def answer(websocket):
@@ -77,7 +53,7 @@ async def test_a_frame_that_is_no_message_closes_the_socket(connect, frame):
             assert await closing_code(websocket) == 1007
 
 
-async def test_channels_of_a_socket_are_counted(connect):
+async def test_channels_of_a_socket_are_counted(connect, joining):
     async with connect() as websocket:
         for number in range(limits.CHANNELS):
             await websocket.send(joining(f"room-{number}"))
@@ -89,7 +65,7 @@ async def test_channels_of_a_socket_are_counted(connect):
         assert refused["response"]["reason"] == "ChannelRateLimitReached: Too many channels"
 
 
-async def test_who_joins_too_fast_is_sent_away(connect):
+async def test_who_joins_too_fast_is_sent_away(connect, joining):
     async with connect() as websocket:
         for number in range(limits.JOINS_A_SECOND + 1):
             await websocket.send(joining("same", ref=str(number)))
@@ -97,7 +73,7 @@ async def test_who_joins_too_fast_is_sent_away(connect):
 
 
 @pytest.mark.parametrize("topic", ["", "x" * limits.TOPIC_BYTES])
-async def test_a_channel_needs_a_name_of_some_length(connect, topic):
+async def test_a_channel_needs_a_name_of_some_length(connect, joining, topic):
     async with connect() as websocket:
         await websocket.send(joining(topic))
         assert (await answer(websocket))["payload"]["status"] == "error"
@@ -129,7 +105,7 @@ async def test_a_plain_request_gets_no_socket(stack):
 
 
 async def test_a_client_that_does_not_read_is_cut_off_and_others_hear_all(
-    connect, new_client, join, room, database, eventually
+    connect, joining, new_client, join, room, database, eventually
 ):
     reading = await join(await new_client(), room, private=False)
     async with connect(max_queue=1, ping_interval=None) as idle:
@@ -144,7 +120,54 @@ async def test_a_client_that_does_not_read_is_cut_off_and_others_hear_all(
         assert await closing_code(idle) == 1006
 
 
-async def test_a_client_may_wait_until_the_log_is_read(connect):
+async def test_what_is_sent_over_http_goes_at_the_pace_of_those_who_read(
+    stack, connect, joining, room
+):
+    body = {"topic": room, "event": "wide", "payload": {"x": "x" * 100_000}}
+    url = f"{stack.url}/realtime/v1/api/broadcast"
+    heard = 0
+
+    async def send_all():
+        async with aiohttp.ClientSession(headers={"apikey": stack.publishable_key}) as session:
+            for _ in range(50):
+                async with session.post(url, json={"messages": [body]}) as response:
+                    assert response.status == 202
+
+    async with connect(max_queue=1, ping_interval=None) as slow:
+        await slow.send(joining(room))
+        await answer(slow)
+        sending = asyncio.gather(*(send_all() for _ in range(6)))
+        while heard < 300:
+            await answer(slow)
+            heard += 1
+            await asyncio.sleep(0.02)
+        await sending
+
+
+@pytest.mark.parametrize(
+    ("event", "levels"), [("broadcast", 300), ("presence", 250), ("presence", 300)]
+)
+async def test_what_is_nested_too_deeply_is_refused_and_harms_nobody(
+    connect, joining, room, event, levels
+):
+    deep = json.loads("[" * levels + "]" * levels)
+    payload = {"type": event, "event": "track", "payload": {"deep": deep}}
+    message = {"topic": f"realtime:{room}", "event": event, "payload": payload, "ref": "2"}
+    config = {"presence": {"key": "deep", "enabled": True}, "broadcast": {"ack": True}}
+    async with connect() as websocket, connect() as other:
+        await websocket.send(joining(room, **config))
+        await websocket.send(json.dumps(message))
+        while (refused := await answer(websocket))["ref"] != "2":
+            pass
+        assert refused["payload"] == {
+            "status": "error",
+            "response": {"reason": "InvalidPayload: The payload is nested too deeply"},
+        }
+        await other.send(joining(room, **config))
+        assert (await answer(other))["payload"]["status"] == "ok"
+
+
+async def test_a_client_may_wait_until_the_log_is_read(connect, joining):
     async with connect() as websocket:
         await websocket.send(joining("x", broadcast={"replication_ready": True}))
         assert (await answer(websocket))["payload"]["status"] == "ok"
@@ -152,7 +175,7 @@ async def test_a_client_may_wait_until_the_log_is_read(connect):
         assert (told["status"], told["message"]) == ("ok", "Replication connection established")
 
 
-async def test_a_client_may_have_its_join_wait_for_changes(connect, rooms):
+async def test_a_client_may_have_its_join_wait_for_changes(connect, joining, rooms):
     asked = {"event": "*", "schema": "public", "table": "nothing_of_the_kind"}
     options = {"postgres_changes": [asked], "postgres_changes_options": {"wait": True}}
     async with connect() as websocket:
@@ -163,7 +186,7 @@ async def test_a_client_may_have_its_join_wait_for_changes(connect, rooms):
 
 
 @pytest.mark.parametrize("replay", [{"since": "now"}, {"since": 0, "limit": 26}, [], {"limit": 1}])
-async def test_a_replay_that_cannot_be_is_refused(stack, connect, replay):
+async def test_a_replay_that_cannot_be_is_refused(stack, connect, joining, replay):
     async with connect(key=stack.secret_key) as websocket:
         await websocket.send(joining("x", private=True, broadcast={"replay": replay}))
         refused = (await answer(websocket))["payload"]

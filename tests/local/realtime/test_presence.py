@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import pytest
 
 
@@ -86,3 +89,18 @@ async def test_what_is_tracked_is_bounded(new_client, join, room, watch, eventua
     await heard.channel.track({"text": "x" * 20_000})
     await eventually(lambda: "Track message size exceeded" in " ".join(heard.errors))
     assert heard.states[-1] == "CLOSED"
+
+
+@pytest.mark.parametrize(("key", "name"), [(42, "42"), (True, "true"), (False, "false")])
+async def test_a_key_may_be_a_number_or_a_truth(connect, joining, room, key, name):
+    async with connect() as websocket:
+        await websocket.send(joining(room, presence={"key": key, "enabled": True}))
+        track = {"type": "presence", "event": "track", "payload": {}}
+        message = {"topic": f"realtime:{room}", "event": "presence", "payload": track, "ref": "2"}
+        await websocket.send(json.dumps(message))
+        async with asyncio.timeout(10):
+            while True:
+                message = json.loads(await websocket.recv())
+                if message["event"] == "presence_diff":
+                    break
+        assert list(message["payload"]["joins"]) == [name]

@@ -12,6 +12,8 @@ import websockets
 
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.local.realtime import partitions
+from haive.core.persistence.local.realtime.changes import Changes
+from haive.core.persistence.local.realtime.server import RealtimeServer
 
 # Not synchronous_commit: the log would be written too late.
 FAST = {"fsync": "off"}
@@ -88,6 +90,19 @@ async def admin(stack):
     await connection.close()
 
 
+async def test_who_sends_from_where_it_is_yesterday_is_heard(
+    stack, new_client, join, room, eventually
+):
+    heard = await join(await new_client(), room, private=False)
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        await connection.execute("set timezone = '<-24>+24'")
+        await connection.execute("select realtime.send('{}', 'late', $1, false)", room)
+        await eventually(lambda: heard.broadcasts)
+    finally:
+        await connection.close()
+
+
 async def test_partitions_are_made_ahead_and_old_ones_dropped(admin):
     day = "current_date - 9"
     name = await admin.fetchval(f"""select to_char({day}, '"messages_"YYYY_MM_DD')""")
@@ -106,7 +121,7 @@ async def test_partitions_are_made_ahead_and_old_ones_dropped(admin):
             """select 'realtime.' || to_char(current_date + $1::int, '"messages_"YYYY_MM_DD')""",
             ahead,
         )
-        for ahead in range(4)
+        for ahead in range(-1, 4)  # it is still yesterday somewhere
     ]
     assert [row["name"] for row in made] == days
 
@@ -119,3 +134,21 @@ async def test_a_missing_partition_is_made_when_somebody_joins(
     heard = await join(await new_client(key=stack.secret_key), room)
     assert heard.states == ["SUBSCRIBED"]
     assert await admin.fetchval("select to_regclass($1)", f"realtime.{today}")
+
+
+async def test_a_part_that_has_ended_is_told(tmp_path, monkeypatch):
+    async def fail(self):
+        raise RuntimeError
+
+    async def nothing():
+        pass
+
+    server = RealtimeServer(
+        sockets=tmp_path, port=1, role="nobody", jwt_secret="", make_partitions=nothing
+    )
+    assert not server.has_failed
+    monkeypatch.setattr(Changes, "run", fail)
+    server.start()
+    await asyncio.sleep(0.01)
+    assert server.has_failed
+    await server.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from contextlib import suppress
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
 
-from haive.core.persistence._supabase_hints import thrown_away
+from haive.core.persistence._supabase_topics import thrown_away
 from haive.core.persistence.errors import AccessDeniedError, UnavailableError
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("haive.core.persistence.events")
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
+# Seconds until a lost connection, or a room that was refused, is tried again, growing.
+_LOST = (0.1, 10.0)
+_REFUSED = (1.0, 30.0)
+# How a join's answer begins that is no other before a new token or another policy comes.
+_REFUSALS = ("Unauthorized", "InvalidJWT", "MalformedJWT", "JwtSignatureError")
 # Seconds between looks whether the connection is still there: the client does not tell.
 _PULSE = 0.5
 _TIMEOUT = 10
@@ -115,17 +120,17 @@ class Room:
             await asyncio.wait([task])
 
     async def _run(self) -> None:
-        delay = _FIRST_DELAY
+        delay = 0.0
         while True:
             client = AsyncRealtimeClient(
                 self._url, token=self._key, auto_reconnect=False, max_retries=1, timeout=_TIMEOUT
             )
             try:
-                self._stale = False
+                self._stale = self._refused = False
                 await client.set_auth(self._token() or self._key)
                 await client.connect()
-                await self._serve(client)
-                delay = _FIRST_DELAY
+                if await self._serve(client):
+                    delay = 0.0
             except Exception as error:  # noqa: BLE001 - the client raises whatever it met
                 _log.debug("realtime: %s", type(error).__name__)
             finally:
@@ -133,14 +138,20 @@ class Room:
                 try:
                     await thrown_away(client)
                 finally:
-                    self.here = {}  # last, for what was on its way is still told meanwhile
-            self._changed()
-            if not self._stale:
-                await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
-                delay = min(delay * 2, _LONGEST_DELAY)
+                    # Last, for what was on its way is still told meanwhile.
+                    before, self.here = self.here, {}
+            if before:
+                self._changed()
+            first, longest = _REFUSED if self._refused else _LOST
+            delay = min(max(2 * delay, first), longest)
+            await self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 # nosec B311
 
-    async def _serve(self, client: AsyncRealtimeClient) -> None:
-        """Be there until the connection is lost, or it is to be made anew."""
+    async def _serve(self, client: AsyncRealtimeClient) -> bool:
+        """Be there until the connection is lost, or it is to be made anew.
+
+        Returns:
+            Whether it was there at all.
+        """
         config: RealtimeChannelOptions = {
             "config": {
                 "broadcast": {"ack": False, "self": False},
@@ -150,19 +161,25 @@ class Room:
         }
         channel = client.channel(self._topic, config)
         channel.on_presence_sync(lambda: self._seen(channel))
-        told: list[RealtimeSubscribeStates] = []
-        await channel.subscribe(lambda state, _: told.append(state))
-        if not told or told[-1] is not RealtimeSubscribeStates.SUBSCRIBED:
-            self._refused = True
+        told: list[tuple[RealtimeSubscribeStates, Exception | None]] = []
+        await channel.subscribe(lambda state, error: told.append((state, error)))
+        if not told or told[-1][0] is not RealtimeSubscribeStates.SUBSCRIBED:
+            self._refused = bool(told) and _is_refusal(told[-1][1])
             self._turned.set()
-            return
+            return False
         await channel.track(self._state)
-        self._channel, self._refused = channel, False
+        self._channel = channel
         self._turned.set()
         while client.is_connected and channel.is_joined and not self._stale:
-            self._turned.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PULSE):
+            await self._pause(_PULSE)
+        return True
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, unless it is to be made anew before."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._stale:
+                    self._turned.clear()
                     await self._turned.wait()
 
     def _seen(self, channel: AsyncRealtimeChannel) -> None:
@@ -174,3 +191,13 @@ class Room:
             for name, states in channel.presence_state().items()
         }
         self._changed()
+
+
+def _is_refusal(error: Exception | None) -> bool:
+    """Whether a join was refused by the policies or for the token, and did not just fail."""
+    try:
+        answer = json.loads(str(error))
+    except ValueError:
+        return False
+    reason = answer.get("reason") if isinstance(answer, dict) else None
+    return isinstance(reason, str) and reason.startswith(_REFUSALS)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 import tempfile
 from asyncio.subprocess import PIPE, STDOUT, Process, create_subprocess_exec
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.errors import LocalStackError
@@ -16,6 +18,7 @@ from haive.core.persistence.local.keys import StackKeys
 from haive.core.persistence.local.parts import NpmParts, PostgresBinaries, cached
 from haive.core.persistence.local.platform_api import spawn_platform
 from haive.core.persistence.local.processes import log_tail, spawn, stop
+from haive.core.persistence.local.state import STAGING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,8 +71,9 @@ async def find_template(binaries: PostgresBinaries, npm_parts: NpmParts, account
 
     async def build(target: Path) -> None:
         # Elsewhere first: the service account cannot write into root's cache, nor Deno into /dev.
-        in_devices = Path(tempfile.gettempdir()).is_relative_to("/dev")
-        place = "/tmp" if in_devices else None  # noqa: S108  # nosec B108
+        temporary = tempfile.gettempdir()
+        is_fit = not Path(temporary).is_relative_to("/dev") and "," not in temporary
+        place = None if is_fit else "/tmp"  # noqa: S108  # nosec B108
         with tempfile.TemporaryDirectory(prefix="haive-template-", dir=place) as name:
             workshop = Path(name)
             account.take(workshop)
@@ -99,29 +103,40 @@ async def copy_template(template: Path, cluster: Path, account: Account, *, dura
         durable: Whether it has to survive a crash of the machine from now on.
     """
     # Whole or absent: the copy gets its name last.
-    staging = Path(tempfile.mkdtemp(prefix=".postgres-", dir=cluster.parent))
-    await _copy_tree(template, staging)
-    account.take_tree(staging)
-    if durable:
-        os.sync()
-    os.rename(staging, cluster)  # noqa: PTH104 - at once: no thread needed
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=cluster.parent))
+    try:
+        await _copy_tree(template, staging)
+        account.take_tree(staging)
+        if durable:
+            os.sync()
+        os.rename(staging, cluster)  # noqa: PTH104 - at once: no thread needed
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
 
 
 async def is_ready(cluster: Path, process: Process) -> bool:
-    """Wait until the server takes connections; False when it ended before.
+    """Wait until the server takes connections; False when it ended before, or was for its silence.
 
-    The postmaster says so in the eighth line of its pid file, where pg_ctl looks too.
+    The postmaster says so in the eighth line of its pid file, where pg_ctl looks too. After a crash
+    it may be starting for as long as it likes: it reads its log.
     """
     pid_file = cluster / "postmaster.pid"
-    async with asyncio.timeout(_START_TIMEOUT):
-        while process.returncode is None:
-            try:
-                lines = pid_file.read_text().split("\n")
-            except FileNotFoundError:
-                lines = []
-            if len(lines) > 7 and lines[0] == str(process.pid) and lines[7].strip() == "ready":
-                return True
-            await asyncio.sleep(0.005)
+    deadline = monotonic() + _START_TIMEOUT
+    while process.returncode is None:
+        try:
+            lines = pid_file.read_text().split("\n")
+        except FileNotFoundError:
+            lines = []
+        known = len(lines) > 7 and lines[0] == str(process.pid)
+        state = lines[7].strip() if known else ""
+        if state == "ready":
+            return True
+        if state == "starting":
+            deadline = monotonic() + _START_TIMEOUT
+        elif monotonic() > deadline:
+            await stop(process, signal.SIGQUIT)
+        await asyncio.sleep(0.005)
     return False
 
 

@@ -116,6 +116,9 @@ class Gateway:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
+            if request.headers.get("Expect", "").lower() == "100-continue":
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                request.writer.output_size = 0  # the answer is still to begin
             response = await self._route(request)
         except _Refused as refused:
             response = web.json_response(refused.body, status=refused.status)

@@ -160,6 +160,7 @@ class Instance:
             for name in _WIPED:
                 if (self.data_dir / name).is_dir():
                     shutil.rmtree(self.data_dir / name)
+            state.remove_stagings(self.data_dir)
         finally:
             lock.release()
 

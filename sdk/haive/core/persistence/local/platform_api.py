@@ -8,8 +8,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from haive.core.persistence.errors import LocalStackError
-from haive.core.persistence.local.processes import log_tail, spawn, stop
+from haive.core.persistence.local.processes import spawn, stop, when_ready
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -127,14 +126,13 @@ class PlatformAPI:
 
     async def _start(self) -> None:
         self._socket.unlink(missing_ok=True)
-        process = await self._spawn()
-        async with asyncio.timeout(_START_TIMEOUT):
-            while process.returncode is None:
-                if await self._is_listening():
-                    self._process = process
-                    return
-                await asyncio.sleep(0.01)
-        raise LocalStackError(f"Auth and Storage did not start: {log_tail(self._log)}")
+        self._process = await when_ready(
+            await self._spawn(),
+            self._is_listening,
+            name="Auth and Storage",
+            log=self._log,
+            within=_START_TIMEOUT,
+        )
 
     async def _is_listening(self) -> bool:
         try:

@@ -6,10 +6,10 @@ import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
-from haive.core.persistence.errors import LocalStackError
 from haive.core.persistence.local.parts import open_postgrest
-from haive.core.persistence.local.processes import log_tail, spawn, stop
+from haive.core.persistence.local.processes import spawn, stop, when_ready
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -66,19 +66,16 @@ class PostgREST:
             )
         finally:
             os.close(descriptor)
-        async with asyncio.timeout(_START_TIMEOUT):
-            while process.returncode is None:
-                if await self._is_ready():
-                    return process
-                await asyncio.sleep(0.005)
-        raise LocalStackError(f"PostgREST did not start: {log_tail(self._log)}")
+        return await when_ready(
+            process, self._is_ready, name="PostgREST", log=self._log, within=_START_TIMEOUT
+        )
 
     async def stop(self, process: Process) -> None:
         """End the server."""
         await stop(process, signal.SIGTERM, patience=2.0)
 
     def _environment(self, postgres_port: int) -> dict[str, str]:
-        sockets = self._directories.sockets
+        sockets = quote(str(self._directories.sockets))
         return {
             "PGRST_DB_URI": f"postgresql://authenticator@/postgres?host={sockets}"
             f"&port={postgres_port}",

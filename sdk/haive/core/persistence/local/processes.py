@@ -7,10 +7,13 @@ import ctypes
 import os
 import signal
 from asyncio.subprocess import DEVNULL, Process
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from haive.core.persistence.errors import LocalStackError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from haive.core.persistence.local.accounts import Account
@@ -84,6 +87,36 @@ async def stop(process: Process, *signals: signal.Signals, patience: float = 10.
             await process.wait()
         except TimeoutError:
             continue
+
+
+async def when_ready(
+    process: Process,
+    is_ready: Callable[[], Awaitable[bool]],
+    *,
+    name: str,
+    log: Path,
+    within: float,
+) -> Process:
+    """Return a child when it is ready; one that is not in time is ended.
+
+    Args:
+        process: The child.
+        is_ready: Tells whether it is.
+        name: What to call it.
+        log: Where it says why it is not.
+        within: Seconds.
+
+    Raises:
+        LocalStackError: It has ended, or was.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            while process.returncode is None:
+                if await is_ready():
+                    return process
+                await asyncio.sleep(0.005)
+    await stop(process)
+    raise LocalStackError(f"{name} did not start: {log_tail(log)}")
 
 
 def log_tail(log: Path, *, size: int = 2000) -> str:

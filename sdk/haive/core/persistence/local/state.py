@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from haive.core.persistence.local.accounts import Account
 
 _PREFIX = "haive-stack-"
+#: What the name of a copy of the cluster begins with that is not whole yet.
+STAGING = ".postgres-"
 # A Unix socket's path may be 107 bytes long; the longest name we put into a directory is 24.
 _LONGEST_RUN_DIRECTORY = 80
 # Where TMPDIR does not do; mkdtemp makes a private directory there.
@@ -126,6 +128,7 @@ class StackDirectories:
             data.mkdir(parents=True, exist_ok=True, mode=0o755)
             if data_dir is not None:
                 locks.append(_lock_data(data))
+                remove_stagings(data)
             directories = cls(run, data, tuple(locks))
             for folder in (directories.sockets, directories.objects):
                 folder.mkdir(mode=0o700, exist_ok=True)
@@ -145,6 +148,12 @@ class StackDirectories:
         shutil.rmtree(self.run, ignore_errors=True)
         for lock in self.locks:
             lock.release()
+
+
+def remove_stagings(data: Path) -> None:
+    """Remove what a start has left of the cluster that was killed while it copied it."""
+    for path in data.glob(f"{STAGING}*"):
+        shutil.rmtree(path)
 
 
 def _lock_data(data: Path) -> Lock:
@@ -172,11 +181,13 @@ def _make_run_directory(account: Account) -> tuple[Path, Lock]:
 def _run_base(account: Account) -> Path:
     candidates = [Path(tempfile.gettempdir()), *map(Path, _TEMPORARY)]
     for base in candidates:
-        if len(os.fsencode(base)) + 24 < _LONGEST_RUN_DIRECTORY and account.reaches(base):
+        # Postgres and Deno take a comma for the end of a path.
+        fits = len(os.fsencode(base)) + 24 < _LONGEST_RUN_DIRECTORY and "," not in str(base)
+        if fits and account.reaches(base):
             return base
     raise LocalStackError(
         f"None of {', '.join(map(str, candidates))} can hold the stack's sockets: set TMPDIR to"
-        " a directory with a short path that every account may enter."
+        " a directory with a short path, without commas, that every account may enter."
     )
 
 
@@ -204,11 +215,12 @@ def sweep(account: Account) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return what a state file holds, or None where there is none."""
+    """Return what a state file holds; None where there is none, or a crash has emptied it."""
     try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
+        text = path.read_bytes()
     except FileNotFoundError:
         return None
+    content: dict[str, Any] | None = json.loads(text) if text else None
     return content
 
 

@@ -241,6 +241,8 @@ class Supervisor:
         for name, part in (("platform", self._platform), ("realtime", self._realtime)):
             started = part is not None and part.running
             services[name] = "running" if started else "starts when asked"
+        if self._realtime is not None and self._realtime.has_failed:
+            services["realtime"], healthy = "failed", False
         return healthy, {"status": "ok" if healthy else "degraded", "services": services}
 
     def _load_keys(self, directories: state.StackDirectories) -> StackKeys:

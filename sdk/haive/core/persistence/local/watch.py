@@ -79,7 +79,7 @@ class Watch:
                 await asyncio.sleep(_FIRST_PAUSE * 2 ** (failures - 1))
                 try:
                     await self.start()
-                except (LocalStackError, TimeoutError) as error:
+                except LocalStackError as error:
                     failures += 1
                     log.warning("%s did not start: %s", self.name, error)
 

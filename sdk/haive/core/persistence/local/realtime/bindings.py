@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: Channels with what they ask for.
 Bound = list[tuple["Channel", "Binding"]]
+Conditions = tuple[filters.Condition, ...]
 
 _EVENTS = frozenset({"*", "INSERT", "UPDATE", "DELETE"})
 
@@ -29,7 +30,7 @@ class Binding:
     event: str
     schema: str
     table: str | None
-    conditions: tuple[filters.Condition, ...]
+    conditions: Conditions
     select: frozenset[str] | None
 
     def wants(self, change: Change) -> bool:
@@ -57,7 +58,8 @@ def parse(item: dict[str, Any]) -> Binding:
     Raises:
         RefusedError: It means nothing.
     """
-    event, schema, table = item.get("event"), item.get("schema"), item.get("table")
+    # As on the platform: all events, of a table in public.
+    event, schema, table = item.get("event", "*"), item.get("schema", "public"), item.get("table")
     text, select = item.get("filter"), item.get("select")
     if not isinstance(event, str) or event.upper() not in _EVENTS or not isinstance(schema, str):
         raise refused(item)

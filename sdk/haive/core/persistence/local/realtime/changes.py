@@ -13,13 +13,14 @@ import orjson
 from haive.core.persistence.local.realtime import bindings, limits
 from haive.core.persistence.local.realtime.database import AwayError, act_as
 from haive.core.persistence.local.realtime.pgoutput import Relation
-from haive.core.persistence.local.realtime.rows import Rows
+from haive.core.persistence.local.realtime.rows import Rows, refused
 
 if TYPE_CHECKING:
     from haive.core.persistence.local.realtime.bindings import Binding, Bound
     from haive.core.persistence.local.realtime.channel import Channel
     from haive.core.persistence.local.realtime.database import Connection, Database
     from haive.core.persistence.local.realtime.pgoutput import Change
+    from haive.core.persistence.local.realtime.rows import Seen
     from haive.core.persistence.local.realtime.tokens import Identity
 
 log = logging.getLogger(__name__)
@@ -74,11 +75,16 @@ class Changes:
         if len(asked) > limits.BINDINGS:
             raise bindings.refused({})
         parsed = [bindings.parse(item) for item in asked]
-        async with self._database.transaction() as connection:
-            await act_as(connection, who, "")  # in whose name all is asked from here on
-            for item, binding in zip(asked, parsed, strict=True):
-                if not await self._can_be(connection, binding, who):
-                    raise bindings.refused(item)
+        for item, binding in zip(asked, parsed, strict=True):
+            try:
+                async with self._database.transaction() as connection:
+                    await act_as(connection, who, "")  # in whose name all is asked from here on
+                    possible = await self._can_be(connection, binding, who)
+            except asyncpg.PostgresError as error:
+                log.warning("a binding failed with SQLSTATE %s", error.sqlstate)
+                possible = False
+            if not possible:
+                raise bindings.refused(item)
         return parsed
 
     async def _can_be(self, connection: Connection, binding: Binding, who: Identity) -> bool:
@@ -121,26 +127,16 @@ class Changes:
             await self._arrived.wait()
             batch = self._waiting[:_BATCH]
             try:
-                await self._tell_all(batch)
+                await self._tell(batch)
             except AwayError:
                 await asyncio.sleep(_PAUSE)
                 continue
+            except Exception as error:  # noqa: BLE001 - others are still to be told of others
+                _lost(batch, error)
             del self._waiting[: len(batch)]
             self._taken.set()
             if not self._waiting:
                 self._arrived.clear()
-
-    async def _tell_all(self, batch: list[Change]) -> None:
-        """Tell a batch; where a row of it cannot be told, that one is left out."""
-        try:
-            await self._tell(batch)
-        except (asyncpg.PostgresError, ValueError, LookupError) as error:
-            if len(batch) > 1:
-                for change in batch:
-                    await self._tell_all([change])
-                return
-            code = getattr(error, "sqlstate", type(error).__name__)
-            log.warning("a change of %s was lost: %s", batch[0].relation.table, code)
 
     def _about(self, relation: Relation) -> Bound:
         key = (relation.schema, relation.table)
@@ -166,15 +162,36 @@ class Changes:
                 by_identity[channel.identity].append((channel, binding))
             for who, bound in by_identity.items():
                 changes = [batch[place] for place in places]
-                for place, channel, ids, data in await self._rows.seen_by(who, changes, bound):
+                for place, channel, ids, data in await self._seen_by(who, changes, bound):
                     told.append((places[place], channel, ids, data))
         told.sort(key=lambda one: one[0])
         for _, channel, ids, data in told:
             payload = {"ids": ids, "data": orjson.Fragment(data)}
             channel.socket.send(channel.topic, "postgres_changes", payload)
 
+    async def _seen_by(self, who: Identity, changes: list[Change], bound: Bound) -> Seen:
+        """Look at changes as one identity: what fails for it is kept from nobody else."""
+        try:
+            return await self._rows.seen_by(who, changes, bound)
+        except AwayError:
+            raise
+        except Exception as error:  # noqa: BLE001 - policies fail in all ways
+            if len(changes) == 1:
+                _lost(changes, error)
+                return refused(changes, bound) if isinstance(error, asyncpg.PostgresError) else []
+        seen: Seen = []
+        for place, change in enumerate(changes):
+            for _, channel, ids, data in await self._seen_by(who, [change], bound):
+                seen.append((place, channel, ids, data))
+        return seen
+
     async def _await_visible(self, batch: list[Change]) -> None:
         ids = list({change.xid for change in batch})
         async with self._database.transaction() as connection:
             while not await connection.fetchval(_VISIBLE, ids):  # noqa: ASYNC110 - it has no event
                 await asyncio.sleep(0.001)
+
+
+def _lost(changes: list[Change], error: Exception) -> None:
+    code = getattr(error, "sqlstate", type(error).__name__)
+    log.warning("%s changes of %s were lost: %s", len(changes), changes[0].relation.table, code)

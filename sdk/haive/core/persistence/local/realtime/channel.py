@@ -58,13 +58,12 @@ class Options:
         broadcast = _object(config, "broadcast")
         presence = _object(config, "presence")
         changes = config.get("postgres_changes")
-        key = presence.get("key")
         private = config.get("private") is True
         return cls(
             private=private,
             acknowledge=broadcast.get("ack") is True,
             hear_myself=broadcast.get("self") is True,
-            presence_key=key if isinstance(key, str) else "",
+            presence_key=_text(presence.get("key")),
             hear_presence=presence.get("enabled") is True,
             replay=Replay.of(broadcast["replay"], private=private)
             if "replay" in broadcast
@@ -275,7 +274,7 @@ class Channel:
             return
         event = message.payload.get("event")
         if message.blob is None:
-            body = orjson.dumps(message.payload)
+            body = _encoded(message.payload)
             outgoing = Outgoing(self.topic, "broadcast", orjson.Fragment(body))
         else:
             body = message.blob
@@ -305,7 +304,8 @@ class Channel:
                 reason = "Presence track payload must be a map"
                 self.socket.reply(message, "error", {"reason": reason})
                 return
-            if len(orjson.dumps(payload)) > limits.PRESENCE_BYTES:
+            # As deep as it will be in a frame.
+            if len(_encoded([[[[[payload]]]]])) > limits.PRESENCE_BYTES:
                 self.close("Track message size exceeded")
                 return
             if not await self._sends(PRESENCE):
@@ -381,6 +381,20 @@ class Channel:
             self.close(refused.message)
         else:
             self._watch_expiry()
+
+
+def _text(value: object) -> str:
+    """Return a text, number or truth as text."""
+    if isinstance(value, bool | int | float):
+        return orjson.dumps(value).decode()
+    return value if isinstance(value, str) else ""
+
+
+def _encoded(payload: object) -> bytes:
+    try:
+        return orjson.dumps(payload)
+    except orjson.JSONEncodeError as error:
+        raise RefusedError("InvalidPayload", "The payload is nested too deeply") from error
 
 
 def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:

@@ -59,6 +59,7 @@ async def broadcast(
         # As on the platform, what is not allowed is left out without a word.
         if await sender.may_send(address):
             services.hub.broadcast(address, outgoing)
+    await services.pace.keep()
     return web.Response(status=202)
 
 
@@ -67,6 +68,7 @@ class _Sender:
 
     def __init__(self, services: Services, who: Identity, headers: str) -> None:
         self.hub = services.hub
+        self.pace = services.pace
         self._authorization = services.authorization
         self._who = who
         self._headers = headers
@@ -94,11 +96,12 @@ async def _send_one(
     else:
         try:
             outgoing = _outgoing(full, event, orjson.loads(body))
-        except ValueError:
-            return _answer(400, "The body is not JSON")
+        except (ValueError, TypeError):
+            return _answer(400, "The body is not JSON, or nested too deeply")
     if not await sender.may_send(address):
         return _answer(403, "You do not have permissions to write to this Channel topic")
     sender.hub.broadcast(address, outgoing)
+    await sender.pace.keep()
     return web.Response(status=202)
 
 
@@ -111,7 +114,8 @@ def _message(item: dict[str, Any]) -> tuple[Address, Outgoing]:
 
 
 def _outgoing(topic: str, event: str, payload: object) -> Outgoing:
-    return Outgoing(topic, "broadcast", {"type": "broadcast", "event": event, "payload": payload})
+    body = {"type": "broadcast", "event": event, "payload": payload}
+    return Outgoing(topic, "broadcast", orjson.Fragment(orjson.dumps(body)))
 
 
 async def _read(request: web.BaseRequest) -> bytes | None:

@@ -44,6 +44,11 @@ class RealtimePart:
         """Whether it was asked for."""
         return self._server is not None
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether it has to be started anew, with the stack."""
+        return self._server is not None and self._server.has_failed
+
     async def answer(self, request: web.BaseRequest, path: str, token: str) -> web.StreamResponse:
         """Answer a request: see `RealtimeServer.answer`."""
         if self._server is None:

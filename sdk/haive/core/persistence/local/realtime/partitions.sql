@@ -1,4 +1,6 @@
--- Partitions of realtime.messages for today and the next days; those past retention are dropped.
+-- Partitions of realtime.messages for the next days, today, and yesterday, which it still is
+-- somewhere: realtime.send takes the date of its session's time zone. Those past retention are
+-- dropped.
 do $$
 declare
   ahead constant integer := 3;
@@ -10,7 +12,7 @@ begin
     return;  -- a cluster from before there was Realtime
   end if;
   perform pg_advisory_xact_lock(hashtext('realtime.messages'));
-  for day in select generate_series(current_date, current_date + ahead, interval '1 day') loop
+  for day in select generate_series(current_date - 1, current_date + ahead, interval '1 day') loop
     partition := to_char(day, '"messages_"YYYY_MM_DD');
     if to_regclass('realtime.' || partition) is null then
       execute format(

@@ -79,6 +79,11 @@ class RealtimeServer:
         )
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a part of it has ended, and what it did is not done any more."""
+        return any(task.done() for task in self._tasks)
+
     def start(self) -> None:
         """Begin to read the log."""
         self._tasks = [

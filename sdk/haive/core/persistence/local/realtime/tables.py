@@ -16,6 +16,7 @@ _QUERY = """
 select
   a.attname as name,
   t.typname as type,
+  format_type(a.atttypid, a.atttypmod) as full_type,
   coalesce(b.typname, t.typname) in ('json', 'jsonb') as is_json,
   coalesce(a.attnum = any (i.indkey), false) as is_key,
   has_column_privilege($3, c.oid, a.attnum, 'select') as selectable,
@@ -32,12 +33,14 @@ order by a.attnum
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column, and whether the role may select it."""
 
     name: str
     type: str
+    full_type: str
+    """The type as SQL has it."""
     is_json: bool
     is_key: bool
     selectable: bool
@@ -70,7 +73,14 @@ async def find_table(connection: Connection, relation: Relation, role: str) -> T
     return Table(
         name=f"{identifier(relation.schema)}.{identifier(relation.table)}",
         columns=tuple(
-            Column(row["name"], row["type"], row["is_json"], row["is_key"], row["selectable"])
+            Column(
+                name=row["name"],
+                type=row["type"],
+                full_type=row["full_type"],
+                is_json=row["is_json"],
+                is_key=row["is_key"],
+                selectable=row["selectable"],
+            )
             for row in rows
         ),
         is_secured=bool(rows) and rows[0]["is_secured"],

@@ -1,0 +1,30 @@
+"""What docs/realtime.md shows for web pages, run by the real supabase-js."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+
+_PAGE = Path(__file__).parents[2] / "docs" / "realtime.md"
+
+
+async def test_the_example_shows_each_event_once(other, tenant, supabase_js, eventually) -> None:
+    (code,) = re.findall(r"```js\n(.*?)```", _PAGE.read_text(), re.DOTALL)
+    user = f"page-{tenant}"
+    await other.set_member(user, "member")
+    page = await supabase_js(user)
+    page.tell("run", code=code)
+    await eventually(lambda: page.has_said(ran=True))
+    assert not [said for said in page.said if "reported" in said]
+    # At once, so that hints come while it reads.
+    made = await asyncio.gather(
+        *(other.create_conversation("agent", user_id=user) for _ in range(50))
+    )
+
+    def shown():
+        return [said["shown"]["conversation_id"] for said in page.said if "shown" in said]
+
+    await eventually(lambda: set(shown()) == {str(conversation.id) for conversation in made})
+    await asyncio.sleep(0.3)
+    assert len(shown()) == len(made)
