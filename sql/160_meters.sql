@@ -19,7 +19,7 @@ create table haive_private.meters (
 
 comment on table haive_private.meters is
 'What each metered tenant uses, in 16 parts: writers whose part is another one do not wait for each '
-'other. The use is the sum.';
+'other. The 17th has what was found when the rows were counted. The use is the sum.';
 comment on column haive_private.meters.day is
 'The last day, in the tenant''s time zone, that this part was written on.';
 comment on column haive_private.meters.month_tokens is

@@ -1,9 +1,10 @@
+-- Stable: all that it counts is of one snapshot, its caller's.
 create or replace function haive_private.count_rows(
   p_tenant text, out conversations bigint, out bytes bigint
 )
 returns record
 language plpgsql
-volatile
+stable
 security definer
 set search_path = ''
 as $$

@@ -1,5 +1,6 @@
--- Counts the rows of a tenant and corrects its meters by the difference. Who calls it holds the lock of
--- the tenant's writers, and has entered the tenant.
+-- Counts the rows of a tenant and corrects its meters by the difference. Writers may go on: rows and
+-- meters move in one transaction, so of one snapshot they differ by the drift alone. Who calls it has
+-- entered the tenant, and shares the lock of its writers; of a tenant that was never counted, alone.
 -- Tokens are not counted again: those of messages that were deleted have been used all the same. Only a
 -- tenant that was never counted gets them, and its days, from its messages.
 create or replace function haive_private.recount_tenant(
@@ -17,29 +18,35 @@ set search_path = ''
 as $$
 #variable_conflict use_column
 declare
+  v_slot constant int := 16;
   v_zone text;
   v_today date;
   v_new boolean := not exists (
     select from haive_private.meters as m where m.tenant_id = p_tenant
   );
-  v_used bigint[];
 begin
   select
     coalesce(t.settings ->> 'timezone', 'UTC'),
     (now() at time zone coalesce(t.settings ->> 'timezone', 'UTC'))::date
   into v_zone, v_today
   from haive.tenants as t where t.tenant_id = p_tenant;
-  select u.conversations, u.bytes into recount_tenant.conversations, recount_tenant.bytes
-  from haive_private.count_rows(p_tenant) as u;
-  v_today := haive_private.turn_meter(p_tenant, 0, v_today);
-  v_used := haive_private.metered_use(p_tenant, v_today);
-  conversations_drift := recount_tenant.conversations - v_used[1];
-  bytes_drift := recount_tenant.bytes - v_used[2];
+  -- A part that no writer has, so that nobody waits for it but who counts likewise.
+  v_today := haive_private.turn_meter(p_tenant, v_slot, v_today);
+  select
+    u.conversations, u.bytes, u.conversations - k.conversations, u.bytes - k.bytes
+  into
+    recount_tenant.conversations, recount_tenant.bytes, recount_tenant.conversations_drift,
+    recount_tenant.bytes_drift
+  from haive_private.count_rows(p_tenant) as u
+  cross join (
+    select sum(m.conversations) as conversations, sum(m.bytes) as bytes
+    from haive_private.meters as m where m.tenant_id = p_tenant
+  ) as k;
   update haive_private.meters as m
   set
     conversations = m.conversations + recount_tenant.conversations_drift,
     bytes = m.bytes + recount_tenant.bytes_drift
-  where m.tenant_id = p_tenant and m.slot = 0;
+  where m.tenant_id = p_tenant and m.slot = v_slot;
 
   if v_new then
     insert into haive_private.meter_days (
@@ -67,7 +74,7 @@ begin
       from haive_private.meter_days as d
       where d.tenant_id = p_tenant and d.day >= date_trunc('month', v_today)::date
     )
-    where m.tenant_id = p_tenant and m.slot = 0;
+    where m.tenant_id = p_tenant and m.slot = v_slot;
   else
     -- The parts of days that are over become one.
     with parts as (

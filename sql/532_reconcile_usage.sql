@@ -7,11 +7,16 @@ security definer
 set search_path = ''
 as $$
 declare
+  v_lock bigint := hashtextextended('haive/writers/' || p_tenant_id, 0);
   v_found record;
 begin
   perform haive_private.administer_tenant(p_tenant_id);
-  -- Nobody writes while the rows are counted, and nothing is on its way.
-  perform pg_advisory_xact_lock(hashtextextended('haive/writers/' || p_tenant_id, 0));
+  if exists (select from haive_private.meters as m where m.tenant_id = p_tenant_id) then
+    perform pg_advisory_xact_lock_shared(v_lock);
+  else
+    -- Never counted: what is written meanwhile would be in its days twice.
+    perform pg_advisory_xact_lock(v_lock);
+  end if;
   perform from haive.tenants as t where t.tenant_id = p_tenant_id and t.metered;
   if not found then
     raise exception using
@@ -46,6 +51,6 @@ as $$
 $$;
 
 comment on function haive.reconcile_usage(text) is
-'Counts the rows of a metered tenant, whose writers wait meanwhile, corrects its meters and returns '
+'Counts the rows of a metered tenant, whose writers go on meanwhile, corrects its meters and returns '
 '{conversations, conversations_drift, storage, storage_drift}; a drift is what the rows were more than '
 'the meters said. For trusted callers only, as a job: nightly is plenty.';

@@ -139,7 +139,12 @@ begin
     if v_floor is not null then
       insert into haive_private.event_floors as f (tenant_id, xid)
       values (v_caller.tenant, v_floor)
-      on conflict (tenant_id) do update set xid = greatest(f.xid, excluded.xid);
+      on conflict (tenant_id) do update
+      set
+        xid = case
+          when f.xid < pg_snapshot_xmax(pg_current_snapshot()) then greatest(f.xid, excluded.xid)
+          else excluded.xid -- the other came with a dump
+        end;
     end if;
     delete from haive.invitations as i
     where

@@ -3023,7 +3023,7 @@ GRANT ALL ON FUNCTION haive.reconcile_usage(tenant_id text) TO service_role;
 REVOKE ALL ON FUNCTION haive.reconcile_usage(tenant_id text) FROM PUBLIC;
 
 -- COMMENT FUNCTION reconcile_usage(tenant_id text)
-COMMENT ON FUNCTION haive.reconcile_usage(tenant_id text) IS 'Counts the rows of a metered tenant, whose writers wait meanwhile, corrects its meters and returns {conversations, conversations_drift, storage, storage_drift}; a drift is what the rows were more than the meters said. For trusted callers only, as a job: nightly is plenty.';
+COMMENT ON FUNCTION haive.reconcile_usage(tenant_id text) IS 'Counts the rows of a metered tenant, whose writers go on meanwhile, corrects its meters and returns {conversations, conversations_drift, storage, storage_drift}; a drift is what the rows were more than the meters said. For trusted callers only, as a job: nightly is plenty.';
 
 -- FUNCTION reconcile_usage(text)
 CREATE FUNCTION haive.reconcile_usage(tenant_id text) RETURNS json
@@ -4645,7 +4645,12 @@ begin
     if v_floor is not null then
       insert into haive_private.event_floors as f (tenant_id, xid)
       values (v_caller.tenant, v_floor)
-      on conflict (tenant_id) do update set xid = greatest(f.xid, excluded.xid);
+      on conflict (tenant_id) do update
+      set
+        xid = case
+          when f.xid < pg_snapshot_xmax(pg_current_snapshot()) then greatest(f.xid, excluded.xid)
+          else excluded.xid -- the other came with a dump
+        end;
     end if;
     delete from haive.invitations as i
     where
@@ -6520,7 +6525,7 @@ COMMENT ON FUNCTION haive_private.count_rows(p_tenant text, OUT conversations bi
 
 -- FUNCTION count_rows(text)
 CREATE FUNCTION haive_private.count_rows(p_tenant text, OUT conversations bigint, OUT bytes bigint) RETURNS record
-    LANGUAGE plpgsql SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO ''
     AS $$
 declare
@@ -7047,7 +7052,7 @@ begin
     ),
     (
       select f.xid::text::numeric + 1 from haive_private.event_floors as f
-      where f.tenant_id = p_tenant
+      where f.tenant_id = p_tenant and f.xid < pg_snapshot_xmax(v_now)
     ),
     pg_snapshot_xmax(p_seen)::text::numeric,
     3
@@ -12533,7 +12538,7 @@ ALTER FUNCTION haive_private.metered_use(p_tenant text, p_today date) OWNER TO h
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE haive_private.meters TO haive_writer;
 
 -- COMMENT TABLE meters
-COMMENT ON TABLE haive_private.meters IS 'What each metered tenant uses, in 16 parts: writers whose part is another one do not wait for each other. The use is the sum.';
+COMMENT ON TABLE haive_private.meters IS 'What each metered tenant uses, in 16 parts: writers whose part is another one do not wait for each other. The 17th has what was found when the rows were counted. The use is the sum.';
 
 -- ROW SECURITY meters
 ALTER TABLE haive_private.meters ENABLE ROW LEVEL SECURITY;
@@ -14604,8 +14609,7 @@ CREATE FUNCTION haive_private.read_events(p_tenant text, p_channel text, p_after
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, false);
   v_kind text := split_part(p_channel, ':', 1);
-  -- Numbers of transactions mean something in one cluster only.
-  v_log text := left(md5((select c.system_identifier::text from pg_control_system() as c)), 8);
+  v_log text;
   v_parts text[] := string_to_array(p_after, '/');
   v_streams uuid[];
   v_seen pg_snapshot;
@@ -14646,6 +14650,21 @@ begin
       message = 'events are read on the primary',
       hint = 'A replica does not know which transactions still run.';
   end if;
+  -- Numbers of transactions mean something in one cluster only, and there on one timeline: a replica
+  -- that is promoted, or a recovery to a point in time, gives some of them out again. The first
+  -- timeline is not named.
+  select
+    left(
+      md5(
+        concat(
+          c.system_identifier,
+          nullif(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '00000001')
+        )
+      ),
+      8
+    )
+  into v_log
+  from pg_control_system() as c;
   if not haive_private.may_watch(v_caller.tenant, v_caller.actor, p_channel, false) then
     raise exception using
       errcode = case when v_kind = 'tenant' then 'PT403' else 'PT404' end,
@@ -14687,7 +14706,8 @@ begin
       v_upto := v_parts[3]::pg_snapshot;
       v_last := coalesce(v_parts[4]::bigint, 0);
       select f.xid into v_floor from haive_private.event_floors as f
-      where f.tenant_id = v_caller.tenant;
+      where
+        f.tenant_id = v_caller.tenant and f.xid < pg_snapshot_xmax(pg_current_snapshot());
       if
         v_parts[1] <> v_log
         or pg_snapshot_xmax(coalesce(v_upto, v_seen)) > pg_snapshot_xmax(pg_current_snapshot())
@@ -14918,11 +14938,16 @@ CREATE FUNCTION haive_private.reconcile_usage(p_tenant_id text) RETURNS json
     SET search_path TO ''
     AS $$
 declare
+  v_lock bigint := hashtextextended('haive/writers/' || p_tenant_id, 0);
   v_found record;
 begin
   perform haive_private.administer_tenant(p_tenant_id);
-  -- Nobody writes while the rows are counted, and nothing is on its way.
-  perform pg_advisory_xact_lock(hashtextextended('haive/writers/' || p_tenant_id, 0));
+  if exists (select from haive_private.meters as m where m.tenant_id = p_tenant_id) then
+    perform pg_advisory_xact_lock_shared(v_lock);
+  else
+    -- Never counted: what is written meanwhile would be in its days twice.
+    perform pg_advisory_xact_lock(v_lock);
+  end if;
   perform from haive.tenants as t where t.tenant_id = p_tenant_id and t.metered;
   if not found then
     raise exception using
@@ -14957,29 +14982,35 @@ CREATE FUNCTION haive_private.recount_tenant(p_tenant text, OUT conversations bi
     AS $$
 #variable_conflict use_column
 declare
+  v_slot constant int := 16;
   v_zone text;
   v_today date;
   v_new boolean := not exists (
     select from haive_private.meters as m where m.tenant_id = p_tenant
   );
-  v_used bigint[];
 begin
   select
     coalesce(t.settings ->> 'timezone', 'UTC'),
     (now() at time zone coalesce(t.settings ->> 'timezone', 'UTC'))::date
   into v_zone, v_today
   from haive.tenants as t where t.tenant_id = p_tenant;
-  select u.conversations, u.bytes into recount_tenant.conversations, recount_tenant.bytes
-  from haive_private.count_rows(p_tenant) as u;
-  v_today := haive_private.turn_meter(p_tenant, 0, v_today);
-  v_used := haive_private.metered_use(p_tenant, v_today);
-  conversations_drift := recount_tenant.conversations - v_used[1];
-  bytes_drift := recount_tenant.bytes - v_used[2];
+  -- A part that no writer has, so that nobody waits for it but who counts likewise.
+  v_today := haive_private.turn_meter(p_tenant, v_slot, v_today);
+  select
+    u.conversations, u.bytes, u.conversations - k.conversations, u.bytes - k.bytes
+  into
+    recount_tenant.conversations, recount_tenant.bytes, recount_tenant.conversations_drift,
+    recount_tenant.bytes_drift
+  from haive_private.count_rows(p_tenant) as u
+  cross join (
+    select sum(m.conversations) as conversations, sum(m.bytes) as bytes
+    from haive_private.meters as m where m.tenant_id = p_tenant
+  ) as k;
   update haive_private.meters as m
   set
     conversations = m.conversations + recount_tenant.conversations_drift,
     bytes = m.bytes + recount_tenant.bytes_drift
-  where m.tenant_id = p_tenant and m.slot = 0;
+  where m.tenant_id = p_tenant and m.slot = v_slot;
 
   if v_new then
     insert into haive_private.meter_days (
@@ -15007,7 +15038,7 @@ begin
       from haive_private.meter_days as d
       where d.tenant_id = p_tenant and d.day >= date_trunc('month', v_today)::date
     )
-    where m.tenant_id = p_tenant and m.slot = 0;
+    where m.tenant_id = p_tenant and m.slot = v_slot;
   else
     -- The parts of days that are over become one.
     with parts as (
@@ -16751,54 +16782,57 @@ CREATE FUNCTION haive_private.set_member(p_tenant text, p_user_id text, p_role t
     AS $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
-  v_admin boolean := v_caller.trusted;
+  v_role text := 'owner';
+  v_self boolean := false;
+  v_allowed boolean;
 begin
-  if not v_admin then
-    -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
-    -- own everybody may let go.
-    select
-      m.role = 'owner'
-      or (
-        m.user_id = p_user_id
-        and (p_role is null or (m.role = 'admin' and p_role in ('member', 'reader')))
-      )
-      or (
-        m.role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader')
-        and not exists (
-          select from haive.members as o
-          where o.tenant_id = v_caller.tenant and o.user_id = p_user_id
-            and o.role in ('owner', 'admin')
-        )
-      )
-    into v_admin
+  if not v_caller.trusted then
+    v_self := p_user_id is not distinct from haive.current_actor();
+    select m.role into v_role
     from haive.members as m
     where m.tenant_id = v_caller.tenant and m.user_id = haive.current_actor();
+    if (v_role = 'owner' or v_self) and p_role is distinct from 'owner' then
+      perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
+    end if;
   end if;
-  if v_admin is not true then
+  -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
+  -- own everybody may let go.
+  v_allowed := v_role = 'owner'
+    or (v_role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader'))
+    or (v_self and p_role is null);
+  if v_allowed then
+    -- What somebody may no longer give, their open invitations do not give either.
+    update haive.invitations as i
+    set revoked_at = now()
+    where
+      i.tenant_id = v_caller.tenant and i.created_by = p_user_id
+      and i.accepted_at is null and i.revoked_at is null
+      and (
+        p_role is null or p_role in ('member', 'reader')
+        or (p_role = 'admin' and i.role in ('owner', 'admin'))
+      );
+    -- What the user is now is asked where it is written: another one may change it at this moment.
+    if p_role is null then
+      delete from haive.members as m
+      where
+        m.tenant_id = v_caller.tenant and m.user_id = p_user_id
+        and (v_role = 'owner' or v_self or m.role in ('member', 'reader'));
+    else
+      insert into haive.members as m (tenant_id, user_id, role)
+      values (v_caller.tenant, p_user_id, p_role)
+      on conflict (tenant_id, user_id) do update set role = excluded.role
+      where v_role = 'owner' or v_self or m.role in ('member', 'reader');
+    end if;
+    v_allowed := found or not exists (
+      select from haive.members as m
+      where m.tenant_id = v_caller.tenant and m.user_id = p_user_id
+    );
+  end if;
+  if v_allowed is not true then
     raise exception using
       errcode = 'PT403',
       message = 'only an administrator changes the members of a tenant',
       hint = 'Owners set every role; admins set member and reader; members may leave.';
-  end if;
-  if not v_caller.trusted and p_role is distinct from 'owner' then
-    perform haive_private.keep_an_owner(v_caller.tenant, p_user_id);
-  end if;
-  -- What somebody may no longer give, their open invitations do not give either.
-  update haive.invitations as i
-  set revoked_at = now()
-  where
-    i.tenant_id = v_caller.tenant and i.created_by = p_user_id
-    and i.accepted_at is null and i.revoked_at is null
-    and (
-      p_role is null or p_role in ('member', 'reader')
-      or (p_role = 'admin' and i.role in ('owner', 'admin'))
-    );
-  if p_role is null then
-    delete from haive.members as m where m.tenant_id = v_caller.tenant and m.user_id = p_user_id;
-  else
-    insert into haive.members (tenant_id, user_id, role)
-    values (v_caller.tenant, p_user_id, p_role)
-    on conflict (tenant_id, user_id) do update set role = excluded.role;
   end if;
 end;
 $$;

@@ -304,6 +304,26 @@ async def test_events_are_kept_for_a_week_and_older_cursors_are_told(
     assert [row["first_seq"] for row in reader.rows] == [3]
 
 
+async def test_what_was_pruned_before_a_dump_expires_no_cursor_of_where_it_is_restored(
+    client, postgres, writer, message
+):
+    conversation = await writer.conversation()
+    # As after a restore: the cluster that the number is of had more transactions than this one.
+    await postgres.execute("delete from haive.events")
+    await postgres.execute("insert into haive_private.event_floors values ('default', '50000000')")
+    begun = json.loads(await client.fetchval("select haive.read_events('tenant')"))["next"]
+    await writer.one(message(conversation))
+    reader = Reader(client, "tenant", after=begun)
+    await reader.rest()
+    assert [row["first_seq"] for row in reader.rows] == [1]
+    # And it hides nothing that is pruned here.
+    await postgres.execute("update haive.events set created_at = now() - interval '8 days'")
+    assert (await _retain(client)) == 1
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await client.fetchval(_READ, "tenant", begun, 10)
+    assert caught.value.sqlstate == "PT416"
+
+
 async def _retain(client):
     answer = json.loads(await client.fetchval("select haive.apply_retention()"))
     return answer["counts"].get("events", 0)

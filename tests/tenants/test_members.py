@@ -124,6 +124,32 @@ async def test_of_owners_who_remove_each_other_at_once_one_stays(members, tenant
         assert roles.count("owner") >= 1
 
 
+@pytest.mark.parametrize(
+    ("before", "change"), [("member", "demote"), ("member", "remove"), (None, "demote")]
+)
+async def test_an_admin_does_not_undo_what_an_owner_is_made_at_that_moment(
+    team, members, tenant_id, stack, before, change
+):
+    bob = f"{tenant_id}-bob"
+    if before is not None:
+        await members.add(bob, before)
+    connection = await asyncpg.connect(stack.database_url)
+    async with connection.transaction():
+        await connection.execute("select haive.set_member($1, 'owner', $2)", bob, tenant_id)
+        admin = team["admin"]
+        undoing = asyncio.create_task(
+            admin.set_role(bob, "reader") if change == "demote" else admin.remove(bob)
+        )
+        async with asyncio.timeout(5):
+            waits = "select exists (select from pg_locks where not granted)"
+            while not await connection.fetchval(waits):  # noqa: ASYNC110 - it has no event
+                await asyncio.sleep(0.01)
+    await connection.close()
+    with pytest.raises(AccessDeniedError, match="administrator"):
+        await undoing
+    assert _roles(await members.list(), tenant_id)["bob"] == "owner"
+
+
 @pytest.mark.parametrize("wrong", ["", "x" * 201, "nul\0", 5, None])
 async def test_what_is_no_user_is_refused_before_it_is_sent(members, wrong):
     with pytest.raises(InvalidInputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -191,6 +192,55 @@ async def test_reconciling_finds_and_mends_a_drift(postgres: asyncpg.Connection)
     found = "select haive.reconcile_usage('a')::jsonb - 'storage'"
     assert '"storage_drift": -7' in await postgres.fetchval(found)
     assert '"storage_drift": 0' in await postgres.fetchval(found)
+
+
+async def test_writers_go_on_while_the_rows_are_counted(
+    postgres: asyncpg.Connection, connect: Callable
+) -> None:
+    await postgres.execute("select haive.create_tenant('a', null, '{}', '{\"metered\": true}')")
+    write = """select haive.create_conversations('[{"agent_id": "x"}]', 'a')"""
+    await postgres.execute(write)
+    await postgres.execute("update haive_private.meters set bytes = bytes + 7, conversations = 3")
+    early, late = await connect("haive_client"), await connect("haive_client")
+    await late.execute("set lock_timeout = '1s'")
+    found = "select haive.reconcile_usage('a')::jsonb - 'storage'"
+    async with early.transaction():
+        await early.execute(write)
+        async with postgres.transaction():
+            counted = await postgres.fetchval(found)
+            assert '"storage_drift": -7' in counted
+            assert '"conversations": 1,' in counted
+            await late.execute(write)
+    counted = await postgres.fetchval(found)
+    assert '"storage_drift": 0' in counted
+    assert '"conversations": 3,' in counted
+    assert '"conversations_drift": 0' in counted
+
+
+async def test_counting_beside_writers_finds_no_drift_and_makes_none(
+    postgres: asyncpg.Connection, connect: Callable
+) -> None:
+    await postgres.execute("select haive.create_tenant('a', null, '{}', '{\"metered\": true}')")
+    write = """select haive.create_conversations('[{"agent_id": "x"}]', 'a')"""
+    await postgres.execute(write)
+    found = "select haive.reconcile_usage('a')::jsonb ->> 'storage_drift'"
+
+    async def repeat(statement: str, times: int) -> set[str]:
+        connection = await connect("haive_client")
+        return {await connection.fetchval(statement) for _ in range(times)}
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(4):
+            group.create_task(repeat(write, 100))
+        drifts = [group.create_task(repeat(found, 30)) for _ in range(2)]
+    assert [drift.result() for drift in drifts] == [{"0"}, {"0"}]
+    # Two who find the same drift at once mend it once.
+    await postgres.execute(
+        "update haive_private.meters set bytes = bytes + 7"
+        " where slot = (select min(slot) from haive_private.meters)"
+    )
+    await asyncio.gather(*(repeat(found, 1) for _ in range(3)))
+    assert await postgres.fetchval(found) == "0"
 
 
 @pytest.mark.parametrize(

@@ -423,8 +423,8 @@ class TenantManager:
     async def reconcile_usage(self, tenant_id: str) -> Reconciliation:
         """Count the rows of a metered tenant and correct what is kept of its use.
 
-        A job for the night: writers of the tenant wait meanwhile. A drift other than 0 comes from
-        whoever changed the tables past the functions.
+        A job for the night, beside which writers go on. A drift other than 0 comes from whoever
+        changed the tables past the functions.
 
         Raises:
             NotFoundError: There is none, or it is not metered.

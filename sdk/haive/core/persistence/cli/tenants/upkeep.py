@@ -58,7 +58,7 @@ async def reconcile(
     every: Every = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count anew what tenants use, and mend what is kept of it. Their writers wait meanwhile."""
+    """Count anew what tenants use, and mend what is kept of it."""
 
     async def count_anew(one: Tenant) -> dict[str, Any] | None:
         if tenant is None and not one.metered:
