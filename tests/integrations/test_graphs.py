@@ -17,7 +17,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from haive.core.persistence import PersistenceConfig, PostgresStore
-from haive.core.persistence.checkpointer import CheckpointConfig, Checkpointer
+from haive.core.persistence._encoding import new_id
+from haive.core.persistence.checkpointer import CheckpointConfig, Checkpointer, KeyRing
 from haive.core.persistence.errors import InvalidInputError, PersistenceError
 from haive.core.persistence.integrations.langgraph import HaiveSaver
 
@@ -224,6 +225,48 @@ async def test_the_bound_of_a_thread_bounds_calls_of_subgraphs(
     for number in range(8):
         await graph.ainvoke({"log": [str(number)], "until": 0}, at("bounded"))
     assert (await namespaces(reader, "bounded")).count("sub:") <= 2
+
+
+async def test_a_call_is_lost_by_when_it_was_saved_whatever_the_ids_are(
+    open_saver, reader: Checkpointer
+) -> None:
+    saver = await open_saver()
+    graph = graphs.calling().compile(checkpointer=saver)
+    end = await graph.ainvoke({"log": [], "until": 0}, at("ids"))
+    # Of another version, in the same namespace: they sort before those of LangGraph.
+    await reader.save("ids", end)
+    coming = {"parents": {"": str(new_id())}}
+    await reader.save("ids", {}, namespace="sub:coming", metadata=coming)
+    await saver.aprune(["ids"])
+    assert set((await reader.get_thread("ids")).namespaces) == {"", "memory", "sub:coming"}
+
+
+async def test_a_call_that_no_key_opens_stays_and_stops_no_prune(
+    open_saver, open_store, reader: Checkpointer
+) -> None:
+    saver = await open_saver()
+    graph = graphs.calling().compile(checkpointer=saver)
+    await graph.ainvoke({"log": [], "until": 0}, at("keys"))
+    others = CheckpointConfig(encryption_key=KeyRing.generate())
+    await Checkpointer(await open_store(), others).save("keys", {}, namespace="sub:theirs")
+    await graph.ainvoke({"log": ["on"], "until": 0}, at("keys"))
+    await saver.aprune(["keys"])
+    assert set((await reader.get_thread("keys")).namespaces) == {"", "memory", "sub:theirs"}
+
+
+async def test_a_prune_without_calls_of_subgraphs_reads_no_more_than_their_names(
+    open_saver, round_trips
+) -> None:
+    graph = graphs.steps().compile(checkpointer=await open_saver())
+    await graph.ainvoke({"log": [], "until": 8}, at("trips"))
+    saver = await open_saver(max_checkpoints_per_thread=4, keep_minimum=1)
+    counted = round_trips(saver)
+    assert (await saver._graphs._checkpointer.prune("trips")).removed == 6
+    assert counted["list_threads"] == 2
+    assert counted["find_checkpoints"] == 2  # those of the thread, and the one that lost its parent
+    counted.clear()
+    await graphs.steps().compile(checkpointer=saver).ainvoke({"log": [], "until": 12}, at("trips"))
+    assert counted["list_threads"] == counted["rewrite_checkpoints"] > 0
 
 
 # -- channels that are replayed ------------------------------------------------------------------

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
-
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
 
 _TASK = ":"
 
@@ -23,25 +20,25 @@ def is_call(namespace: str) -> bool:
     return _TASK in namespace
 
 
-def is_lost(metadata: Mapping[str, Any], saved: Mapping[str, AbstractSet[UUID]]) -> bool:
+def is_lost(metadata: Mapping[str, Any], seq: int, saved: Mapping[str, Mapping[UUID, int]]) -> bool:
     """Whether a checkpoint that a call was made from is gone.
 
-    A run saves while it goes on, so what is not there may be on its way: only what was saved before
-    something that is there has gone.
+    A run saves while it goes on, so what is not there may be on its way: only a call that was saved
+    before something that is there has lost it. Ids do not tell, as not all are of one version.
 
     Args:
         metadata: Those of the last checkpoint of the call.
-        saved: The ids of the checkpoints of each namespace.
+        seq: The place of that checkpoint.
+        saved: The places of the checkpoints of each namespace, by their ids.
     """
     parents = metadata.get("parents")
     if not isinstance(parents, Mapping):
         return False
     for namespace, parent in parents.items():
-        ids = saved.get(namespace)
-        if not ids:
+        places = saved.get(namespace)
+        if not places:
             continue
         with suppress(TypeError, ValueError, AttributeError):
-            parent_id = UUID(parent)
-            if parent_id not in ids and parent_id < max(ids):
+            if UUID(parent) not in places and seq < max(places.values()):
                 return True
     return False

@@ -24,6 +24,7 @@ from haive.core.persistence.checkpointer._documents import (
     COUNT,
     REWRITTEN,
     SCHEMA,
+    THREADS,
     WRITES,
 )
 from haive.core.persistence.checkpointer._engine import ANY, blinded, place_of
@@ -35,6 +36,7 @@ from haive.core.persistence.checkpointer._replayed import (
 from haive.core.persistence.checkpointer._retention import Retention, adopted, expired, surviving
 from haive.core.persistence.checkpointer._sealing import Sealer
 from haive.core.persistence.errors import (
+    CheckpointError,
     ConflictError,
     ContentTooLargeError,
     CorruptCheckpointError,
@@ -94,10 +96,7 @@ class Rewriter:
     async def prune(
         self, thread_id: str, namespace: str, *, most: int | None, dry_run: bool = False
     ) -> Removal:
-        """Apply the retention of the configuration; what it removes takes its calls with it.
-
-        A dry run does not count what calls of subgraphs have saved.
-        """
+        """Apply the retention of the configuration; see also `remove_lost_calls`."""
         config = self._engine.config
         days = config.retention_days
         rule = Retention(
@@ -106,16 +105,13 @@ class Rewriter:
             keep_minimum=config.keep_minimum,
             keep_failed=config.keep_failed_states,
         )
-        done = await self.remove(
+        return await self.remove(
             thread_id,
             namespace,
             lambda rows, heads, now: expired(rows, heads, now, rule),
             keep_replayed=True,
             dry_run=dry_run,
         )
-        if done.removed and not dry_run:
-            done = done._replace(removed=done.removed + await self.remove_lost_calls(thread_id))
-        return done
 
     async def remove_lost_calls(self, thread_id: str) -> int:
         """Remove what calls of subgraphs saved that were made from checkpoints that are gone.
@@ -123,18 +119,23 @@ class Rewriter:
         Returns:
             How many checkpoints they had.
         """
+        if not any(map(is_call, await self.namespaces(thread_id))):
+            return 0
         sealer = await self._engine.sealer()
-        saved: dict[str, set[UUID]] = {}
+        saved: dict[str, dict[UUID, int]] = {}
         calls: dict[str, Row] = {}
         async for found in self._pages(thread_id, ANY, page_size=_ROWS):
             for row in found.checkpoints:
-                saved.setdefault(row.namespace, set()).add(row.id)
+                saved.setdefault(row.namespace, {})[row.id] = row.seq
                 if is_call(row.namespace):
                     calls.setdefault(row.namespace, row)
         removed = 0
         for namespace, last in calls.items():
-            metadata, _, _ = self._engine.open_details(sealer, last)
-            if is_lost(metadata, saved):
+            try:
+                metadata, _, _ = self._engine.open_details(sealer, last)
+            except CheckpointError:  # where it was called from cannot be known
+                continue
+            if is_lost(metadata, last.seq, saved):
                 with suppress(NotFoundError):  # another process was faster
                     removed += (await self.remove(thread_id, namespace, _all)).removed
         return removed
@@ -449,6 +450,11 @@ class Rewriter:
             yield {"branches": branches, "schemas": schemas}
 
     # -- the database ----------------------------------------------------------------------------
+
+    async def namespaces(self, thread_id: str) -> tuple[str, ...]:
+        """The namespaces that a thread has."""
+        rows = await self._engine.call("list_threads", {"thread_id": thread_id}, THREADS, safe=True)
+        return tuple(rows[0].namespaces) if rows else ()
 
     async def branches(self, thread_id: str, namespace: str) -> list[BranchRow]:
         """The branches of a thread."""

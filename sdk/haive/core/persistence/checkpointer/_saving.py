@@ -147,6 +147,8 @@ class Saver:
         fewer = max(most - most // 10, config.keep_minimum)
         try:
             done = await self._rewriter.prune(thread_id, namespace, most=fewer)
+            if done.removed:
+                await self._rewriter.remove_lost_calls(thread_id)
         except PersistenceError as error:
             # What was to be saved is; the next save prunes again.
             _log.warning("A thread could not be pruned: %s", type(error).__name__)

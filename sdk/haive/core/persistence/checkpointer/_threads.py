@@ -61,7 +61,7 @@ class Threads:
         check_name(thread_id, "thread_id")
         check_name(new_thread_id, "new_thread_id")
         namespaces = (await self.one(thread_id)).namespaces
-        if await self.namespaces(new_thread_id):
+        if await self._rewriter.namespaces(new_thread_id):
             raise ConflictError(
                 "There is a thread of the new name already.",
                 hint="Choose another name, or delete that thread first.",
@@ -103,19 +103,28 @@ class Threads:
         return count
 
     async def prune(self, thread_id: str | None, *, dry_run: bool) -> Pruned:
-        """Apply the retention of the configuration to a thread, or to all."""
+        """Apply the retention of the configuration to a thread, or to all.
+
+        What goes takes the calls of subgraphs that were made from it with it; a dry run does not
+        count those.
+        """
         most = self._engine.config.max_checkpoints_per_thread
-        removed = rewritten = 0
-        threads: set[str] = set()
+        threads = removed = rewritten = 0
         failures = Failures()
-        async for name, namespace in self._parts(thread_id):
-            with failures.of(name):
-                done = await self._rewriter.prune(name, namespace, most=most, dry_run=dry_run)
-                threads |= {name} if done.removed else set()
-                removed += done.removed
-                rewritten += done.rewritten
+        async for name, namespaces in self._every(thread_id):
+            gone = 0
+            for namespace in namespaces:
+                with failures.of(name):
+                    done = await self._rewriter.prune(name, namespace, most=most, dry_run=dry_run)
+                    gone += done.removed
+                    rewritten += done.rewritten
+            if gone and not dry_run:
+                with failures.of(name):
+                    gone += await self._rewriter.remove_lost_calls(name)
+            threads += gone > 0
+            removed += gone
         failures.check(one=thread_id is not None)
-        return Pruned(threads=len(threads), removed=removed, rewritten=rewritten)
+        return Pruned(threads=threads, removed=removed, rewritten=rewritten)
 
     async def rotate(self, thread_id: str | None, *, seal_plain: bool) -> int:
         """Seal a thread, or all, with the writing key; return how many checkpoints were."""
@@ -123,28 +132,22 @@ class Threads:
             raise InvalidInputError("There is no key to seal with; set encryption_key.")
         total = 0
         failures = Failures()
-        async for name, namespace in self._parts(thread_id):
-            with failures.of(name):
-                total += await self._rewriter.rotate(name, namespace, seal_plain=seal_plain)
+        async for name, namespaces in self._every(thread_id):
+            for namespace in namespaces:
+                with failures.of(name):
+                    total += await self._rewriter.rotate(name, namespace, seal_plain=seal_plain)
         failures.check(one=thread_id is not None)
         return total
 
-    async def namespaces(self, thread_id: str) -> tuple[str, ...]:
-        """The namespaces that a thread has."""
-        rows = await self._engine.call("list_threads", {"thread_id": thread_id}, THREADS, safe=True)
-        return tuple(rows[0].namespaces) if rows else ()
-
-    async def _parts(self, thread_id: str | None) -> AsyncIterator[tuple[str, str]]:
-        """Thread and namespace of one thread, or of all."""
+    async def _every(self, thread_id: str | None) -> AsyncIterator[tuple[str, tuple[str, ...]]]:
+        """One thread, or all, with its namespaces."""
         if thread_id is not None:
-            for namespace in await self.namespaces(thread_id):
-                yield thread_id, namespace
+            yield thread_id, await self._rewriter.namespaces(thread_id)
             return
         after = None
         while page := await self.page(after=after):
             for thread in page:
-                for namespace in thread.namespaces:
-                    yield thread.thread_id, namespace
+                yield thread.thread_id, thread.namespaces
             after = page[-1].thread_id
 
 

@@ -380,11 +380,10 @@ class Graphs:
             await self.delete_threads(thread_ids)
         elif strategy == "keep_latest":
             for thread_id in map(str, thread_ids):
-                for namespace in await self._checkpointer._threads.namespaces(thread_id):
-                    await self._checkpointer._rewriter.remove(
-                        thread_id, namespace, _all_but_latest, keep_replayed=True
-                    )
-                await self._checkpointer._rewriter.remove_lost_calls(thread_id)
+                rewriter = self._checkpointer._rewriter
+                for namespace in await rewriter.namespaces(thread_id):
+                    await rewriter.remove(thread_id, namespace, _all_but_latest, keep_replayed=True)
+                await rewriter.remove_lost_calls(thread_id)
         else:
             raise InvalidInputError(
                 f"There is no strategy {strategy!r}.", hint="There are keep_latest and delete."
