@@ -22,7 +22,7 @@ begin
     end if;
   end if;
   -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
-  -- own everybody may let go.
+  -- own everybody who may write may let go.
   v_allowed := v_role = 'owner'
     or (v_role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader'))
     or (v_self and p_role is null);
@@ -58,7 +58,7 @@ begin
     raise exception using
       errcode = 'PT403',
       message = 'only an administrator changes the members of a tenant',
-      hint = 'Owners set every role; admins set member and reader; members may leave.';
+      hint = 'Owners set every role; admins set member and reader; whoever may write may leave.';
   end if;
 end;
 $$;
@@ -80,4 +80,4 @@ $$;
 
 comment on function haive.set_member(text, text, text) is
 'Makes a user owner, admin, member or reader of a tenant; a null role removes them, which users may '
-'do to themselves. The last owner stays, unless a trusted caller takes them away.';
+'do to themselves, unless they only read. The last owner stays, unless a trusted caller takes them away.';

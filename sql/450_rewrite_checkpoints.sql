@@ -189,10 +189,6 @@ begin
         select from haive.checkpoint_writes as w
         where w.tenant_id = t.tenant_id and w.thread_key = t.thread_key
       );
-    if found then
-      insert into haive.events (tenant_id, kind, thread_key)
-      values (v_caller.tenant, 'thread.deleted', v_thread);
-    end if;
   end if;
   return json_build_object('removed', v_removed, 'replaced', v_replaced);
 end;

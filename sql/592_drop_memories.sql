@@ -99,12 +99,20 @@ begin
         when p_user_id is null then format(
           $q$
             coalesce(t.metadata ->> 'renewed_at', t.metadata ->> 'created_at') collate "C" < $3
-            -- What stands for others would go with them.
+            -- What is made of others, however far above them, would go with them.
             and not exists (
-              select from vecs.%1$I as o
-              where
-                o.tenant_id = $1 and o.id = t.metadata ->> 'archived_for'
-                and (o.metadata ->> 'renewed_at') collate "C" >= $3
+              with recursive above as (
+                select o.id, o.metadata ->> 'renewed_at' as renewed_at from vecs.%1$I as o
+                where
+                  o.tenant_id = $1
+                  and o.metadata @> jsonb_build_object('sources', jsonb_build_array(t.id))
+                union
+                select o.id, o.metadata ->> 'renewed_at' from above as a
+                join vecs.%1$I as o
+                  on o.metadata @> jsonb_build_object('sources', jsonb_build_array(a.id))
+                where o.tenant_id = $1
+              )
+              select from above as a where a.renewed_at collate "C" >= $3
             )
           $q$, v.table_name
         )

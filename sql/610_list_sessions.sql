@@ -59,7 +59,8 @@ begin
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
       case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
-      case when p_threads then 'and s.parent_id is null ' end,
+      -- The status as it is stored has an index, and what is open now is stored as open.
+      case when p_threads then 'and s.parent_id is null and s.status = ''open'' ' end,
       case
         when p_threads and v_owner is null then 'and c.user_id is null and c.participants = ''{}'' '
         when p_threads then 'and c.user_id = $10 '

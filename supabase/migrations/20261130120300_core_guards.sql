@@ -1053,7 +1053,7 @@ $$;
 
 comment on function haive.set_member(text, text, text) is
 'Makes a user owner, admin, member or reader of a tenant; a null role removes them, which users may '
-'do to themselves. The last owner stays, unless a trusted caller takes them away.';
+'do to themselves, unless they only read. The last owner stays, unless a trusted caller takes them away.';
 
 revoke create on schema haive_private from haive_writer;
 

@@ -234,7 +234,7 @@ begin
     end if;
   end if;
   -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
-  -- own everybody may let go.
+  -- own everybody who may write may let go.
   v_allowed := v_role = 'owner'
     or (v_role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader'))
     or (v_self and p_role is null);
@@ -270,7 +270,7 @@ begin
     raise exception using
       errcode = 'PT403',
       message = 'only an administrator changes the members of a tenant',
-      hint = 'Owners set every role; admins set member and reader; members may leave.';
+      hint = 'Owners set every role; admins set member and reader; whoever may write may leave.';
   end if;
 end;
 $$;

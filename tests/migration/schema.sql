@@ -3589,7 +3589,7 @@ GRANT ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) TO 
 REVOKE ALL ON FUNCTION haive.set_member(user_id text, role text, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION set_member(user_id text, role text, tenant text)
-COMMENT ON FUNCTION haive.set_member(user_id text, role text, tenant text) IS 'Makes a user owner, admin, member or reader of a tenant; a null role removes them, which users may do to themselves. The last owner stays, unless a trusted caller takes them away.';
+COMMENT ON FUNCTION haive.set_member(user_id text, role text, tenant text) IS 'Makes a user owner, admin, member or reader of a tenant; a null role removes them, which users may do to themselves, unless they only read. The last owner stays, unless a trusted caller takes them away.';
 
 -- ACL FUNCTION set_participant(session_id uuid, user_id text, permissions text[], acting_user text, tenant text)
 GRANT ALL ON FUNCTION haive.set_participant(session_id uuid, user_id text, permissions text[], acting_user text, tenant text) TO authenticated;
@@ -7305,12 +7305,20 @@ begin
         when p_user_id is null then format(
           $q$
             coalesce(t.metadata ->> 'renewed_at', t.metadata ->> 'created_at') collate "C" < $3
-            -- What stands for others would go with them.
+            -- What is made of others, however far above them, would go with them.
             and not exists (
-              select from vecs.%1$I as o
-              where
-                o.tenant_id = $1 and o.id = t.metadata ->> 'archived_for'
-                and (o.metadata ->> 'renewed_at') collate "C" >= $3
+              with recursive above as (
+                select o.id, o.metadata ->> 'renewed_at' as renewed_at from vecs.%1$I as o
+                where
+                  o.tenant_id = $1
+                  and o.metadata @> jsonb_build_object('sources', jsonb_build_array(t.id))
+                union
+                select o.id, o.metadata ->> 'renewed_at' from above as a
+                join vecs.%1$I as o
+                  on o.metadata @> jsonb_build_object('sources', jsonb_build_array(a.id))
+                where o.tenant_id = $1
+              )
+              select from above as a where a.renewed_at collate "C" >= $3
             )
           $q$, v.table_name
         )
@@ -10188,7 +10196,8 @@ begin
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
       case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
-      case when p_threads then 'and s.parent_id is null ' end,
+      -- The status as it is stored has an index, and what is open now is stored as open.
+      case when p_threads then 'and s.parent_id is null and s.status = ''open'' ' end,
       case
         when p_threads and v_owner is null then 'and c.user_id is null and c.participants = ''{}'' '
         when p_threads then 'and c.user_id = $10 '
@@ -16001,10 +16010,6 @@ begin
         select from haive.checkpoint_writes as w
         where w.tenant_id = t.tenant_id and w.thread_key = t.thread_key
       );
-    if found then
-      insert into haive.events (tenant_id, kind, thread_key)
-      values (v_caller.tenant, 'thread.deleted', v_thread);
-    end if;
   end if;
   return json_build_object('removed', v_removed, 'replaced', v_replaced);
 end;
@@ -16796,7 +16801,7 @@ begin
     end if;
   end if;
   -- An owner sets every role; an admin neither makes, changes nor removes owners and admins. Of their
-  -- own everybody may let go.
+  -- own everybody who may write may let go.
   v_allowed := v_role = 'owner'
     or (v_role = 'admin' and coalesce(p_role, 'member') in ('member', 'reader'))
     or (v_self and p_role is null);
@@ -16832,7 +16837,7 @@ begin
     raise exception using
       errcode = 'PT403',
       message = 'only an administrator changes the members of a tenant',
-      hint = 'Owners set every role; admins set member and reader; members may leave.';
+      hint = 'Owners set every role; admins set member and reader; whoever may write may leave.';
   end if;
 end;
 $$;

@@ -223,3 +223,19 @@ async def test_a_branch_is_found_by_keys_however_many_sessions_there_are(
             for scan in scans
         )
         assert read <= most_rows * len(scans)
+
+
+async def test_a_message_finds_its_session_among_thousands_that_are_closed(explained, postgres):
+    begin = """select haive.create_session('{"id": "%s", "agent_id": "a", "user_id": "u"}')"""
+    await explained.connection.fetchval(begin % UUID(int=1))
+    await postgres.execute(
+        "insert into haive.conversations (tenant_id, id, agent_id, user_id, is_session)"
+        " select 'default', gen_random_uuid(), 'a', 'u', true from generate_series(1, 3000);"
+        "insert into haive.sessions (tenant_id, id, status, closed_at)"
+        " select tenant_id, id, 'closed', now() from haive.conversations on conflict do nothing;"
+        "analyze haive.conversations; analyze haive.sessions"
+    )
+    find = "select haive.list_sessions('u', statuses => '{open}', page_size => 1, threads => true)"
+    found = await explained(find)
+    assert ("sessions", "Index Scan", "sessions_open_idx") in found
+    assert sum(scan["Actual Rows"] for scan in explained.scans("conversations")) <= 2

@@ -228,6 +228,42 @@ async def test_one_does_it_at_a_time(store):
             await apply_retention(store)
 
 
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize("archive", [False, True])
+async def test_what_was_changed_lately_lasts_with_what_it_is_of(
+    store, owner, keeping, archive, levels
+):
+    at = _ago(DAYS + 30)
+    config = MemoryConfig(index_name="kept", embedding_strategy="none")
+    memory = VectorMemory(config=config, store=store, clock=lambda: at)
+    ids = await memory.add_many(["Anna has four dogs.", "Anna likes tea."], importance=0.3)
+    (top,) = (
+        await memory.consolidate_memories(
+            consolidation_strategy="summarize", archive_originals=archive
+        )
+    ).created
+    await memory.add("Anna lives in Rome.")
+    if levels == 2:
+        below, top = top, await memory.add("Anna, in short.")
+        table = await owner.fetchval(
+            "select table_name from haive_private.memory_collections where name = 'kept'"
+        )
+        await owner.execute(
+            f"update vecs.{table} set metadata = metadata || jsonb_build_object("
+            " 'kind', 'summary', 'sources', jsonb_build_array($3::text))"
+            " where tenant_id = $1 and id = $2",
+            *(keeping, top, below),
+        )
+    at = datetime.now(UTC)
+    await memory.update(top, metadata={"seen": True})
+
+    done = await apply_retention(store)
+
+    assert done.counts["memories"] == 1
+    assert (await memory.get(top)).metadata["seen"] is True
+    assert {each.id for each in await memory.provenance(top)} == {*ids}
+
+
 async def test_memories_go_by_when_they_were_last_said_or_changed(store):
     at = _ago(DAYS + 30)
 

@@ -240,6 +240,23 @@ async def test_all_threads_and_namespaces_are_pruned(new_checkpointer, stored):
         assert [row.state for row in history] == [state(3), state(2)]
 
 
+async def test_a_call_of_a_subgraph_that_is_pruned_is_not_told_as_a_thread_that_is_gone(
+    new_checkpointer, owner, tenant
+):
+    checkpointer = new_checkpointer(keep_minimum=1)
+    first = await checkpointer.save("t", state(0))
+    called = {"parents": {"": str(first)}}
+    await checkpointer.save("t", state(1), namespace="sub:task", metadata=called)
+    await checkpointer.save("t", state(2))
+    bounded = new_checkpointer(max_checkpoints_per_thread=1, keep_minimum=1)
+    assert await bounded.prune("t") == Pruned(threads=1, removed=2, rewritten=1)
+    assert (await checkpointer.get_thread("t")).namespaces == ("",)
+    told = await owner.fetch(
+        "select kind from haive.events where tenant_id = $1 order by xid, id", tenant
+    )
+    assert [event["kind"] for event in told][-2:] == ["checkpoints.pruned"] * 2
+
+
 async def test_what_is_pruned_by_one_process_is_gone_for_another(new_checkpointer):
     one, two = new_checkpointer(), new_checkpointer(max_checkpoints_per_thread=2)
     ids = await fill(one, 5)
