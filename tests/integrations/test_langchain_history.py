@@ -44,7 +44,6 @@ from haive.core.persistence.errors import (
     NotFoundError,
     PersistenceError,
 )
-from haive.core.persistence.integrations import _chats
 from haive.core.persistence.integrations._messages import restored, stored
 from haive.core.persistence.integrations.langchain import (
     HaiveChatHistories,
@@ -483,7 +482,7 @@ async def test_signed_in_users_have_histories_of_their_own(
 async def test_what_is_hidden_does_not_end_a_history(
     store: Store, stack: LocalStack, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_chats, "_PAGE", 2)
+    monkeypatch.setattr("haive.core.persistence.store._PAGE_SIZE", 2)
     user = f"anna-{tenant}"
     await store.set_member(user, "member")
     manager = SessionManager(store)

@@ -210,6 +210,31 @@ async def test_a_long_conversation_streams_in_order(store, conversation_id) -> N
     ]
 
 
+@pytest.mark.parametrize(("count", "calls"), [(3, 1), (500, 1), (501, 2), (1203, 3)])
+async def test_a_conversation_is_read_in_as_many_calls_as_it_has_pages(
+    store, conversation_id, monkeypatch, count, calls
+) -> None:
+    new = NewMessage(conversation_id=conversation_id, role="user", content="x")
+    await store.add_messages([new] * count)
+    transport, made = store._transport, []
+    call, rows = transport.call, transport.rows
+
+    async def calling(function, *args, **kwargs):
+        made.append(function)
+        return await call(function, *args, **kwargs)
+
+    async def reading(function, *args):
+        found = await rows(function, *args)
+        made.extend([] if found is None else [function])
+        return found
+
+    monkeypatch.setattr(transport, "call", calling)
+    monkeypatch.setattr(transport, "rows", reading)
+    seqs = [message.seq async for message in store.iter_messages(conversation_id)]
+    assert seqs == list(range(1, count + 1))
+    assert len(made) == calls
+
+
 CIRCLE: list[object] = []
 CIRCLE.append(CIRCLE)
 

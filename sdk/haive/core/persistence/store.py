@@ -563,12 +563,16 @@ class Store:
         Those that the caller may see, of what there is when it begins.
         """
         start = max(whole_number(after, "after"), 0)
-        count = (await self.get_conversation(conversation_id)).message_count
+        # How many there are comes with the last page, which is all that most have.
+        known = await self.get_conversation(
+            conversation_id, include_messages=True, message_limit=_PAGE_SIZE
+        )
+        before = known.message_count - _PAGE_SIZE + 1
         page: list[Message] = []
         # By ranges of seq and not by what comes: of a page all may be hidden.
-        for place in range(start, count, _PAGE_SIZE):
+        for place in range(start, before - 1, _PAGE_SIZE):
             following = asyncio.create_task(
-                self.get_messages(conversation_id, after=place, before=count + 1, limit=_PAGE_SIZE)
+                self.get_messages(conversation_id, after=place, before=before, limit=_PAGE_SIZE)
             )
             try:
                 for message in page:
@@ -578,6 +582,9 @@ class Store:
                 following.cancel()
         for message in page:
             yield message
+        for message in known.messages or ():
+            if message.seq > start:
+                yield message
 
     # -- the rest --------------------------------------------------------------------------------
 

@@ -79,22 +79,20 @@ class Chats:
         """All messages in order; none where nothing was said yet."""
         conversation_id = await self.conversation_of(chat)
         found: list[BaseMessage] = []
+        if chat.conversation_id is not None:
+            # It may be a session, of which pages leave out what is hidden.
+            async for message in self._store.iter_messages(conversation_id):
+                found += restored(message)
+            return found
         after = 0
-        count = None
         try:
-            # By its id it may be a session, of which pages leave out what is hidden: of one all may
-            # be. In any other conversation a page that is not full is the last one.
-            if chat.conversation_id is not None:
-                count = (await self._store.get_conversation(conversation_id)).message_count
             while True:
                 page = await self._store.get_messages(conversation_id, after=after, limit=_PAGE)
                 found += [each for message in page for each in restored(message)]
                 after += _PAGE
-                if len(page) < _PAGE if count is None else count <= after:
+                if len(page) < _PAGE:
                     return found
         except NotFoundError:
-            if chat.conversation_id is not None:
-                raise
             return []
 
     async def add(self, chat: Chat, messages: Sequence[BaseMessage]) -> None:
