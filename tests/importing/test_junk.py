@@ -147,7 +147,9 @@ async def test_a_file_of_brackets_takes_no_memory(content, format_name):
     assert said.decode().strip() == "[('file', 'nested too deeply from here on')]", wrong.decode()
 
 
-_CUT_OFF = b'{"id": "x", "turns": [' + b'{"speaker": "user", "text": "hi \\ud83d\\ude00"}, ' * 170_000
+_CUT_OFF = (
+    b'{"id": "x", "turns": [' + b'{"speaker": "user", "text": "hi \\ud83d\\ude00"}, ' * 170_000
+)
 
 
 @pytest.mark.parametrize("line", [b"[" * (8 << 20), _CUT_OFF, b'["\\ud83d", ' + b"[" * (8 << 20)])
