@@ -300,6 +300,13 @@ async def test_a_map_is_a_whole_document_with_a_point_for_each(ok, memory, tmp_p
     assert "3 of 9 memories" in file.read_text()
 
 
+async def test_a_map_to_standard_output_is_nothing_but_the_document(run, memory):
+    await memory.add_many([*_FOOD, *_TRIPS])
+    done = await run("map", "--output", "-", "--groups", 2)
+    assert ET.fromstring(done.stdout).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "8 memories · 2 groups" in done.stderr
+
+
 async def test_a_map_is_drawn_in_the_terminal(ok, memory, tmp_path):
     await memory.add_many([*_FOOD, *_TRIPS])
     shown = await ok("map", "--text", "--groups", 2)

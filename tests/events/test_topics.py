@@ -197,3 +197,42 @@ async def test_a_realtime_that_hangs_up_is_called_ever_more_seldom(listen) -> No
         _, _, connections = listen(url, "key", "token", ["topic"])
         await asyncio.sleep(5)
     assert len(connections) <= 7
+
+
+@pytest.fixture
+async def silent():
+    """The address of a Realtime that takes connections and says nothing."""
+
+    async def listen(websocket):
+        await websocket.wait_closed()
+
+    async with websockets.serve(listen, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_topics_on_several_connections_are_left_at_once(listen, silent, eventually) -> None:
+    topics = [f"topic {number}" for number in range(120)]
+    hints, listeners, connections = listen(silent, "key", "token", topics)
+    await eventually(lambda: len(connections) == 2)
+    await asyncio.gather(*(listener.aclose() for listener in listeners))
+    again = hints.listen("haive", "topic 0", lambda _: None)
+    await eventually(lambda: len(connections) == 3)
+    await again.aclose()
+
+
+async def test_connections_are_closed_beside_each_other(
+    listen, silent, eventually, monkeypatch
+) -> None:
+    both = asyncio.Barrier(2)
+    close = AsyncRealtimeClient.close
+
+    async def slowly(client):
+        await both.wait()
+        await close(client)
+
+    monkeypatch.setattr(AsyncRealtimeClient, "close", slowly)
+    topics = [f"topic {number}" for number in range(120)]
+    hints, _, connections = listen(silent, "key", "token", topics)
+    await eventually(lambda: len(connections) == 2)
+    async with asyncio.timeout(15):  # one by one each would be given up after ten
+        await hints.aclose()

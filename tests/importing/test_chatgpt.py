@@ -181,7 +181,14 @@ def test_a_quoted_page_keeps_its_address_and_title():
     ],
 )
 def test_marks_of_citations_are_no_text(given, text):
-    assert draft(_said(parts=[given]), "c").messages[-1].content == text
+    answer = _said(author={"role": "assistant"}, parts=[given])
+    assert draft(answer, "c").messages[-1].content == text
+
+
+@pytest.mark.parametrize("role", ["user", "system"])
+def test_signs_of_private_use_that_people_write_are_theirs(role):
+    said = "my prompt: \ue200 ~/src \ue202 main \ue201"
+    assert draft(_said(author={"role": role}, parts=[said]), "c").messages[-1].content == said
 
 
 @pytest.mark.parametrize(

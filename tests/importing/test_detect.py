@@ -27,6 +27,13 @@ def _indented(record):
     return json.dumps(record, indent=2).encode()
 
 
+def _cut_off(record):
+    return json.dumps(record).encode()[:-2] + b"\n"
+
+
+_TURNS_ON = b'{"id": "1", "turns": [{"speaker": "user", "text": "hi"},\n'
+
+
 @pytest.mark.parametrize(
     ("head", "expected"),
     [
@@ -51,6 +58,12 @@ def _indented(record):
         (b'[{"role": "user", "content": "\\ud83d"}]\n' + _lines([_MESSAGE]), ("openai", "lines")),
         (b"{broken\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
         (b"\n\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
+        (_cut_off([_MESSAGE]) + _lines([_MESSAGE], [_MESSAGE]), ("openai", "lines")),
+        (_cut_off([_MESSAGE]) + _lines([_MESSAGE]), ("openai", "lines")),
+        (_TURNS_ON + _lines(_DIALOGUE, _DIALOGUE), ("dialogues", "lines")),
+        (_TURNS_ON + _array({"speaker": "user"})[2:] + b"}", ("dialogues", "documents")),
+        (_array(_DIALOGUE), ("dialogues", "array")),
+        (_indented(_DIALOGUE) + b"\n" + _lines(_DIALOGUE), ("dialogues", "documents")),
     ],
 )
 def test_the_content_tells_the_format(head, expected):

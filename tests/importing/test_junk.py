@@ -4,8 +4,10 @@ import asyncio
 import io
 import json
 import sys
+import tracemalloc
 from asyncio.subprocess import PIPE
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +20,7 @@ from haive.core.persistence.importing.formats import DRAFTERS
 from haive.core.persistence.importing.prepare import ImportSettings, prepare
 from haive.core.persistence.importing.records import UnusableError
 from haive.core.persistence.importing.source import HEAD_SIZE
+from haive.core.persistence.importing.values import line_json
 
 # Keys and words that the formats know, so that junk gets past the first check.
 _WORDS = st.sampled_from(
@@ -142,6 +145,26 @@ async def test_a_file_of_brackets_takes_no_memory(content, format_name):
     )
     said, wrong = await process.communicate(content)
     assert said.decode().strip() == "[('file', 'nested too deeply from here on')]", wrong.decode()
+
+
+_CUT_OFF = (
+    b'{"id": "x", "turns": [' + b'{"speaker": "user", "text": "hi \\ud83d\\ude00"}, ' * 170_000
+)
+
+
+@pytest.mark.parametrize("line", [b"[" * (8 << 20), _CUT_OFF, b'["\\ud83d", ' + b"[" * (8 << 20)])
+def test_a_broken_line_takes_no_more_memory_than_its_parser(line):
+    def taken(parse):
+        tracemalloc.start()
+        try:
+            with pytest.raises(orjson.JSONDecodeError):
+                parse(line)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    parser = taken(orjson.loads)
+    assert taken(line_json) < parser + 2 * len(line)
 
 
 def test_a_head_of_brackets_is_in_no_format():

@@ -107,6 +107,60 @@ async def test_a_copy_of_the_cluster_that_fails_leaves_nothing(tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def template(tmp_path):
+    """A cluster with a database that takes its time to copy."""
+    template = tmp_path / "template"
+    database = template / "base" / "1"
+    database.mkdir(parents=True)
+    for number in range(20_000):
+        (database / str(number)).touch()
+    (template / "PG_VERSION").touch()
+    return template
+
+
+@pytest.fixture
+def copies(monkeypatch):
+    """The processes that copy."""
+    started = []
+
+    async def start(*command, **settings):
+        started.append(await asyncio.create_subprocess_exec(*command, **settings))
+        return started[-1]
+
+    monkeypatch.setattr(cluster, "create_subprocess_exec", start)
+    return started
+
+
+@pytest.fixture
+def copying(tmp_path, template):
+    """A copy to a directory with nothing else in it."""
+    (tmp_path / "data").mkdir()
+    account = Account.for_services()
+    return cluster.copy_template(template, tmp_path / "data" / "postgres", account, durable=False)
+
+
+async def test_a_part_that_cannot_be_copied_ends_the_copies_of_the_others(
+    tmp_path, template, copying, copies, monkeypatch
+):
+    missing = template / "missing"
+    monkeypatch.setattr(cluster, "_split", lambda _: ([missing], [template / "base" / "1"]))
+    with pytest.raises(LocalStackError, match=r"cp.*missing"):
+        await copying
+    assert all(copy.returncode is not None for copy in copies)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+async def test_a_copy_that_is_cancelled_ends_its_processes(tmp_path, copying, copies, eventually):
+    task = asyncio.create_task(copying)
+    await eventually(lambda: copies)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert all(copy.returncode is not None for copy in copies)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 def test_a_copy_that_was_killed_is_removed_by_a_reset_and_by_the_next_start(tmp_path):
     def leave():
         (tmp_path / ".postgres-x" / "base").mkdir(parents=True)
@@ -117,6 +171,16 @@ def test_a_copy_that_was_killed_is_removed_by_a_reset_and_by_the_next_start(tmp_
     leave()
     state.StackDirectories.open(tmp_path, Account.for_services()).close()
     assert not (tmp_path / ".postgres-x").exists()
+
+
+def test_a_copy_that_cannot_be_removed_stops_no_start(tmp_path, monkeypatch):
+    (tmp_path / ".postgres-x" / "base").mkdir(parents=True)
+
+    def fail(*_, **__):
+        raise OSError("somebody writes to it")
+
+    monkeypatch.setattr(os, "rmdir", fail)
+    state.remove_stagings(tmp_path)
 
 
 def test_what_a_crash_of_the_machine_has_emptied_is_not_there(tmp_path):

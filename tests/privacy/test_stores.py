@@ -299,6 +299,28 @@ async def test_an_import_counts_what_the_policy_refuses(open_store) -> None:
     assert not [canary for canary in CANARIES if canary in told]
 
 
+async def test_tags_of_an_import_are_found_again_as_they_are_stored(open_store) -> None:
+    store = await open_store(mode="mask")
+    records = [
+        {"haive": 1, "agent_id": "a", "id": str(uuid4()), "metadata": about, "messages": []}
+        for about in ({"title": "of bob@x.org"}, {"tags": ["bob@x.org"]}, {})
+    ]
+    data = "\n".join(map(json.dumps, records)).encode()
+
+    async def tagged(*tags: str) -> tuple[int, int, list[list[str]]]:
+        report = await import_file(io.BytesIO(data), store, format="haive", tags=tags)
+        there = [await store.get_conversation(record["id"]) for record in records]
+        found = [one.metadata.tags for one in there]
+        return report.conversations, report.tagged_conversations, found
+
+    stored = [["[EMAIL_2]"], ["[EMAIL_1]", "[EMAIL_2]"], ["[EMAIL_1]"]]
+    assert await tagged("ann@x.org") == (3, 0, stored)
+    assert await tagged("ann@x.org") == (0, 0, stored)
+    more = [[*tags, "more"] for tags in stored]
+    assert await tagged("ann@x.org", "more") == (0, 3, more)
+    assert await tagged("ann@x.org", "more") == (0, 0, more)
+
+
 async def test_in_a_tenant_the_policy_of_the_base_store_holds(open_store, connection) -> None:
     await forget(connection)
     store = await open_store(mode="mask")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Literal
 
 from haive.core.persistence._supabase_topics import TOPICS, Pace, Topics
@@ -64,16 +65,18 @@ class SupabaseHints:
         if others:
             return
         self._listeners.pop(topic, None)
-        for connection in list(self._connections):
-            connection.leave(topic)
-            if not len(connection):
-                self._connections.remove(connection)
-                await connection.aclose()
+        connection = next((one for one in self._connections if topic in one), None)
+        if connection is None:
+            return
+        connection.leave(topic)
+        if not len(connection):
+            self._connections.remove(connection)
+            await connection.aclose()
 
     async def aclose(self) -> None:
         """Close the connections."""
-        for connection in list(self._connections):
-            await connection.aclose()
+        # Each waits for its server, which may be out of reach.
+        await asyncio.gather(*(connection.aclose() for connection in self._connections))
 
     def _roomy(self) -> Topics:
         """A connection that carries one more topic."""

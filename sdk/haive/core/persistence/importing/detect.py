@@ -61,7 +61,9 @@ def _framing(head: bytes) -> Framing:
 
 def _has_lines(head: bytes) -> bool:
     lines = [line for line in head.split(b"\n") if line.strip()][:_LINES_LOOKED_AT]
-    for number, line in enumerate(lines):
+    for before, line, after in zip([b"", *lines], lines, [*lines[1:], b""], strict=False):
+        if line.startswith((b"}", b"]")):
+            return False  # the end of a value over several lines
         if not line.startswith((b"{", b"[")):
             continue
         try:
@@ -70,11 +72,11 @@ def _has_lines(head: bytes) -> bool:
             # The last line of the head is cut off: it may be the first of lines, all longer.
             if len(lines) == 1 and line.startswith(b"{"):
                 return True
-            # An array or object that goes on behind its first line may have records on the next.
-            if number == 0 and (line.startswith(b"[") or line.rstrip().endswith(_GOES_ON)):
-                return False
             continue
-        if isinstance(value, dict) or _is_message_list(value):
+        if not isinstance(value, dict) and not _is_message_list(value):
+            continue
+        # In an array or object, the line before goes on, and no value follows without a comma.
+        if not before.rstrip().endswith(_GOES_ON) or after.startswith((b"{", b"[")):
             return True
     return False
 

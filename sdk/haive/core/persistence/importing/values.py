@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,9 @@ Value = tuple[str, Any]
 # A whole number beyond 64 bits has 19 digits or more.
 _AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = b"0" * 19
+# Where orjson stops at half a surrogate, or a number beyond all bounds.
+_REFUSED = re.compile(r"\\u|-?\d")
+_BLOCK = 1 << 16
 
 
 def exact_json(text: str | bytes) -> Any:
@@ -59,12 +63,15 @@ def line_json(line: bytes) -> Any:
     """
     try:
         return exact_json(line)
-    except orjson.JSONDecodeError:
-        try:
-            Bounded(io.BytesIO(line)).read()
-            return json.loads(line.decode(), parse_constant=_refuse)
-        except (TooDeepError, TooLongError, RecursionError, ValueError):
-            pass
+    except orjson.JSONDecodeError as error:
+        if _REFUSED.match(error.doc, error.pos):
+            try:
+                bounded = Bounded(io.BytesIO(line))
+                while bounded.read(_BLOCK):
+                    pass
+                return json.loads(line.decode(), parse_constant=_refuse)
+            except (TooDeepError, TooLongError, RecursionError, ValueError):
+                pass
         raise
 
 

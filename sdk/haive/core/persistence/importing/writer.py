@@ -20,7 +20,8 @@ from haive.core.persistence.importing.records import Skipped
 from haive.core.persistence.importing.stored import LOOKS, count_stored, stored_conversations
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence, Set
+    from uuid import UUID
 
     from haive.core.persistence._rows import MessageRow
     from haive.core.persistence.importing.prepare import Prepared
@@ -98,10 +99,13 @@ class Writer:
             refused.append(Skipped(what="message", reason=_refusal(error), place=place))
 
         to_write: list[MessageRow] = []
+        new: set[UUID] = set()
         for prepared, conversation in stored:
             number = there[prepared.id]
             is_new = conversation.message_count == 0 and prepared.id not in known
             self._count(len(prepared.messages), number, is_new=is_new)
+            if is_new:
+                new.add(prepared.id)
             if number is not None:
                 to_write += prepared.messages[number:]
                 continue
@@ -110,7 +114,7 @@ class Writer:
         written = await _each_or_none(self._store_messages, to_write, refuse_message)
         self._report.messages += len(written)
         kept = [pair for pair in stored if there[pair[0].id] is not None]
-        await self._tag(kept, refuse)
+        await self._tag(kept, new, refuse)
         # Last, for it may end the import: what is not refused is written then.
         for skipped in refused:
             self._note(skipped)
@@ -172,25 +176,40 @@ class Writer:
     async def _tag(
         self,
         stored: Sequence[tuple[Prepared, Conversation]],
+        new: Set[UUID],
         refuse: Callable[[Prepared, Exception], None],
     ) -> None:
-        """Add the caller's tags to what was there without them."""
+        """Add the caller's tags to what was there without them; what is new counts as that."""
+        if not self._tags:
+            return
         at_once = asyncio.Semaphore(LOOKS)
 
         async def add(prepared: Prepared, conversation: Conversation) -> None:
             there = conversation.metadata.tags
-            if set(there).issuperset(self._tags):
+            missing = [tag for tag in self._tags_as_stored(prepared) if tag not in there]
+            if not missing:
                 return
-            tags = list(dict.fromkeys([*there, *self._tags]))
+            tags = list(dict.fromkeys([*there, *missing]))
             try:
                 async with at_once:
                     await self._store.update_conversation(conversation.id, metadata={"tags": tags})
             except _REFUSALS as error:
                 refuse(prepared, error)
             else:
-                self._report.tagged_conversations += 1
+                self._report.tagged_conversations += prepared.id not in new
 
         await asyncio.gather(*(add(prepared, conversation) for prepared, conversation in stored))
+
+    def _tags_as_stored(self, prepared: Prepared) -> list[str]:
+        """The caller's tags with what a new conversation would have in place of personal data."""
+        about = prepared.conversation.metadata.model_dump()
+        redactor = self._store._redactor
+        done = about if redactor is None else redactor.conversation(about)
+        return [
+            tag
+            for given, tag in zip(about["tags"], done["tags"], strict=True)
+            if given in self._tags
+        ]
 
     def _count(self, messages: int, there: int | None, *, is_new: bool) -> None:
         """Count a conversation: how many messages it has, and how many are there."""

@@ -207,7 +207,13 @@ async def _copy_tree(source: Path, target: Path) -> None:
     base = target / "base"
     base.mkdir()
     rest, databases = _split(source)
-    await asyncio.gather(_copy(rest, target), *(_copy([path], base) for path in databases))
+    try:
+        async with asyncio.TaskGroup() as group:  # where one fails the others end
+            group.create_task(_copy(rest, target))
+            for path in databases:
+                group.create_task(_copy([path], base))
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
     for path in (base, target):
         os.chmod(path, 0o700)  # noqa: PTH101 - at once: no thread needed
 
@@ -231,7 +237,10 @@ async def _run(*command: str, stdin: str = "", account: Account | None = None) -
         env=ENVIRONMENT,
         **(account.credentials() if account is not None else {}),
     )
-    output, _ = await process.communicate(stdin.encode())
+    try:
+        output, _ = await process.communicate(stdin.encode())
+    finally:
+        await stop(process)  # what nobody waits for would go on writing
     if process.returncode != 0:
         raise LocalStackError(
             f"`{Path(command[0]).name}` failed: {output.decode(errors='replace').strip()}"

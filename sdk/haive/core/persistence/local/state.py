@@ -153,7 +153,7 @@ class StackDirectories:
 def remove_stagings(data: Path) -> None:
     """Remove what a start has left of the cluster that was killed while it copied it."""
     for path in data.glob(f"{STAGING}*"):
-        shutil.rmtree(path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _lock_data(data: Path) -> Lock:

@@ -98,7 +98,9 @@ async def map_command(
     drawn = picture(plane, [_dot(one) for one in chosen], words, opened.collection, about)
     with export.opened(str(output)) as file:
         file.write(drawn.encode())
-    out.print(f"{plain(str(output))}: {plain(about)}", highlight=False)
+    # Not behind the picture, where that goes to standard output.
+    said = err if str(output) == "-" else out
+    said.print(f"{plain(str(output))}: {plain(about)}", highlight=False)
 
 
 def _where(filters: dict[str, Any] | None, *, archived: bool) -> Filter | None:

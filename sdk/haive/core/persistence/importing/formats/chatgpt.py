@@ -27,7 +27,8 @@ _FIELDS = {
 _SETTINGS = {"user_editable_context", "model_editable_context"}
 # Recordings: what was said in them stands beside them.
 _RECORDINGS = {"audio_asset_pointer", "real_time_user_audio_video_asset_pointer"}
-# Marks of private use, which its pages draw: \ue200 begins one, \ue202 divides it, \ue201 ends it.
+# Marks of private use in answers, which its pages draw: \ue200 begins one, \ue202 divides it,
+# \ue201 ends it.
 _CITATION = re.compile("\ue200(?:file)?cite[^\ue200\ue201]*\ue201")
 _MARK = re.compile("[\ue200-\ue2ff]")
 _KEPT = ("gizmo_id", "gizmo_type", "is_archived", "is_starred", "conversation_template_id")
@@ -108,6 +109,8 @@ def _message(
         raise UnusableError("unknown role")
     attachments = _attachments(about.get("attachments"))
     parts = _parts(content, kind, position, conversation)
+    if role == "assistant":
+        parts = _unmarked(parts)
     if not parts:
         parts = _texts("\n".join(filter(None, (one.get("name") for one in attachments))))
     if not parts:
@@ -193,5 +196,16 @@ def _part(item: object) -> list[dict[str, Any]] | None:
 def _texts(value: object) -> list[dict[str, Any]]:
     if not isinstance(value, str):
         return []
-    text = _MARK.sub("", _CITATION.sub("", value).replace("\ue202", " "))
-    return [{"type": "text", "text": text}] if text.strip() else []
+    return [{"type": "text", "text": value}] if value.strip() else []
+
+
+def _unmarked(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of an answer without marks."""
+    done = []
+    for part in parts:
+        if part["type"] == "text":
+            text = _CITATION.sub("", part["text"]).replace("\ue202", " ")
+            done += _texts(_MARK.sub("", text))
+        else:
+            done.append(part)
+    return done
