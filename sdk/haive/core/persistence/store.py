@@ -563,11 +563,12 @@ class Store:
         Those that the caller may see, of what there is when it begins.
         """
         start = max(whole_number(after, "after"), 0)
-        # How many there are comes with the last page, which is all that most have.
+        # How many there are, and from the beginning on the last page with it: most have no other.
+        last = 0 if start else _PAGE_SIZE
         known = await self.get_conversation(
-            conversation_id, include_messages=True, message_limit=_PAGE_SIZE
+            conversation_id, include_messages=last > 0, message_limit=last
         )
-        before = known.message_count - _PAGE_SIZE + 1
+        before = known.message_count - last + 1
         page: list[Message] = []
         # By ranges of seq and not by what comes: of a page all may be hidden.
         for place in range(start, before - 1, _PAGE_SIZE):
@@ -583,8 +584,7 @@ class Store:
         for message in page:
             yield message
         for message in known.messages or ():
-            if message.seq > start:
-                yield message
+            yield message
 
     # -- the rest --------------------------------------------------------------------------------
 
