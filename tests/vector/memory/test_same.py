@@ -91,3 +91,29 @@ async def test_who_first_said_it_and_when_stays(memory: VectorMemory, clock) -> 
     after = await memory.get(first)
     for name in began:
         assert getattr(after, name) == getattr(before, name)
+
+
+DEPLOYS = [
+    "The deploy of the shop runs every night at three from the green cluster.",
+    "The deploy of the shop runs nightly at three o clock from the green cluster.",
+]
+MERGE = {"consolidation_strategy": "dedupe", "similarity_threshold": 0.6}
+
+
+async def merged_of(memory: VectorMemory, texts: list[str], clock) -> str:
+    for text in texts:
+        await memory.add(text, user_id="u")
+        clock.forward(seconds=1)
+    [made] = (await memory.consolidate_memories(**MERGE)).created
+    return made
+
+
+async def test_what_a_merged_one_contradicts_is_added_with_other_news(make, clock) -> None:
+    memory = make(near_duplicate=0.99)
+    merged = await merged_of(memory, DEPLOYS, clock)
+    await memory.update(merged, metadata={"agent": "one"})
+    news = [DEPLOYS[0], "Something else entirely that nobody has said so far."]
+    ids = await memory.add_many(news, {"agent": "two"}, user_id="u")
+    assert [(await memory.get(each)).text for each in ids] == news
+    assert len({merged, *ids}) == 3
+    assert await memory.add_many(news, {"agent": "two"}, user_id="u") == ids
