@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from haive.core.persistence.errors import ConflictError, InvalidInputError
 from haive.core.persistence.vector._cascading import rebuilt_from
 from haive.core.persistence.vector._clusters import clusters
-from haive.core.persistence.vector._common import common, contradict, said_by
+from haive.core.persistence.vector._common import common, said_by
 from haive.core.persistence.vector._duplicates import claims_of
 from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
@@ -182,12 +182,16 @@ class _Planner:
         if self._how.strategy == "summarize":
             groups = [part[at : at + _MOST] for part in inside for at in range(0, len(part), _MOST)]
         else:
-            most = None if self._how.strategy == "dedupe" else _MOST
+            merging = self._how.strategy == "dedupe"
             # Summaries are longer, and less alike than what they are made of.
             threshold = self._how.threshold * 0.9 ** (level - 1)
-            groups = await clusters(inside, threshold, self._shelf, most=most)
-        if self._how.strategy == "dedupe":
-            groups = [part for group in groups for part in _agreeing(group)]
+            groups = await clusters(
+                inside,
+                threshold,
+                self._shelf,
+                most=None if merging else _MOST,
+                agreeing=(lambda memory: memory.metadata) if merging else None,
+            )
         return [group for group in groups if len(group) > 1]
 
     def _part(self, memory: Memory) -> tuple[str, ...]:
@@ -360,20 +364,6 @@ def _place(memory: Memory) -> tuple[datetime, str, int, str]:
     return (
         memory.timestamp or EPOCH, memory.conversation_id or "", memory.seq or 0, memory.id,
     )  # fmt: skip
-
-
-def _agreeing(group: Sequence[Memory]) -> list[list[Memory]]:
-    """Parts of a group, in each of which the callers' metadata agree."""
-    parts: list[tuple[dict[str, Any], list[Memory]]] = []
-    for memory in group:
-        together, part = next(
-            (each for each in parts if not contradict(memory.metadata, each[0])), ({}, [])
-        )
-        if not part:
-            parts.append((together, part))
-        together |= memory.metadata
-        part.append(memory)
-    return [part for _, part in parts]
 
 
 def _best_first(group: Sequence[Memory]) -> list[Memory]:
