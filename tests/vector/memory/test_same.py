@@ -117,3 +117,42 @@ async def test_what_a_merged_one_contradicts_is_added_with_other_news(make, cloc
     assert [(await memory.get(each)).text for each in ids] == news
     assert len({merged, *ids}) == 3
     assert await memory.add_many(news, {"agent": "two"}, user_id="u") == ids
+
+
+async def test_what_was_said_of_a_merged_one_stays_with_it(make, clock) -> None:
+    memory = make(near_duplicate=0.99)
+    merged = await merged_of(memory, DEPLOYS, clock)
+    for agent in ("one", "two"):
+        told = await memory.add(DEPLOYS[0], {"agent": agent}, user_id="u")
+        assert (told == merged) is (agent == "one")
+    done = await memory.consolidate_memories(**MERGE)
+    assert (done.created, done.removed) == ((merged,), ())
+    # A merged one that takes its place has it too, and that of its sources as they are now.
+    third = "The deploy of the shop runs always at three by night from the green cluster."
+    await memory.add(third, {"topic": "shop"}, user_id="u")
+    done = await memory.consolidate_memories(**MERGE)
+    assert done.removed == (merged,)
+    [hit] = await memory.search("deploy", filters={"agent": "one"})
+    assert (hit.id,) == done.created
+    assert hit.metadata == {"consolidation": "dedupe", "agent": "one", "topic": "shop"}
+    [other] = await memory.search("deploy", filters={"agent": "two"})
+    assert other.id == told
+    assert (await memory.consolidate_memories(**MERGE)).plan == done.plan
+
+
+async def test_a_merged_one_was_said_when_any_of_it_was_said_last(make, clock) -> None:
+    memory = make(near_duplicate=0.99)
+    for text in DEPLOYS:
+        await memory.add(text, user_id="u")
+        last = clock.now
+        clock.forward(days=3)
+    [merged] = (await memory.consolidate_memories(**MERGE)).created
+    assert (await memory.get(merged)).renewed_at == last
+    third = "The deploy of the shop runs always at three by night from the green cluster."
+    await memory.add(third, user_id="u")
+    said = clock.forward(hours=1)
+    assert await memory.add(DEPLOYS[0], user_id="u") == merged
+    assert (await memory.get(merged)).renewed_at == said
+    [again] = (await memory.consolidate_memories(**MERGE)).created
+    assert again != merged
+    assert (await memory.get(again)).renewed_at == said

@@ -166,7 +166,9 @@ def said_again(
         changes["archived"] = False
     if importance is not None:
         changes["importance"] = importance
-    written = known.renewed_at or known.created_at
+    # A merged one was written when it was merged, and said before that.
+    merged = known.kind is MemoryKind.MERGED
+    written = known.renewed_at or (None if merged else known.created_at)
     if written is None or now - written >= _RENEWED:
         changes["renewed_at"] = now
     ours = {name: known.metadata[name] for name in (CONSOLIDATION,) if name in known.metadata}
