@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from haive.core.persistence.vector import VectorMemory
+from haive.core.persistence.vector.backends.protocol import MemoryBackend
 
 ALLERGIC = "I am allergic to peanuts and to shrimp."
 
@@ -156,3 +157,43 @@ async def test_a_merged_one_was_said_when_any_of_it_was_said_last(make, clock) -
     [again] = (await memory.consolidate_memories(**MERGE)).created
     assert again != merged
     assert (await memory.get(again)).renewed_at == said
+
+
+async def test_the_same_words_under_other_metadata_are_not_all_read_each_time(
+    make, backend: MemoryBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = make(near_duplicate=0.95)
+    ids = [await memory.add(ALLERGIC, {"run": n, "by": ["a"]}, user_id="u") for n in range(12)]
+    read = []
+    find = type(backend).find
+
+    async def counted(self, where, **how):
+        found = await find(self, where, **how)
+        read.extend(found)
+        return found
+
+    monkeypatch.setattr(type(backend), "find", counted)
+    monkeypatch.setattr("haive.core.persistence.vector._duplicates._FEW", 1)
+    other = await memory.add(ALLERGIC, {"run": 12, "by": ["a"]}, user_id="u")
+    assert {each.id for each in read} == {ids[0]}
+    read.clear()
+    assert await memory.add(ALLERGIC, {"run": 7}, user_id="u") == ids[7]
+    assert {each.id for each in read} == {ids[7]}
+    # What is no text or number is compared, and not asked for.
+    assert await memory.add(ALLERGIC, {"by": ["b"]}, user_id="u") not in {*ids, other}
+    assert await memory.add(ALLERGIC, {"by": ["a"], "run": 3}, user_id="u") == ids[3]
+
+
+async def test_what_was_near_is_found_among_much_that_others_say(make) -> None:
+    memory = make(near_duplicate=0.6)
+    again = "I am allergic to peanuts, and to shrimp too."
+    for number in range(12):
+        await memory.add(ALLERGIC, {"agent": [number], "speaker": f"Anna {number}"}, user_id="u")
+        await memory.add(ALLERGIC, {"agent": [number]}, user_id="u")
+    before = (await memory.stats()).total
+    for number in range(12):
+        who = {"agent": [number], "speaker": f"Anna {number}"}
+        assert (await memory.get(await memory.add(again, who, user_id="u"))).text == ALLERGIC
+        found = await memory.add(again, {"agent": [number]}, user_id="u")
+        assert (await memory.get(found)).text == ALLERGIC
+    assert (await memory.stats()).total == before
