@@ -383,9 +383,7 @@ class VectorMemory(OpenedMemory):
         begin = None if after is None else checked_id(after, "after")
         shelf = await self._open()
         records = await shelf.backend.find(where, limit=most, after=begin)
-        found = [Memory.from_metadata(record.id, record.metadata) for record in records]
-        self._recalled.remember(found)
-        return found
+        return [Memory.from_metadata(record.id, record.metadata) for record in records]
 
     async def history(self, memory_id: str) -> list[Memory]:
         """A memory with those that it superseded and those that superseded it, the oldest first.
