@@ -319,7 +319,8 @@ class _Planner:
             if any(_says(memory) != _says(there.get(memory.id)) for memory in group)
         ]
         if stale:
-            await self._shelf.backend.delete(stale)
+            # What was there before follows its members by itself.
+            await self._shelf.backend.delete([each for each in stale if each not in self._above])
             raise ConflictError(
                 "Memories were forgotten or changed while they were consolidated.",
                 hint="Call it again: it goes on from here.",
@@ -393,8 +394,11 @@ class _Planner:
         return frozenset(found)
 
 
-def _says(memory: Memory | None) -> tuple[str, datetime | None] | None:
-    return None if memory is None else (memory.text, memory.valid_to)
+def _says(memory: Memory | None) -> tuple[object, ...] | None:
+    """What of a memory goes into what is made of it."""
+    if memory is None:
+        return None
+    return memory.text, memory.valid_to, memory.speaker, memory.role, memory.metadata
 
 
 def _place(memory: Memory) -> tuple[datetime, str, int, str]:

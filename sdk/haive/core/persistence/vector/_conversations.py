@@ -246,9 +246,7 @@ async def _recites(
         gone = [
             each
             for each in recited
-            if each not in there
-            or there[each].has_expired_by(now)
-            or not there[each].holds_at(now)
+            if each not in there or there[each].has_expired_by(now) or not there[each].holds_at(now)
         ]
         if not gone:
             return True

@@ -227,7 +227,8 @@ def _like(told: Mapping[str, Any]) -> Filter | None:
         name: value
         for name, value in given.items()
         if name != CONSOLIDATION
-        and isinstance(value, str | int | float) and len(str(value)) < _SHORT
+        and isinstance(value, str | int | float)
+        and len(str(value)) < _SHORT
     }
     return both(
         *(
