@@ -378,6 +378,16 @@ async def test_what_was_made_has_no_metadata_of_what_is_forgotten_or_changed(
     assert after.metadata == wanted | ({"of 2": 2} if strategy == "dedupe" else {})
 
 
+async def test_who_is_said_to_have_said_what_was_made_stays(memory: VectorMemory) -> None:
+    first = await memory.add(BOAT, {"role": "user"}, importance=0.3)
+    await memory.add(BOAT.lower(), {"role": "user"}, importance=0.3)
+    [made] = (await memory.consolidate_memories(consolidation_strategy="summarize")).created
+    await memory.update(made, metadata={"speaker": "Carl"})
+    await memory.update(first, metadata={"role": "tool", "project": "x"})
+    after = await memory.get(made)
+    assert (after.speaker, after.role) == ("Carl", None)
+
+
 @pytest.mark.parametrize(
     ("degrees", "merged"),
     [

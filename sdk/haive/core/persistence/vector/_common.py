@@ -55,9 +55,12 @@ def common(kind: MemoryKind, sources: Sequence[Memory]) -> dict[str, Any]:
 
 def follow(memory: Memory, before: Sequence[Memory], after: Sequence[Memory]) -> Memory:
     """What a consolidation made, with what its sources have now; what it was given itself stays."""
-    now = common(memory.kind, after)
-    own = given_itself(memory, before)
-    return replace(memory, **{**now, "metadata": {**now["metadata"], **own}})
+    was, now = common(memory.kind, before), common(memory.kind, after)
+    now["metadata"] |= given_itself(memory, before)
+    for name in ("speaker", "role"):
+        if getattr(memory, name) != was[name]:
+            del now[name]
+    return replace(memory, **now)
 
 
 def given_itself(memory: Memory, sources: Sequence[Memory]) -> dict[str, Any]:
