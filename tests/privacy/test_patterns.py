@@ -125,6 +125,8 @@ WRONG = {
         "https://example.org:443/users/ada@1",
         "https://example.org/a:b/@ada",
         "postgres://app:@db/x",
+        "oci://registry:v1.2@sha256:deadbeef",
+        "docker://repo:latest/x@sha256:0123abcd",
         '{"url":"http://db:5432","path":"/x","to":"ada@db"}',
         "postgres://postgres:[YOUR-PASSWORD]@db.example.org/x",
         "the secret key is the one that 0123456789abcdef0123456789abcdef01234567 names",
@@ -214,6 +216,9 @@ def test_each_single_wrong_digit_is_seen(entity: str, value: str) -> None:
         ("SECRET", f"<SecretAccessKey>{AWS}</SecretAccessKey>", AWS),
         ("SECRET", f"AWS Secret Access Key [None]: {AWS}", AWS),
         ("SECRET", f"My AWS secret key is {AWS}.", AWS),
+        ("SECRET", f"the secret access key `{AWS}`", AWS),
+        ("SECRET", f"my secret key ({AWS})", AWS),
+        ("SECRET", f"secret_access_key, {AWS}", AWS),
     ],
 )
 def test_a_label_tells_what_a_number_is(entity: str, text: str, value: str) -> None:

@@ -137,6 +137,52 @@ async def test_what_was_just_written_is_found_by_its_id(
     assert await backend.count(None) == 1
 
 
+async def test_what_was_just_changed_is_found_as_it_is(
+    fake: FakePinecone, backend: PineconeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinecone, "_PAUSE", 0.01)
+    fake.lag = 2
+    one = record("one")
+    await backend.put([one])
+    for name in ("a", "b"):
+        [found] = await backend.get([one.id])
+        told = {**found.metadata, name: 1}
+        assert await backend.replace([replace(one, metadata=told, vector=None)]) == 1
+    [found] = await backend.get([one.id], vectors=True)
+    assert found.metadata == {**one.metadata, "a": 1, "b": 1}
+    # What another process has written since is not waited for.
+    fake.lag = 0
+    other = PineconeBackend(tenant="acme", api_key=KEY, url=fake.url)
+    await other.open(collection(model="BAAI/bge:small"))
+    await backend.put([one])
+    await other.put([replace(one, metadata={"theirs": 1})])
+    monkeypatch.setattr(pinecone, "_PAUSE", 1_000)
+    assert [each.metadata for each in await backend.get([one.id])] == [{"theirs": 1}]
+    await other.aclose()
+
+
+async def test_of_a_write_that_was_cut_off_what_is_there_is_waited_for(
+    fake: FakePinecone, backend: PineconeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinecone, "_PAUSE", 0.01)
+    monkeypatch.setattr(pinecone, "_AT_ONCE", 1)
+    fake.lag = 2
+    one, two = record("one"), record("two")
+    upsert = backend._index.upsert
+    monkeypatch.setattr(
+        backend._index,
+        "upsert",
+        lambda **batch: upsert(**batch) if batch["vectors"][0]["id"] == one.id else _cut_off(),
+    )
+    with pytest.raises(DatabaseError):
+        await backend.put([one, two])
+    assert [each.id for each in await backend.get([one.id, two.id])] == [one.id]
+
+
+async def _cut_off() -> None:
+    raise PineconeValueError("it is gone")
+
+
 async def test_what_another_process_has_just_written_can_be_deleted(
     fake: FakePinecone, backend: PineconeBackend
 ) -> None:

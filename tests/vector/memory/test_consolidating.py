@@ -7,8 +7,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from haive.core.persistence.embedding import FunctionEmbedder
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.vector import MemoryKind, VectorMemory
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
@@ -373,3 +376,44 @@ async def test_what_was_made_has_no_metadata_of_what_is_forgotten_or_changed(
     after = await memory.get(made)
     wanted = {"consolidation": strategy, "project": "y", "own": True}
     assert after.metadata == wanted | ({"of 2": 2} if strategy == "dedupe" else {})
+
+
+async def test_who_is_said_to_have_said_what_was_made_stays(memory: VectorMemory) -> None:
+    first = await memory.add(BOAT, {"role": "user"}, importance=0.3)
+    await memory.add(BOAT.lower(), {"role": "user"}, importance=0.3)
+    [made] = (await memory.consolidate_memories(consolidation_strategy="summarize")).created
+    await memory.update(made, metadata={"speaker": "Carl"})
+    await memory.update(first, metadata={"role": "tool", "project": "x"})
+    after = await memory.get(made)
+    assert (after.speaker, after.role) == ("Carl", None)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "merged"),
+    [
+        # The two of one agent are alike to the other's, and not to each other.
+        ({"zero": 0, "plus": 18, "minus": -18}, None),
+        # The two of one agent are alike, and the last one is not to the other's.
+        ({"zero": 0, "plus": 15, "minus": 30}, {"plus", "minus"}),
+    ],
+)
+async def test_what_is_merged_is_alike_to_one_that_is_there(
+    make, clock, degrees: dict[str, float], merged: set[str] | None
+) -> None:
+    def embed(texts: list[str]) -> NDArray[np.float32]:
+        angles = np.radians([degrees[text.split()[0]] for text in texts])
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+    embedder = FunctionEmbedder(embed, name="angles", dimensions=2)
+    memory = make(embedder=embedder, near_duplicate=None)
+    for word, agent in (("zero", "a"), ("plus", "b"), ("minus", "b")):
+        await memory.add(f"{word} is said here", {"agent": agent}, importance=0.3)
+        clock.forward(seconds=1)
+    done = await memory.consolidate_memories(
+        consolidation_strategy="dedupe", similarity_threshold=0.95
+    )
+    found = [
+        {(await memory.get(each)).text.split()[0] for each in group.sources}
+        for group in done.plan.groups
+    ]
+    assert found == ([] if merged is None else [merged])

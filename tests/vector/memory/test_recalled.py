@@ -87,3 +87,17 @@ def test_another_sign_is_news() -> None:
     said = recalled("It is -5 degrees in the freezer now.", "My grade in all maths is A+.")
     assert said.recited("It is 5 degrees in the freezer now.", user_id="u") == []
     assert said.recited("My grade in all maths is A-.", user_id="u") == []
+
+
+async def test_what_holds_no_more_is_no_recital(make, clock) -> None:
+    memory: VectorMemory = make(embedding_strategy="none")
+    first = await memory.add(FACT, user_id="u")
+    await memory.search("Where does Anna live?")
+    clock.forward(minutes=1)
+    await memory.supersede(first, "Anna lives in Hamburg with her two cats.")
+    clock.forward(minutes=1)
+    whole = await memory.store_conversation(
+        [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": FACT}],
+        {"user_id": "u"},
+    )
+    assert [turn.role for turn in await memory.provenance(whole)] == ["user", "assistant"]

@@ -93,3 +93,45 @@ async def test_who_wrote_a_message_of_a_session_is_its_speaker(memory, manager) 
         whole = await memory.get(await memory.store_conversation(form))
         speakers = [(await memory.get(each)).speaker for each in whole.sources]
         assert speakers == ["anna", "Bob B.", None]
+
+
+async def test_what_is_added_to_a_branch_follows_what_it_begins_with(memory, manager) -> None:
+    _, branch = await branched(manager)
+    whole = await memory.store_conversation(branch)
+    known = [*enumerate(SAID[:2], 1), (3, "In the branch it is repaired.")]
+    added = await manager.add_message(branch, "user", "It runs again.")
+    await manager.add_message(branch, "user", "And it is quiet.")
+    about = {"user_id": "ada"}
+    assert await memory.store_conversation([added], about) == whole
+    assert await turns(memory, whole) == [*known, (4, "It runs again.")]
+    own = await memory._store.get_messages(branch)
+    stored = await memory._store.get_conversation(branch)
+    for form in (own, stored, stored.model_copy(update={"messages": own})):
+        assert await memory.store_conversation(form, about) == whole
+        assert await turns(memory, whole) == [
+            *known,
+            (4, "It runs again."),
+            (5, "And it is quiet."),
+        ]
+    assert (await memory.stats()).kinds == {"turn": 5, "conversation": 1}
+
+
+async def test_what_was_hidden_since_it_was_read_is_not_remembered(memory, manager) -> None:
+    room = await manager.create_collaborative_session(["eve"], user_id="ada")
+    rude = await manager.add_message(room.id, "user", "The vault opens with swordfish.")
+    kind = await manager.add_message(room.id, "user", "Good morning everybody.", as_user="eve")
+    stored = await memory._store.get_conversation(room.id)
+    stored = stored.model_copy(update={"messages": [rude, kind]})
+    await manager.hide_message(room.id, rude.id)
+    for form in (stored, [rude, kind]):
+        whole = await memory.store_conversation(form, {"user_id": "ada"})
+        assert await turns(memory, whole) == [(2, "Good morning everybody.")]
+        [only] = (await memory.get(whole)).sources
+        assert (await memory.get(only)).speaker == "eve"
+
+
+async def test_what_a_session_has_not_is_stored_as_it_is_given(memory, manager) -> None:
+    talk = await memory._store.create_conversation("agent")
+    said = await memory._store.add_message(talk.id, "user", SAID[0])
+    whole = await memory.store_conversation([said])
+    assert await turns(memory, whole) == [(1, SAID[0])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from haive.core.persistence.errors import ModelUnavailableError
+from haive.core.persistence.errors import ConflictError, ModelUnavailableError
 from haive.core.persistence.vector import VectorMemory
 
 SAID = [
@@ -82,3 +82,23 @@ async def test_a_model_that_is_away_consolidates_nothing_and_a_plan_asks_none(ma
     chat.away = False
     [made] = (await memory.consolidate_memories(**how)).created
     assert (await memory.get(made)).writer == "counting-model"
+
+
+async def test_a_summary_has_no_metadata_that_changed_while_it_was_written(make) -> None:
+    class Slow(Chat):
+        async def complete(self, prompt: str, *, system: str = "", max_tokens: int = 512) -> str:
+            if not written:
+                written.append(prompt)
+                await memory.update(first, metadata={"project": "y"})
+            return "Anna opened a shop."
+
+    written: list[str] = []
+    memory: VectorMemory = make(chat=Slow(), near_duplicate=None)
+    first, _ = [
+        await memory.add(f"Anna opened the {size} shop in Berlin.", {"project": "x"}, user_id="u")
+        for size in ("small", "little")
+    ]
+    with pytest.raises(ConflictError, match="while they were consolidated"):
+        await memory.consolidate_memories(similarity_threshold=0.3)
+    [made] = (await memory.consolidate_memories(similarity_threshold=0.3)).created
+    assert "project" not in (await memory.get(made)).metadata

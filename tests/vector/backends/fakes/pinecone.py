@@ -36,9 +36,10 @@ class FakePinecone:
         self.indexes: dict[str, dict[str, Any]] = {}
         self.rows: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
         self.fails: list[int] = []
-        #: How often what is new is not found by its id before it is.
+        #: How often what is new is not found by its id before it is, and what was is found instead.
         self.lag = 0
         self.unseen: dict[str, int] = {}
+        self.before: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, Any]] = []
         app = web.Application(middlewares=[self._guard], client_max_size=2 * 1024 * 1024)
         app.router.add_get("/indexes/{name}", self._describe)
@@ -115,15 +116,17 @@ class FakePinecone:
             _check(metadata)
             new[vector["id"]] = {"values": values, "metadata": metadata}
         rows = self._space(request, body)
-        self.unseen.update((each, self.lag) for each in new if each not in rows)
+        self.unseen.update((each, self.lag) for each in new)
+        self.before.update((each, rows[each]) for each in new if each in rows)
         rows.update(new)
         return web.json_response({"upsertedCount": len(new)})
 
     async def _fetch(self, request: web.Request) -> web.Response:
         rows = self._space(request, request.query)
         wanted = request.query.getall("ids")
-        seen = [each for each in wanted if not self._late(each)]
-        found = {each: _shown(each, rows[each]) for each in seen if each in rows}
+        there = {each: self.before.get(each) if self._late(each) else rows[each]
+                 for each in wanted if each in rows}  # fmt: skip
+        found = {each: _shown(each, row) for each, row in there.items() if row is not None}
         return web.json_response({"vectors": found, "namespace": "", "usage": {"readUnits": 1}})
 
     def _late(self, each: str) -> bool:
@@ -149,6 +152,7 @@ class FakePinecone:
         rows = self._space(request, request["body"])
         for each in request["body"]["ids"]:
             rows.pop(each, None)
+            self.before.pop(each, None)
         return web.json_response({})
 
     async def _query(self, request: web.Request) -> web.Response:

@@ -39,16 +39,17 @@ _KEYS = re.compile(
 )
 # AWS gives a secret key no beginning of its own: what stands before it names it.
 _AWS_SECRET = re.compile(
-    r"[Ss](?i:ecret[ _-]?(?:access[ _-]?)?key)(?:[\s\"'\\=:>]|is\b|\[None\]){1,12}+"
+    r"[Ss](?i:ecret[ _-]?(?:access[ _-]?)?key)(?:[\s\"'`\\=:>(,]|is\b|\[None\]){1,12}+"
     r"(?P<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
 )
 _BEARER = re.compile(
     r"[Bb](?<![0-9A-Za-z_][Bb])(?i:earer)\s{1,4}(?P<value>[A-Za-z0-9._~+/-]{20,4096}+=*+)"
 )
-# scheme://user:password@host. A password may have / and @ in it; in https://host:8080/@ada is none.
+# scheme://user:password@host. A password may have / and @ in it; in https://host:8080/@ada is none,
+# nor in oci://repository:tag@sha256:digest.
 _IN_URL = re.compile(
     r"://(?P<value>[^\s:@/\[\]]{0,100}:(?![0-9]{1,5}/)"
-    r"[^\s\[\]][^\s@/\[\]]{0,199}(?:[@/][^\s@/\[\]\"'<>`,]{0,200}){0,8})@"
+    r"[^\s\[\]][^\s@/\[\]]{0,199}(?:[@/][^\s@/\[\]\"'<>`,]{0,200}){0,8})@(?!sha(?:256|512):)"
 )
 
 

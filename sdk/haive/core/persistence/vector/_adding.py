@@ -124,7 +124,10 @@ class _Remembering:
         same, apart = await same_words(memories, self._shelf)
         vectors, _ = await self._read.of([m for m in memories if m.id not in same])
         left = iter(() if vectors is None else vectors)
-        self._vectors = None if vectors is None else np.zeros_like(vectors)
+        # What is there under other metadata may be news that was not read.
+        self._vectors = (
+            None if vectors is None else np.zeros((len(memories), vectors.shape[1]), np.float32)
+        )
         for memory in memories:
             vector = None if memory.id in same else next(left, None)
             known = self._among_these(memory, vector)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from haive.core.persistence.vector._batches import batches
+from haive.core.persistence.vector._common import contradict
 from haive.core.persistence.vector._shelf import PAGE, spoken
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from haive.core.persistence.vector._shelf import Shelf
     from haive.core.persistence.vector.models import Memory
+
+    Told = Sequence[Mapping[str, Any]]
 
 # More at once would take memory, and time by their square: what is far apart in time is compared
 # with its neighbours in time alone.
@@ -24,7 +27,12 @@ _AT_ONCE = 20_000
 
 
 async def clusters(
-    parts: Iterable[Sequence[Memory]], threshold: float, shelf: Shelf, *, most: int | None = None
+    parts: Iterable[Sequence[Memory]],
+    threshold: float,
+    shelf: Shelf,
+    *,
+    most: int | None = None,
+    agreeing: Callable[[Memory], Mapping[str, Any]] | None = None,
 ) -> list[list[Memory]]:
     """Groups of memories that have a cosine of ``threshold`` or more to the first of the group.
 
@@ -37,6 +45,7 @@ async def clusters(
         threshold: 0 to 1.
         shelf: Where their vectors are.
         most: Members of a group.
+        agreeing: Metadata in which no two members of a group contradict each other.
     """
     found: list[list[Memory]] = []
     pieces = [part[at : at + _AT_ONCE] for part in parts for at in range(0, len(part), _AT_ONCE)]
@@ -44,7 +53,8 @@ async def clusters(
         memories = [memory for piece in together for memory in piece]
         vectors = await _vectors(memories, shelf)
         sizes = [len(piece) for piece in together]
-        groups = await asyncio.to_thread(_grouped_in_parts, vectors, sizes, threshold, most)
+        told = None if agreeing is None else [agreeing(memory) for memory in memories]
+        groups = await asyncio.to_thread(_grouped_in_parts, vectors, sizes, threshold, most, told)
         found += [[memories[place] for place in group] for group in groups]
     return found
 
@@ -64,18 +74,25 @@ def _read_together(pieces: Iterable[Sequence[Memory]]) -> Iterator[list[Sequence
 
 
 def _grouped_in_parts(
-    vectors: NDArray[np.float32], sizes: Iterable[int], threshold: float, most: int | None
+    vectors: NDArray[np.float32],
+    sizes: Iterable[int],
+    threshold: float,
+    most: int | None,
+    told: Told | None,
 ) -> list[list[int]]:
     found: list[list[int]] = []
     begin = 0
     for size in sizes:
-        groups = _grouped(vectors[begin : begin + size], threshold, most)
+        part = slice(begin, begin + size)
+        groups = _grouped(vectors[part], threshold, most, None if told is None else told[part])
         found += [[begin + place for place in group] for group in groups]
         begin += size
     return found
 
 
-def _grouped(vectors: NDArray[np.float32], threshold: float, most: int | None) -> list[list[int]]:
+def _grouped(
+    vectors: NDArray[np.float32], threshold: float, most: int | None, told: Told | None
+) -> list[list[int]]:
     """The places of the members of each group; minutes of work where nothing is alike."""
     found: list[list[int]] = []
     free = np.ones(len(vectors), dtype=bool)
@@ -88,11 +105,24 @@ def _grouped(vectors: NDArray[np.float32], threshold: float, most: int | None) -
         cosines = np.round(vectors[rest] @ vectors[place], 4)
         alike = cosines >= round(threshold, 4)
         near = rest[alike]
-        ranked = near[np.lexsort((near, -cosines[alike]))]
+        ranked: list[int] = near[np.lexsort((near, -cosines[alike]))].tolist()
+        if told is not None:
+            ranked = _agreeing(place, ranked, told)
         taken = ranked if most is None else ranked[: most - 1]
         free[taken] = False
-        found.append([place, *sorted(taken.tolist())])
+        found.append([place, *sorted(taken)])
     return found
+
+
+def _agreeing(first: int, ranked: Iterable[int], told: Told) -> list[int]:
+    """Those that do not contradict the first one, nor those that are taken before them."""
+    together = dict(told[first])
+    taken: list[int] = []
+    for place in ranked:
+        if not contradict(told[place], together):
+            together |= told[place]
+            taken.append(place)
+    return taken
 
 
 async def _vectors(memories: Sequence[Memory], shelf: Shelf) -> NDArray[np.float32]:

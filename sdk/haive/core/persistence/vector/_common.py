@@ -56,12 +56,17 @@ def common(kind: MemoryKind, sources: Sequence[Memory]) -> dict[str, Any]:
 def follow(memory: Memory, before: Sequence[Memory], after: Sequence[Memory]) -> Memory:
     """What a consolidation made, with what its sources have now; what it was given itself stays."""
     was, now = common(memory.kind, before), common(memory.kind, after)
-    own = {
-        name: value
-        for name, value in memory.metadata.items()
-        if not _has(was["metadata"], name, value)
-    }
-    return replace(memory, **{**now, "metadata": {**now["metadata"], **own}})
+    now["metadata"] |= given_itself(memory, before)
+    for name in ("speaker", "role"):
+        if getattr(memory, name) != was[name]:
+            del now[name]
+    return replace(memory, **now)
+
+
+def given_itself(memory: Memory, sources: Sequence[Memory]) -> dict[str, Any]:
+    """Metadata that what a consolidation made has beside those of its sources."""
+    theirs = common(memory.kind, sources)["metadata"]
+    return {name: value for name, value in memory.metadata.items() if not _has(theirs, name, value)}
 
 
 async def follow_above(shelf: Shelf, before: Memory, after: Memory) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from haive.core.persistence.errors import ConflictError, InvalidInputError
 from haive.core.persistence.vector._cascading import rebuilt_from
 from haive.core.persistence.vector._clusters import clusters
-from haive.core.persistence.vector._common import common, contradict, said_by
+from haive.core.persistence.vector._common import common, given_itself, said_by
 from haive.core.persistence.vector._duplicates import claims_of
 from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
@@ -31,6 +31,8 @@ from haive.core.persistence.vector.models import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from haive.core.persistence.vector._shelf import Shelf
     from haive.core.persistence.vector.filters import Filter
 
@@ -69,7 +71,8 @@ async def consolidate(how: Consolidating, shelf: Shelf, *, dry_run: bool) -> Con
         )
     originals = await _originals(how, shelf)
     above = await _above(originals, how, shelf)
-    return await _Planner(how, shelf, above).run(originals, dry_run=dry_run)
+    given = await _given(originals, above, shelf)
+    return await _Planner(how, shelf, above, given).run(originals, dry_run=dry_run)
 
 
 async def _originals(how: Consolidating, shelf: Shelf) -> list[Memory]:
@@ -133,13 +136,34 @@ async def _above(
     return found
 
 
+async def _given(
+    originals: Sequence[Memory], above: Mapping[str, Memory], shelf: Shelf
+) -> dict[str, dict[str, Any]]:
+    """Metadata that were given to merged memories themselves, by their ids."""
+    merged = [memory for memory in above.values() if memory.kind is MemoryKind.MERGED]
+    known = {memory.id: memory for memory in originals}
+    outside = {each for memory in merged for each in memory.sources} - known.keys()
+    known |= await shelf.get(outside)
+    return {
+        memory.id: given_itself(memory, [known[each] for each in memory.sources if each in known])
+        for memory in merged
+    }
+
+
 class _Planner:
     """Plans level by level, as each level's summaries are what the next one is made of."""
 
-    def __init__(self, how: Consolidating, shelf: Shelf, above: dict[str, Memory]) -> None:
+    def __init__(
+        self,
+        how: Consolidating,
+        shelf: Shelf,
+        above: dict[str, Memory],
+        given: Mapping[str, Mapping[str, Any]],
+    ) -> None:
         self._how = how
         self._shelf = shelf
         self._above = above
+        self._given = given
         self._made_of: defaultdict[str, list[Memory]] = defaultdict(list)
         for memory in above.values():
             for source in memory.sources:
@@ -182,13 +206,21 @@ class _Planner:
         if self._how.strategy == "summarize":
             groups = [part[at : at + _MOST] for part in inside for at in range(0, len(part), _MOST)]
         else:
-            most = None if self._how.strategy == "dedupe" else _MOST
+            merging = self._how.strategy == "dedupe"
             # Summaries are longer, and less alike than what they are made of.
             threshold = self._how.threshold * 0.9 ** (level - 1)
-            groups = await clusters(inside, threshold, self._shelf, most=most)
-        if self._how.strategy == "dedupe":
-            groups = [part for group in groups for part in _agreeing(group)]
+            groups = await clusters(
+                inside,
+                threshold,
+                self._shelf,
+                most=None if merging else _MOST,
+                agreeing=self._told if merging else None,
+            )
         return [group for group in groups if len(group) > 1]
+
+    def _told(self, memory: Memory) -> dict[str, Any]:
+        """A memory's metadata, and over them what was given to what stands for it."""
+        return {**memory.metadata, **self._given.get(memory.archived_for or "", {})}
 
     def _part(self, memory: Memory) -> tuple[str, ...]:
         # Nobody is another one than who has no name.
@@ -254,11 +286,21 @@ class _Planner:
     ) -> Memory:
         """The memory of a group; no model is asked for a plan."""
         members = {memory.id: memory for memory in group}
-        ordered = [members[each] for each in planned.sources]
+        ordered = [replace(members[e], metadata=self._told(members[e])) for e in planned.sources]
         now = self._shelf.clock()
         empty = _unwritten(planned.id, planned.kind, ordered, self._how.strategy, now)
+        if planned.kind is MemoryKind.MERGED:
+            empty = replace(empty, renewed_at=self._last_said(group))
         how = Wording.EXTRACT if dry_run else Wording.MODEL
         return await rebuilt_from(empty, members, self._shelf, how)
+
+    def _last_said(self, group: Sequence[Memory]) -> datetime | None:
+        """When any of them was, or what stands for it: retention counts from then."""
+        times = [memory.renewed_at or memory.created_at for memory in group]
+        for memory in group:
+            standing = self._above.get(memory.archived_for or "")
+            times.append(None if standing is None else standing.renewed_at)
+        return max((when for when in times if when is not None), default=None)
 
     async def _store(
         self, batch: Sequence[tuple[list[Memory], ConsolidationGroup, Memory]]
@@ -277,7 +319,8 @@ class _Planner:
             if any(_says(memory) != _says(there.get(memory.id)) for memory in group)
         ]
         if stale:
-            await self._shelf.backend.delete(stale)
+            # What was there before follows its members by itself.
+            await self._shelf.backend.delete([each for each in stale if each not in self._above])
             raise ConflictError(
                 "Memories were forgotten or changed while they were consolidated.",
                 hint="Call it again: it goes on from here.",
@@ -351,8 +394,11 @@ class _Planner:
         return frozenset(found)
 
 
-def _says(memory: Memory | None) -> tuple[str, datetime | None] | None:
-    return None if memory is None else (memory.text, memory.valid_to)
+def _says(memory: Memory | None) -> tuple[object, ...] | None:
+    """What of a memory goes into what is made of it."""
+    if memory is None:
+        return None
+    return memory.text, memory.valid_to, memory.speaker, memory.role, memory.metadata
 
 
 def _place(memory: Memory) -> tuple[datetime, str, int, str]:
@@ -360,20 +406,6 @@ def _place(memory: Memory) -> tuple[datetime, str, int, str]:
     return (
         memory.timestamp or EPOCH, memory.conversation_id or "", memory.seq or 0, memory.id,
     )  # fmt: skip
-
-
-def _agreeing(group: Sequence[Memory]) -> list[list[Memory]]:
-    """Parts of a group, in each of which the callers' metadata agree."""
-    parts: list[tuple[dict[str, Any], list[Memory]]] = []
-    for memory in group:
-        together, part = next(
-            (each for each in parts if not contradict(memory.metadata, each[0])), ({}, [])
-        )
-        if not part:
-            parts.append((together, part))
-        together |= memory.metadata
-        part.append(memory)
-    return [part for _, part in parts]
 
 
 def _best_first(group: Sequence[Memory]) -> list[Memory]:

@@ -239,11 +239,15 @@ def _source(turn: Turn, talk: Talk) -> tuple[str, ...]:
 async def _recites(
     turn: Turn, own: Sequence[str], talk: Talk, shelf: Shelf, recalled: Recalled
 ) -> bool:
-    """Whether a turn only says again what was recalled, and what is there still."""
+    """Whether a turn only says again what was recalled, and what holds still."""
     while recited := recalled.recited(turn.text, user_id=talk.user_id, own=own):
         there = await shelf.get(recited)
         now = shelf.clock()
-        gone = [each for each in recited if each not in there or there[each].has_expired_by(now)]
+        gone = [
+            each
+            for each in recited
+            if each not in there or there[each].has_expired_by(now) or not there[each].holds_at(now)
+        ]
         if not gone:
             return True
         recalled.forget(gone)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from haive.core.persistence.embedding._words import has_marks, pictures_of, signs_of, words_of
 from haive.core.persistence.session._contradictions import Claims
 from haive.core.persistence.vector._batches import batches
-from haive.core.persistence.vector._common import contradict, said_by
+from haive.core.persistence.vector._common import contradict
 from haive.core.persistence.vector._shelf import both, equals
 from haive.core.persistence.vector.config import RetrievalWeights
-from haive.core.persistence.vector.filters import Comparison, Operator
+from haive.core.persistence.vector.filters import AnyOf, Comparison, Operator, to_json_value
 from haive.core.persistence.vector.models import CONSOLIDATION, WORDS_HASH, Memory, MemoryKind
 from haive.core.persistence.vector.records import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     import numpy as np
@@ -31,8 +30,15 @@ NEAREST = RetrievalWeights(
     words=0.0, context=0.0, vector=1.0, neighbours=0.0, speaker=0.0, recency=0.0, importance=0.0
 )
 _LOOKED_AT = 5
+# Where all of these have other metadata.
+_AT_MOST = 50
+# What is looked at to know whether words are there at all.
+_FEW = 20
 # An index of Postgres answers for so many.
 _AT_ONCE = 20
+# Of the metadata, what is asked for and not only compared.
+_NAMES = 10
+_SHORT = 200
 # What is said often is not written each time: how long it is kept is counted in days.
 _RENEWED = timedelta(days=1)
 _SAYING = (MemoryKind.NOTE.value, MemoryKind.MERGED.value)
@@ -49,31 +55,53 @@ class SameWords(NamedTuple):
 
 
 async def same_words(memories: Sequence[Memory], shelf: Shelf) -> SameWords:
-    """The memories that have the very words of these.
+    """The memories that have the very words of these, which have one metadata.
 
     They are of the same user and speaker, and hold; archived ones are among them.
     """
-    found: defaultdict[tuple[str | None, str], list[Memory]] = defaultdict(list)
-    hashes = {memory.id: memory.words_hash for memory in memories}
-    now = shelf.clock()
-    for user_id in {memory.user_id for memory in memories}:
-        wanted = dict.fromkeys(hashes[m.id] for m in memories if m.user_id == user_id)
-        for some in batches(wanted, _AT_ONCE):
-            alike = Comparison((WORDS_HASH,), Operator.IN, some)
-            there = await shelf.find(both(alike, _of(user_id)))
-            # The first one that searches find, else the first one.
-            for memory in sorted(there, key=lambda each: (each.archived, each.id)):
-                if _is_there(memory, now):
-                    found[user_id, memory.words_hash].append(memory)
     same = SameWords({}, set())
-    for memory in memories:
-        there = found.get((memory.user_id, hashes[memory.id]), [])
-        known = next((m for m in there if not contradict(memory.metadata, m.metadata)), None)
-        if known is not None:
-            same.alike[memory.id] = known
-        elif there:
-            same.apart.add(memory.id)
+    hashes = {memory.id: memory.words_hash for memory in memories}
+    for user_id in {memory.user_id for memory in memories}:
+        of_user = [memory for memory in memories if memory.user_id == user_id]
+        for some in batches(dict.fromkeys(hashes[m.id] for m in of_user), _AT_ONCE):
+            found = await _saying(some, user_id, of_user[0].metadata, shelf)
+            left = [each for each in some if each not in found]
+            apart = await _apart(left, user_id, shelf)
+            for memory in of_user:
+                if (known := found.get(hashes[memory.id])) is not None:
+                    same.alike[memory.id] = known
+                elif hashes[memory.id] in apart:
+                    same.apart.add(memory.id)
     return same
+
+
+async def _saying(
+    hashes: Sequence[str], user_id: str | None, told: Mapping[str, Any], shelf: Shelf
+) -> dict[str, Memory]:
+    """By the hashes of their words, the first ones that searches find, else the first ones."""
+    found: dict[str, Memory] = {}
+    now = shelf.clock()
+    where = both(Comparison((WORDS_HASH,), Operator.IN, list(hashes)), _of(user_id), _like(told))
+    async for record in shelf.records(where):
+        memory = Memory.from_metadata(record.id, record.metadata)
+        if not _is_there(memory, now) or contradict(told, memory.metadata):
+            continue
+        known = found.get(memory.words_hash)
+        if known is None or (known.archived and not memory.archived):
+            found[memory.words_hash] = memory
+        if all(each in found and not found[each].archived for each in hashes):
+            break
+    return found
+
+
+async def _apart(hashes: Sequence[str], user_id: str | None, shelf: Shelf) -> set[str]:
+    """Of which words there is something; of what is said very often not all may be told."""
+    if not hashes:
+        return set()
+    where = both(Comparison((WORDS_HASH,), Operator.IN, list(hashes)), _of(user_id))
+    records = await shelf.backend.find(where, limit=_FEW)
+    found = [Memory.from_metadata(record.id, record.metadata) for record in records]
+    return {memory.words_hash for memory in found if _is_there(memory, shelf.clock())}
 
 
 async def near(
@@ -87,30 +115,32 @@ async def near(
     """
     if vector is None:
         return None
-    hits = await shelf.backend.search(
-        Query(
-            text=memory.text,
-            vector=vector,
-            limit=_LOOKED_AT,
-            filter=_of(memory.user_id),
-            weights=NEAREST,
-            now=shelf.clock(),
-            include_archived=True,
+    where = both(_of(memory.user_id), _by(memory), _like(memory.metadata))
+    for limit in (_LOOKED_AT, _AT_MOST):
+        hits = await shelf.backend.search(
+            Query(
+                text=memory.text,
+                vector=vector,
+                limit=limit,
+                filter=where,
+                weights=NEAREST,
+                now=shelf.clock(),
+                include_archived=True,
+            )
         )
-    )
-    ids = [hit.record.id for hit in hits]
-    records = await shelf.backend.get(ids, vectors=True)
-    cosines = {r.id: float(r.vector @ vector) for r in records if r.vector is not None}
-    for hit in hits:
-        other = Memory.from_metadata(hit.record.id, hit.record.metadata)
-        if other.id == memory.id or not _is_there(other, shelf.clock()):
-            continue
-        if said_by(other) != said_by(memory) or contradict(memory.metadata, other.metadata):
-            continue
-        if other.words_hash == memory.words_hash:
-            return other
-        if cosines.get(other.id, 0.0) >= threshold and claim_alike(memory.text, other.text):
-            return other
+        found = [Memory.from_metadata(hit.record.id, hit.record.metadata) for hit in hits]
+        agreeing = [m for m in found if not contradict(memory.metadata, m.metadata)]
+        records = await shelf.backend.get([other.id for other in agreeing], vectors=True)
+        cosines = {r.id: float(r.vector @ vector) for r in records if r.vector is not None}
+        for other in agreeing:
+            if other.id == memory.id or not _is_there(other, shelf.clock()):
+                continue
+            if other.words_hash == memory.words_hash:
+                return other
+            if cosines.get(other.id, 0.0) >= threshold and claim_alike(memory.text, other.text):
+                return other
+        if agreeing or len(hits) < limit:
+            break
     return None
 
 
@@ -166,7 +196,9 @@ def said_again(
         changes["archived"] = False
     if importance is not None:
         changes["importance"] = importance
-    written = known.renewed_at or known.created_at
+    # A merged one was written when it was merged, and said before that.
+    merged = known.kind is MemoryKind.MERGED
+    written = known.renewed_at or (None if merged else known.created_at)
     if written is None or now - written >= _RENEWED:
         changes["renewed_at"] = now
     ours = {name: known.metadata[name] for name in (CONSOLIDATION,) if name in known.metadata}
@@ -175,6 +207,40 @@ def said_again(
 
 def _of(user_id: str | None) -> Filter | None:
     return both(equals(user_id=user_id), Comparison(("kind",), Operator.IN, list(_SAYING)))
+
+
+def _by(memory: Memory) -> Filter | None:
+    """What the same one says; of nobody is what has no name, or an empty one."""
+    who = {"speaker": memory.speaker, "role": memory.role}
+    return both(
+        *(
+            Comparison((name,), Operator.IN, [value] if value else [None, ""])
+            for name, value in who.items()
+        )
+    )
+
+
+def _like(told: Mapping[str, Any]) -> Filter | None:
+    """What does not contradict metadata in its texts, numbers and truths; the rest is compared."""
+    given = {name: to_json_value(value, name) for name, value in told.items()}
+    plain = {
+        name: value
+        for name, value in given.items()
+        if name != CONSOLIDATION
+        and isinstance(value, str | int | float)
+        and len(str(value)) < _SHORT
+    }
+    return both(
+        *(
+            AnyOf(
+                (
+                    Comparison((name,), Operator.EXISTS, value=False),
+                    Comparison((name,), Operator.EQ, value),
+                )
+            )
+            for name, value in list(plain.items())[:_NAMES]
+        )
+    )
 
 
 def _is_there(memory: Memory, now: datetime) -> bool:

@@ -164,10 +164,14 @@ class OpenedMemory:
 
     def _redactor(self) -> Redactor | None:
         """What the store does with personal data, its memories have done too."""
-        store = self._store
-        if store is None and isinstance(self._backend, PgvectorBackend):
-            store = self._backend._store
+        store = self._at_hand()
         return None if store is None else store._redactor
+
+    def _at_hand(self) -> Store | None:
+        """The store that is there already, the backend's if no other one."""
+        if self._store is None and isinstance(self._backend, PgvectorBackend):
+            return self._backend._store
+        return self._store
 
     async def _open_store(self) -> Store:
         if self._store is None:

@@ -28,10 +28,14 @@ GIVEN = frozenset(
 )  # fmt: skip
 # Messages give these themselves.
 _OF_TURNS = frozenset({"speaker", "role", "valid_from", "valid_to"})
+_PAGE = 500
 
 
 async def talk_of(
-    conversation: object, metadata: Mapping[str, Any], store: Callable[[], Awaitable[Store]]
+    conversation: object,
+    metadata: Mapping[str, Any],
+    store: Callable[[], Awaitable[Store]],
+    at_hand: Store | None,
 ) -> Talk:
     """The conversation to remember.
 
@@ -41,6 +45,7 @@ async def talk_of(
             ``created_at``), ``id`` and ``importance``.
         metadata: The caller's.
         store: Opens the store that messages are read from.
+        at_hand: The one that is there, where messages that are given are looked up.
 
     Raises:
         InvalidInputError: It is nothing of these, or messages of several conversations.
@@ -59,16 +64,21 @@ async def talk_of(
         opened = await store()
         conversation = await opened.get_conversation(as_uuid(conversation, "conversation"))
     if isinstance(conversation, Conversation):
-        messages = conversation.messages
+        messages: Sequence[object] | None = conversation.messages
         if messages is None or len(messages) < conversation.message_count:
             opened = await store()
             messages = await _read(conversation.id, opened)
+        elif at_hand is not None:
+            of_session = await _of_session(conversation.id, at_hand)
+            messages = messages if of_session is None else of_session
         identity = str(conversation.id)
         if str(fields.get("conversation_id") or identity) != identity:
             raise InvalidInputError("metadata has another conversation_id than the conversation.")
         user_id, began = conversation.user_id, conversation.created_at
     elif isinstance(conversation, Sequence) and not isinstance(conversation, bytes):
         messages = list(conversation)
+        if at_hand is not None:
+            messages = await _as_in_session(messages, fields.get("conversation_id"), at_hand)
         identity, user_id, began = "", None, None
     else:
         raise InvalidInputError(
@@ -97,13 +107,75 @@ async def talk_of(
     )
 
 
-async def _read(conversation_id: UUID, store: Store) -> list[Message]:
+async def _read(conversation_id: UUID, store: Store) -> Sequence[Message]:
     """All messages that there are to see; of a branch those that it begins with as well."""
+    found = await _of_session(conversation_id, store)
+    if found is not None:
+        return found
+    return [message async for message in store.iter_messages(conversation_id)]
+
+
+async def _of_session(session_id: UUID, store: Store) -> Sequence[Message] | None:
+    """All messages of a session; None where there is no such session."""
     try:
-        found = SessionManager(store).iter_messages(conversation_id)
-        return [message async for message in found]
+        return [message async for message in SessionManager(store).iter_messages(session_id)]
     except NotFoundError:
-        return [message async for message in store.iter_messages(conversation_id)]
+        return None
+
+
+async def _as_in_session(
+    messages: Sequence[object], named: str | None, store: Store
+) -> Sequence[object]:
+    """Messages of a session where they stand in it, without what was hidden since.
+
+    Stored, those of a branch count from 1, as what it begins with does.
+    """
+    plain = {
+        message.id: message
+        for message in messages
+        if isinstance(message, Message) and not isinstance(message, SessionMessage)
+    }
+    stored = [*{message.conversation_id for message in plain.values()}]
+    if len(stored) != 1 or named not in {None, str(stored[0])}:
+        return messages
+    seen = await _in_session(stored[0], plain, store)
+    if seen is None:
+        return messages
+    placed: list[object] = []
+    for message in messages:
+        if not isinstance(message, Message) or message.id not in plain:
+            placed.append(message)
+        elif message.id in seen:
+            placed.append(seen[message.id])
+    return placed
+
+
+async def _in_session(
+    session_id: UUID, wanted: Mapping[UUID, Message], store: Store
+) -> dict[UUID, Message] | None:
+    """Those of a session's own messages that are to be seen, with what they are given to say."""
+    manager = SessionManager(store)
+    try:
+        count = (await manager.get_session(session_id)).message_count
+    except NotFoundError:
+        return None
+    first = min(message.seq for message in wanted.values())
+    found: dict[UUID, Message] = {}
+    # From the end, as what is given is often new. By indexes: a page may be all hidden.
+    for start in range((count - 1) // _PAGE * _PAGE, -1, -_PAGE):
+        page = await manager.messages(
+            session_id, after=start, before=start + _PAGE + 1, limit=_PAGE
+        )
+        for message in page:
+            if message.id in wanted:
+                given = wanted[message.id]
+                found[message.id] = message.model_copy(
+                    update={"content": given.content, "metadata": given.metadata}
+                )
+        own = [message.seq for message in page if message.conversation_id == session_id]
+        if len(found) == len(wanted) or (own and min(own) <= first):
+            break
+    return found
 
 
 def split(metadata: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -91,9 +91,10 @@ class VectorMemory(OpenedMemory):
 
         Args:
             conversation: A `Conversation`, its id, or messages. Those of a `Conversation` that has
-                not all of them are read from the store, of a session with what a branch begins
-                with and without what moderators have hidden. Who wrote a message of a session is
-                its ``speaker`` where its metadata name none.
+                not all of them are read from the store, of a session always, with what a branch
+                begins with and without what moderators have hidden. Messages that were stored in
+                one session stand where it has them, where the store is given. Who wrote a message
+                of a session is its ``speaker`` where its metadata name none.
             metadata: What each of its memories has beside: anything that has JSON. ``importance``,
                 ``timestamp``, ``user_id``, ``trust`` and ``writer`` mean ours; ``timestamp`` is
                 that of messages which have none. ``conversation_id`` names messages without one:
@@ -116,7 +117,7 @@ class VectorMemory(OpenedMemory):
         check_sizes(chunk_size, chunk_overlap)
         split(metadata)
         shelf = await self._open()
-        talk = await talk_of(conversation, metadata or {}, self._open_store)
+        talk = await talk_of(conversation, metadata or {}, self._open_store, self._at_hand())
         how = Processing(
             chunk_size=chunk_size,
             chunk_overlap=chunk_overlap,
@@ -382,9 +383,7 @@ class VectorMemory(OpenedMemory):
         begin = None if after is None else checked_id(after, "after")
         shelf = await self._open()
         records = await shelf.backend.find(where, limit=most, after=begin)
-        found = [Memory.from_metadata(record.id, record.metadata) for record in records]
-        self._recalled.remember(found)
-        return found
+        return [Memory.from_metadata(record.id, record.metadata) for record in records]
 
     async def history(self, memory_id: str) -> list[Memory]:
         """A memory with those that it superseded and those that superseded it, the oldest first.

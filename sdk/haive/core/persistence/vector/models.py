@@ -87,7 +87,7 @@ class Memory:
     expires_at: datetime | None = None
     created_at: datetime | None = None
     renewed_at: datetime | None = None
-    """When it was changed last, or said again on another day."""
+    """When it was changed last, or said again on another day; a merged one, when any of it was."""
     copy_of: str | None = None
     """What `VectorMemory.reembed` copied: a collection, and a digest of what it said there."""
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -8,13 +8,15 @@ the metadata, which Pinecone bounds to 40 KB and which has no nulls and no objec
     order   the time in the id, by which pages are found
     blind   that there is no vector: Pinecone wants one, so another stands there
     tokens  packed token vectors, base64
+    stamp   when it was written, in microseconds
 
 Pinecone does not say what a negation means for a list, so those are not sent: rows are fetched
 without them and checked. It finds no rows in order and counts none, so `find` and `count` read what
 passes the rest of a filter.
 
-What was just written may be found a little later. Where it is asked for by its id, what came from
-here is waited for; what another process wrote is not seen until then, and deleted all the same.
+What was just written may be found a little later, and until then what it was before. Where it is
+asked for by its id, what came from here is waited for, or what is stamped later; what another
+process wrote is not seen until then, and deleted all the same.
 
 This was tested against a server written from Pinecone's description of its API (2026-07), and not
 against the service itself.
@@ -130,8 +132,8 @@ class PineconeBackend(FusingBackend):
         self._tenant = tenant
         self._timeout = timeout
         self._index: Any = None
-        # What was written lately and not seen since, and when.
-        self._unseen: dict[str, float] = {}
+        # What was written lately and not seen since: its stamp, and when.
+        self._unseen: dict[str, tuple[int, float]] = {}
 
     @property
     def name(self) -> str:
@@ -202,7 +204,8 @@ class PineconeBackend(FusingBackend):
 
     async def _write(self, records: Sequence[Record], kept: Mapping[str, Any]) -> None:
         """Write records: metadata alone beside the vectors and tokens that are kept."""
-        rows = [self._row(record, kept.get(record.id)) for record in records]
+        stamp = time.time_ns() // 1_000
+        rows = [self._row(record, kept.get(record.id), stamp) for record in records]
         for row in rows:
             size = len(json.dumps(row["metadata"], ensure_ascii=False).encode())
             if size > _MAX_METADATA:
@@ -215,9 +218,9 @@ class PineconeBackend(FusingBackend):
             rows, _AT_ONCE, weight=lambda row: len(json.dumps(row)), heaviest=_MAX_REQUEST
         ):
             await self._call(self._index.upsert(vectors=batch, namespace=self._tenant))
-        now = time.monotonic()
-        lately = {each: at for each, at in self._unseen.items() if now - at < _LAG}
-        self._unseen = lately | dict.fromkeys((each.id for each in records), now)
+            now = time.monotonic()
+            lately = {each: seen for each, seen in self._unseen.items() if now - seen[1] < _LAG}
+            self._unseen = lately | dict.fromkeys((row["id"] for row in batch), (stamp, now))
 
     async def get(self, ids: Sequence[str], *, vectors: bool = False) -> list[Record]:
         """Records by id, in the order asked for, without those that are not there."""
@@ -363,12 +366,13 @@ class PineconeBackend(FusingBackend):
             ef_construction=int(tags["ef_construction"]),
         )
 
-    def _row(self, record: Record, kept: Any) -> dict[str, Any]:
+    def _row(self, record: Record, kept: Any, stamp: int) -> dict[str, Any]:
         metadata = dict(record.metadata)
         row: dict[str, Any] = {
             "json": json.dumps(metadata, ensure_ascii=False),
             "terms": terms(metadata),
             "order": _order(record.id),
+            "stamp": stamp,
             **{f"n_{key}": number for key, number in numbers(metadata).items()},
         }
         if kept is not None:
@@ -401,10 +405,12 @@ class PineconeBackend(FusingBackend):
             ]
             for page in await asyncio.gather(*pages):
                 found |= page.vectors
-            for each in found:
-                self._unseen.pop(each, None)
+            for each, vector in found.items():
+                stamp, _ = self._unseen.get(each, (math.inf, None))
+                if vector.metadata.get("stamp", 0) >= stamp:
+                    del self._unseen[each]
             since = time.monotonic() - _LAG
-            wanted = [each for each in wanted if self._unseen.get(each, since) > since]
+            wanted = [e for e in wanted if e in self._unseen and self._unseen[e][1] > since]
             if not wanted:
                 return found
             await asyncio.sleep(_PAUSE)
