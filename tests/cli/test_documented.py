@@ -65,6 +65,7 @@ def test_the_commands_are_these():
         "haive sessions show-message",
         "haive sessions expire",
         "haive memory search",
+        "haive memory list",
         "haive memory add",
         "haive memory forget",
         "haive memory consolidate",
