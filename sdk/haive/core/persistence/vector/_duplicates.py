@@ -67,6 +67,9 @@ async def same_words(memories: Sequence[Memory], shelf: Shelf) -> SameWords:
             found = await _saying(some, user_id, of_user[0].metadata, shelf)
             left = [each for each in some if each not in found]
             apart = await _apart(left, user_id, shelf)
+            if apart:
+                # Once more: another process may have written the same between the two looks.
+                found |= await _saying(list(apart), user_id, of_user[0].metadata, shelf)
             for memory in of_user:
                 if (known := found.get(hashes[memory.id])) is not None:
                     same.alike[memory.id] = known
