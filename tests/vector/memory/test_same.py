@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from haive.core.persistence.vector import VectorMemory
+from haive.core.persistence.vector import VectorMemory, _adding, _duplicates
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
 
 ALLERGIC = "I am allergic to peanuts and to shrimp."
@@ -36,6 +37,25 @@ async def test_what_another_one_says_is_another_memory(
     assert await memory.add(ALLERGIC, annas, user_id="room") == first
     assert (await memory.stats()).total == 2
     assert await ids_of(memory, speaker="Anna", role="user") == [first]
+
+
+async def test_what_is_said_between_two_looks_is_one_memory(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, other = make(embedding_strategy="none"), make(embedding_strategy="none")
+    look, looks, said = _duplicates._apart, 0, []
+
+    async def later(*of: Any) -> set[str]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:  # the last time before it is written
+            said.append(await other.add(ALLERGIC, user_id="room"))
+        return await look(*of)
+
+    monkeypatch.setattr(_duplicates, "_apart", later)
+    monkeypatch.setattr(_adding, "one_at_a_time", lambda *_: nullcontext())
+    assert await memory.add(ALLERGIC, user_id="room") == said[0]
+    assert (await memory.stats()).total == 1
 
 
 async def test_what_only_means_the_same_is_told_apart_by_who_says_it(make) -> None:
