@@ -43,18 +43,18 @@ async def test_what_is_said_between_two_looks_is_one_memory(
     make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory, other = make(embedding_strategy="none"), make(embedding_strategy="none")
-    look, looks, said = _duplicates._apart, 0, []
+    look, looks, said = _duplicates._saying, 0, []
 
-    async def later(*of: Any) -> set[str]:
+    async def later(*of: Any) -> Any:
         nonlocal looks
         looks += 1
         if looks == 2:  # the last time before it is written
-            said.append(await other.add(ALLERGIC, user_id="room"))
+            said.append(await other.add(ALLERGIC, {"agent": "one"}, user_id="room"))
         return await look(*of)
 
-    monkeypatch.setattr(_duplicates, "_apart", later)
+    monkeypatch.setattr(_duplicates, "_saying", later)
     monkeypatch.setattr(_adding, "one_at_a_time", lambda *_: nullcontext())
-    assert await memory.add(ALLERGIC, user_id="room") == said[0]
+    assert await memory.add(ALLERGIC, {"agent": "one"}, user_id="room") == said[0]
     assert (await memory.stats()).total == 1
 
 

@@ -17,6 +17,7 @@ from haive.core.persistence.vector._duplicates import (
     said_again,
     same_words,
     standing_for,
+    words_told,
 )
 from haive.core.persistence.vector._ending import end_above, ended
 from haive.core.persistence.vector._importance import importance_of
@@ -78,14 +79,17 @@ async def add_notes(
     if shelf.config.near_duplicate is None:
         await shelf.write(made, read)
         return [memory.id for memory in made]
-    there = (await same_words(made, shelf)).alike
-    await read.of([memory for memory in made if memory.id not in there])
+    there = await same_words(made, shelf)
+    new = [memory for memory in made if memory.id not in there]
+    await read.of(new)
     for attempt in range(_ATTEMPTS):
         async with one_at_a_time(shelf, made[0].user_id):
             try:
                 # At last, whatever there may be that no look-up finds.
                 once = attempt < _ATTEMPTS - 1
-                return await _Remembering(shelf, note, read, recalled).add(made, once=once)
+                return await _Remembering(shelf, note, read, recalled).add(
+                    made, new if once else None
+                )
             except ConflictError:
                 # Another process has written the same since it was looked up.
                 if attempt == _ATTEMPTS - 1:
@@ -114,14 +118,21 @@ class _Remembering:
         self._by_words: dict[str, str] = {}
         self._vectors: NDArray[np.float32] | None = None
 
-    async def add(self, memories: Sequence[Memory], *, once: bool) -> list[str]:
+    async def add(self, memories: Sequence[Memory], new: Sequence[Memory] | None) -> list[str]:
         """Write what is news of these, and return the ids of all.
 
+        Args:
+            memories: What is said.
+            new: Those that nobody had said; None to write whatever others write meanwhile.
+
         Raises:
-            ConflictError: With ``once``, something was written or superseded meanwhile.
+            ConflictError: Something was written or superseded meanwhile.
         """
         ids: list[str] = []
-        same, apart = await same_words(memories, self._shelf)
+        # A database knows words, and not what else they were said with.
+        once = new is not None
+        told = await words_told(new or (), self._shelf)
+        same = await same_words(memories, self._shelf)
         vectors, _ = await self._read.of([m for m in memories if m.id not in same])
         left = iter(() if vectors is None else vectors)
         # What is there under other metadata may be news that was not read.
@@ -140,8 +151,7 @@ class _Remembering:
                 self._by_words[memory.words_hash] = memory.id
             ids.append(known or memory.id)
         await self._shelf.rewrite(list(self._changed.values()), once=once)
-        # A database knows words, and not what else they were said with.
-        checked = self._fresh.keys() - apart if once else frozenset[str]()
+        checked = self._fresh.keys() - told if once else frozenset[str]()
         await self._shelf.write(list(self._fresh.values()), self._read, once=checked)
         return ids
 

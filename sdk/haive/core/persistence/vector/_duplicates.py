@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence.embedding._words import has_marks, pictures_of, signs_of, words_of
 from haive.core.persistence.session._contradictions import Claims
@@ -17,7 +17,7 @@ from haive.core.persistence.vector.models import CONSOLIDATION, WORDS_HASH, Memo
 from haive.core.persistence.vector.records import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from datetime import datetime
 
     import numpy as np
@@ -45,37 +45,37 @@ _SAYING = (MemoryKind.NOTE.value, MemoryKind.MERGED.value)
 _OF_WHOLES = frozenset({MemoryKind.SUMMARY, MemoryKind.CONVERSATION, MemoryKind.KEYWORD})
 
 
-class SameWords(NamedTuple):
-    """What has the very words of memories."""
-
-    alike: dict[str, Memory]
-    """By the ids of these, the memory that says the same."""
-    apart: set[str]
-    """Ids of those whose words are there under other metadata alone."""
-
-
-async def same_words(memories: Sequence[Memory], shelf: Shelf) -> SameWords:
-    """The memories that have the very words of these, which have one metadata.
+async def same_words(memories: Sequence[Memory], shelf: Shelf) -> dict[str, Memory]:
+    """The memories that have the very words of these, which have one metadata, by the ids of these.
 
     They are of the same user and speaker, and hold; archived ones are among them.
     """
-    same = SameWords({}, set())
-    hashes = {memory.id: memory.words_hash for memory in memories}
+    same: dict[str, Memory] = {}
+    for of_user, hashes in _by_words(memories):
+        found = await _saying(hashes, of_user[0].user_id, of_user[0].metadata, shelf)
+        same |= {m.id: found[m.words_hash] for m in of_user if m.words_hash in found}
+    return same
+
+
+async def words_told(memories: Sequence[Memory], shelf: Shelf) -> set[str]:
+    """Ids of those whose words are there already, under whatever metadata.
+
+    Asked before `same_words`, it tells what is there under other metadata alone. Without metadata
+    nothing contradicts, and nobody has to ask.
+    """
+    told: set[str] = set()
+    for of_user, hashes in _by_words([memory for memory in memories if memory.metadata]):
+        there = await _told(hashes, of_user[0].user_id, shelf)
+        told |= {memory.id for memory in of_user if memory.words_hash in there}
+    return told
+
+
+def _by_words(memories: Sequence[Memory]) -> Iterator[tuple[list[Memory], list[str]]]:
+    """The memories of each user, and the hashes of their words, not too many at once."""
     for user_id in {memory.user_id for memory in memories}:
         of_user = [memory for memory in memories if memory.user_id == user_id]
-        for some in batches(dict.fromkeys(hashes[m.id] for m in of_user), _AT_ONCE):
-            found = await _saying(some, user_id, of_user[0].metadata, shelf)
-            left = [each for each in some if each not in found]
-            apart = await _apart(left, user_id, shelf)
-            if apart:
-                # Once more: another process may have written the same between the two looks.
-                found |= await _saying(list(apart), user_id, of_user[0].metadata, shelf)
-            for memory in of_user:
-                if (known := found.get(hashes[memory.id])) is not None:
-                    same.alike[memory.id] = known
-                elif hashes[memory.id] in apart:
-                    same.apart.add(memory.id)
-    return same
+        for hashes in batches(dict.fromkeys(memory.words_hash for memory in of_user), _AT_ONCE):
+            yield of_user, hashes
 
 
 async def _saying(
@@ -97,10 +97,8 @@ async def _saying(
     return found
 
 
-async def _apart(hashes: Sequence[str], user_id: str | None, shelf: Shelf) -> set[str]:
+async def _told(hashes: Sequence[str], user_id: str | None, shelf: Shelf) -> set[str]:
     """Of which words there is something; of what is said very often not all may be told."""
-    if not hashes:
-        return set()
     where = both(Comparison((WORDS_HASH,), Operator.IN, list(hashes)), _of(user_id))
     records = await shelf.backend.find(where, limit=_FEW)
     found = [Memory.from_metadata(record.id, record.metadata) for record in records]
