@@ -32,9 +32,10 @@ begin
   from pg_index as i
   join pg_class as c on c.oid = i.indexrelid
   where
-    i.indrelid = v.relation::regclass and c.relname in (
-      haive_private.memory_index_name(v.collection, null),
-      haive_private.memory_index_name(v.collection, v.tenant)
+    i.indrelid = v.relation::regclass and (
+      c.relname = haive_private.memory_index_name(v.collection, null)
+      or regexp_replace(c.relname, '^ix_own_(words|data)_', 'ix_own_')
+      = haive_private.memory_index_name(v.collection, v.tenant)
     );
   return json_build_object(
     'collection', haive_private.memory_collection_doc(v.collection),

@@ -85,6 +85,21 @@ async def test_what_is_loaded_is_there_as_if_it_had_been_written(
     assert (await _left(owner, name))["wrong"] == []
 
 
+async def test_without_vectors_a_large_tenant_gets_lists_of_its_own(
+    open_backend: Open, owner: asyncpg.Connection
+) -> None:
+    of = collection_of(model=None, dimensions=None)
+    others = await open_backend(of, tenant=await make_tenant(owner))
+    assert await others.load([memory("a dog", seed=None) for _ in range(2_000)]) == 2_000
+    large = await open_backend(of)
+    await large.load([memory(f"a cat {n % 9}", seed=None, n=n % 9) for n in range(5_001)])
+    words, data = await large.reindex(memory="64MB")
+    whose = f"tenant_id = '{large._store._transport.tenant}'"
+    for name, test in ((words, "words @@ 'cat'"), (data, """metadata @> '{"n": 3}'""")):
+        plan = await owner.fetch(f'explain select from vecs."{of.name}" where {whose} and {test}')
+        assert name.removeprefix("vecs.") in str(plan)
+
+
 @pytest.mark.parametrize(
     ("text", "context"), [("a cat and a dog", {}), ("", {}), ("", {"context": "a cat sleeps"})]
 )

@@ -182,6 +182,8 @@ def open_frame(sealer: Sealer, thread_id: str, namespace: str, frame: Frame) -> 
         CheckpointKeyError: No key opens it.
     """
     base = frame.base_id if frame.codec == _frames.BASED else None
+    if sealer.takes(frame.key_id):
+        return Packed(frame.codec, frame.payload, base)
     bound = state_place(thread_id, namespace, frame.id, frame.parent_id, frame.codec, base)
     return Packed(frame.codec, sealer.open(frame.key_id, frame.payload, "state", *bound), base)
 

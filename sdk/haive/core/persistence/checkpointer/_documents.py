@@ -209,6 +209,8 @@ def found_by_column(columns: Sequence[Any], *, states: bool) -> Found:
 # An id of asyncpg's is of a class of its own: callers get a UUID, one for each id that there is.
 _Ids = dict[UUID | None, UUID | None]
 _set = object.__setattr__
+# Once: on the class it is looked up by Python code.
+_SAFETY = SafeUUID.unknown
 
 
 def _plain_ids() -> _Ids:
@@ -223,7 +225,7 @@ def _uuids(plain: _Ids, column: Iterable[UUID | None]) -> list[UUID | None]:
             # What the constructor checks is so: a third of its time.
             found = plain[value] = UUID.__new__(UUID)
             _set(found, "int", value.int)
-            _set(found, "is_safe", SafeUUID.unknown)
+            _set(found, "is_safe", _SAFETY)
         ids.append(found)
     return ids
 

@@ -166,7 +166,7 @@ async def reindex(
     ] = "1GB",
     as_json: AsJson = False,
 ) -> None:
-    """Build the indexes of vectors that are missing, while others read and write.
+    """Build the indexes that are missing, while others read and write.
 
     It needs a direct connection as the owner of the tables.
     """
@@ -226,7 +226,7 @@ async def stats(opened: Opened, *, as_json: AsJson = False) -> None:
         "superseded": f"{found.superseded:,}" if found.superseded else "",
         "expired": f"{found.expired:,}" if found.expired else "",
         "words": f"{size['words']:,}, {size['different_words']:,} different",
-        "index": "".join(f"{name}, {size_text(bytes_)}" for name, bytes_ in indexes.items()),
+        "index": "; ".join(f"{name}, {size_text(bytes_)}" for name, bytes_ in indexes.items()),
         "on disk": f"{size_text(size['bytes'])}, all tenants",
     }
     rendering.print_facts(said)

@@ -209,6 +209,8 @@ def _row(record: Record, metadata: bytes, vectors: Iterator[bytes], tenant: byte
 def _packed(vectors: NDArray[np.float32], kind: str) -> list[bytes]:
     """Vectors as pgvector takes them in binary, each with its length."""
     number, width = vectors.shape
+    if not number:
+        return []
     sort: Any = ">f4" if kind == "vector" else ">f2"
     numbers = vectors.astype(sort).view(np.uint8).reshape(number, -1)
     head = np.frombuffer(

@@ -41,10 +41,11 @@ _ORPHANS = """
 select pg_catalog.format('vecs.%I', c.relname)
 from pg_catalog.pg_index as i
 join pg_catalog.pg_class as c on c.oid = i.indexrelid
-where i.indrelid = pg_catalog.to_regclass($1) and c.relname ~ '^ix_own_[0-9a-f]{{16}}$'
+where i.indrelid = pg_catalog.to_regclass($1)
+  and c.relname ~ '^ix_own_(words_|data_)?[0-9a-f]{{16}}$'
   and not exists (
     select from {schema}.tenants as t
-    where c.relname = 'ix_own_' || left(pg_catalog.md5($2 || '/' || t.tenant_id), 16)
+    where right(c.relname, 16) = left(pg_catalog.md5($2 || '/' || t.tenant_id), 16)
   )
 order by 1
 """

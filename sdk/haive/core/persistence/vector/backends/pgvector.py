@@ -270,11 +270,11 @@ class PgvectorBackend:
         memory: str = "1GB",
         progress: Callable[[str, float], None] | None = None,
     ) -> list[str]:
-        """Build the indexes of vectors that are missing, while others read and write.
+        """Build the indexes that are missing, while others read and write.
 
-        That is the collection's own, and one for the tenant where it has more than 5,000 memories
-        and less than three quarters of all: in that of all, its rows would be lost among the
-        others'. Then it is measured how much of an index gives which recall, on a sample of the
+        That is the collection's own of vectors, and one for the tenant where it has more than
+        5,000 memories and less than three quarters of all: in that of all, its rows would be lost
+        among the others'. Beside it come lists of its words and its metadata. Then it is measured how much of an index gives which recall, on a sample of the
         tenant's vectors; searches go by it from then on. Call it again when there are many more
         memories. Lists (IVFFLAT) are built from 10,000 memories on, and anew where their number is
         off by four.
