@@ -49,10 +49,16 @@ def test_a_direct_connection_goes_before_the_api(environment):
 
 
 def test_the_strongest_key_of_the_environment_is_taken(environment):
-    environment(SUPABASE_URL="https://env", SUPABASE_ANON_KEY="anon")
-    assert find_target().key == "anon"
+    environment(SUPABASE_URL="https://env", SUPABASE_KEY="key")
+    assert find_target().key == "key"
     environment(SUPABASE_SECRET_KEY="secret")
     assert find_target().key == "secret"
+
+
+def test_the_key_of_web_pages_is_none_for_a_command(environment):
+    environment(SUPABASE_URL="https://env", SUPABASE_ANON_KEY="anon")
+    with pytest.raises(ConfigurationError, match="Set SUPABASE_SECRET_KEY"):
+        find_target()
 
 
 def test_schema_and_tenant_come_from_the_environment_too(environment):

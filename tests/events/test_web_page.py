@@ -20,6 +20,13 @@ await Promise.all(Array.from({ length: 50 }, read))
 show({ asked: asked - before })
 """
 
+# A tab that slept for longer than events are kept, or a failover.
+_EXPIRED = """
+reading = reading.then(() => { after = '00000000/3:3:' })
+await read()
+await read()
+"""
+
 
 def _example() -> str:
     (code,) = re.findall(r"```js\n(.*?)```", _PAGE.read_text(), re.DOTALL)
@@ -40,9 +47,10 @@ async def test_the_example_shows_each_event_once(other, tenant, supabase_js, eve
     user = f"page-{tenant}"
     await other.set_member(user, "member")
     page = await supabase_js(user)
-    page.tell("run", code=_example())
+    page.tell("run", code=_example() + _EXPIRED)
     await eventually(lambda: page.has_said(ran=True))
     assert not [said for said in page.said if "reported" in said]
+    assert len([said for said in page.said if "loaded" in said]) == 2  # at first, and then anew
     # At once, so that hints come while it reads.
     made = await asyncio.gather(
         *(other.create_conversation("agent", user_id=user) for _ in range(50))

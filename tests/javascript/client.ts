@@ -60,11 +60,13 @@ const commands: Record<string, (given: Record<string, unknown>) => Promise<void>
   // What a page of the documentation has, as a module would run it.
   async run(given) {
     const AsyncFunction = Object.getPrototypeOf(async function () {}).constructor;
+    const load = () => tell({ loaded: true });
     const show = (shown: unknown) => tell({ shown });
     const report = (error: unknown) => tell({ reported: String(error) });
     const code = `"use strict";\n${given.code}`;
     try {
-      await new AsyncFunction("supabase", "show", "report", code)(supabase, show, report);
+      const run = new AsyncFunction("supabase", "load", "show", "report", code);
+      await run(supabase, load, show, report);
     } catch (error) {
       report(error);
     }

@@ -20,6 +20,7 @@ from haive.core.persistence.errors import (
     NotFoundError,
     PersistenceError,
     QuotaExceededError,
+    SchemaMissingError,
     TenantSuspendedError,
     UnsupportedOperationError,
 )
@@ -103,6 +104,10 @@ async def test_a_tenant_lives_and_ends_in_its_schema(
             await store.get_conversation(conversation.id)
         await schemas.resume_tenant(name)
         assert (await store.get_conversation(conversation.id)).message_count == 1
+
+        await owner.execute(f"drop function {made.location}.set_member")
+        with pytest.raises(SchemaMissingError, match="`haive migrate`: `supabase db push` does"):
+            await store.set_member("ada", "member")
 
     await schemas.delete_tenant(name)
     assert await schemas.purge_tenant(name) == 3

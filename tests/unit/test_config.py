@@ -68,7 +68,7 @@ SERVICE_JWT = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIn0.x"
     ("arguments", "says"),
     [
         ({"url": None}, "SUPABASE_URL"),
-        ({"key": None}, "SUPABASE_ANON_KEY"),
+        ({"key": None}, r"SUPABASE_SECRET_KEY.*SUPABASE_ANON_KEY"),
         ({"url": "localhost:8000"}, "https://"),
         ({"schema": 'a"b'}, "schema"),
         ({"enable_realtime": True, "realtime_channels": ["nonsense"]}, "nonsense"),

@@ -8,6 +8,8 @@ import sys
 from dataclasses import fields
 from decimal import Decimal
 from importlib.metadata import version
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,19 @@ def test_the_public_names() -> None:
     assert haive.core.persistence.PersistenceConfig is config.PersistenceConfig
     with pytest.raises(AttributeError, match="nonsense"):
         haive.core.persistence.nonsense  # noqa: B018
+
+
+def test_another_package_in_the_same_place_is_named(tmp_path: Path) -> None:
+    ours = tmp_path / "__init__.py"
+    ours.write_text(Path(str(haive.core.persistence.__file__)).read_text())
+    theirs = tmp_path / "store" / "__init__.py"
+    theirs.parent.mkdir()
+    theirs.touch()
+    spec = spec_from_file_location("persistence", ours)
+    assert spec is not None
+    assert spec.loader is not None
+    with pytest.raises(ImportError, match=r"haive-core.*Uninstall both"):
+        spec.loader.exec_module(module_from_spec(spec))
 
 
 def test_the_public_names_of_checkpoints() -> None:

@@ -250,13 +250,19 @@ async def test_a_conversation_is_not_stored_under_another_id(memory: VectorMemor
 
 
 async def test_without_a_database_named_its_variable_is(monkeypatch) -> None:
-    for name in ("DATABASE_URL", "SUPABASE_URL", "QDRANT_URL"):
+    keys = ("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
+    for name in ("DATABASE_URL", "SUPABASE_URL", *keys, "QDRANT_URL"):
         monkeypatch.delenv(name, raising=False)
     config = MemoryConfig(embedding_strategy="none", index_type=IndexType.HNSW)
     with pytest.raises(errors.ConfigurationError, match="DATABASE_URL"):
         await VectorMemory(config=config).add("The boat is red.")
     with pytest.raises(errors.ConfigurationError, match="QDRANT_URL"):
         await VectorMemory("qdrant", config).add("The boat is red.")
+    # What web pages have: without a user's token it opens nothing.
+    monkeypatch.setenv("SUPABASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("SUPABASE_ANON_KEY", "anon")
+    with pytest.raises(errors.ConfigurationError, match="SUPABASE_SECRET_KEY"):
+        await VectorMemory(config=config).add("The boat is red.")
 
 
 class Provider:

@@ -7,6 +7,7 @@ the clients that they do not need.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,14 @@ _HOMES = {
     "Store": "store",
     "SupabaseStore": "supabase",
 }
+
+# A package goes before a module of its name, so nothing here would find its `store`.
+if (Path(__file__).parent / "store" / "__init__.py").is_file():
+    raise ImportError(
+        "haive-core, which has a package haive.core.persistence too, was installed over"
+        " haive-persistence, or under it. Uninstall both, and install each in an environment"
+        " of its own."
+    )
 
 
 def __getattr__(name: str) -> object:

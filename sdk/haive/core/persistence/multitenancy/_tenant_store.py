@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 # A move takes seconds; writes that meet one wait for it this long, asking this often.
 _PATIENCE, _PAUSE = 30.0, 0.1
+# A schema is there, and a function that is called is not: of Postgres and of PostgREST.
+_NO_FUNCTION = frozenset({"42883", "PGRST202"})
 
 
 @dataclass
@@ -85,6 +87,15 @@ class TenantStore(Store):
         self._commits = None
 
 
+def _behind(error: SchemaMissingError, schema: str) -> SchemaMissingError:
+    """What is to be run where a tenant's schema has not what the base's has."""
+    return SchemaMissingError(
+        f"The schema {schema} is older than this package needs. [{error.sqlstate}]",
+        hint="Run `haive migrate`: `supabase db push` does not reach the schemas of tenants.",
+        sqlstate=error.sqlstate,
+    )
+
+
 class RoutedTransport:
     """The way to a tenant wherever it is: what meets a move waits, and follows.
 
@@ -114,6 +125,8 @@ class RoutedTransport:
                     self._place = await self._find(self._tenant_id)
                     self.schema = self._place.schema
                     if isinstance(error, SchemaMissingError) and self.schema == place.schema:
+                        if error.sqlstate in _NO_FUNCTION:
+                            raise _behind(error, self.schema) from error
                         raise  # it is nowhere else
             except TenantMovingError:
                 if monotonic() >= end:

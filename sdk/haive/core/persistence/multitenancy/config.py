@@ -108,7 +108,7 @@ class TenantConfig(_Settings):
     it. With hundreds of schemas PostgREST takes seconds to read them anew."""
     served_schemas: tuple[str, ...] = ()
     """What the project's dashboard exposes besides ``public``, ``graphql_public`` and the base
-    schema: the first tenant's schema makes a setting that goes before that list."""
+    schema: the first tenant's schema makes a setting that replaces that list."""
     admin_connection_string: SecretStr | None = None
     """A direct connection as the owner of the schema, for what the REST API cannot do: making and
     moving schemas. Unset: that of a PostgresStore, else ``DATABASE_URL`` from the environment."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: The vector databases that there is a backend for.
 VECTOR_STORES = ("pgvector", "qdrant", "pinecone", "weaviate")
-_SUPABASE_KEYS = ("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY", "SUPABASE_ANON_KEY")
+_SUPABASE_KEYS = ("SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_ROLE_KEY")
 
 
 def embedder_of(config: MemoryConfig) -> Embedder | None:
