@@ -189,17 +189,14 @@ class PineconeBackend(FusingBackend):
             ContentTooLargeError: The metadata of one is over 40 KB; nothing was stored.
         """
         checked = self.check(records)
-        kept = await self._fetch(
-            [each.id for each in checked if each.vector is None and each.tokens is None]
-        )
-        await self._write(checked, kept)
+        await self._write(checked, await self._fetch(_metadata_alone(checked)))
 
     async def replace(self, records: Sequence[Record]) -> int:
         """As `put`, but write only those that are there: one removed meanwhile comes back."""
         checked = self.check(records)
         there = await self._fetch([each.id for each in checked])
         left = [each for each in checked if each.id in there]
-        await self._write(left, there)
+        await self._write(left, {each: there[each] for each in _metadata_alone(left)})
         return len(left)
 
     async def _write(self, records: Sequence[Record], kept: Mapping[str, Any]) -> None:
@@ -440,6 +437,11 @@ class PineconeBackend(FusingBackend):
         except self._errors.PineconeError:
             # What the client refuses itself.
             raise DatabaseError("Pinecone's client refused the request.") from None
+
+
+def _metadata_alone(records: Sequence[Record]) -> list[str]:
+    """Ids of those that bring neither a vector nor tokens, and keep what is stored."""
+    return [each.id for each in records if each.vector is None and each.tokens is None]
 
 
 def _tags(collection: Collection) -> dict[str, str]:
