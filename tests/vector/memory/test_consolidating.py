@@ -378,6 +378,27 @@ async def test_what_was_made_has_no_metadata_of_what_is_forgotten_or_changed(
     assert after.metadata == wanted | ({"of 2": 2} if strategy == "dedupe" else {})
 
 
+async def test_what_was_made_of_turns_follows_what_becomes_known_of_them(
+    memory: VectorMemory,
+) -> None:
+    said = [
+        {"seq": n, "role": "user", "content": text, "importance": 0.3}
+        for n, text in enumerate((BOAT, BOAT.lower(), BOAT[:-1]), 1)
+    ]
+    about = {"conversation_id": "talk", "project": "old"}
+    await memory.store_conversation(said[:2], about)
+    [merged] = (await memory.consolidate_memories(consolidation_strategy="dedupe")).created
+    [summary] = (await memory.consolidate_memories(consolidation_strategy="summarize")).created
+    named = [{**turn, "speaker": "Anna"} for turn in said]
+    await memory.store_conversation(named, {**about, "project": "new"})
+    for made in (merged, summary):
+        found = await memory.get(made)
+        assert (found.metadata["project"], found.speaker) == ("new", "Anna")
+    assert await memory.search("boat", filters={"project": "old"}) == []
+    [group] = (await memory.consolidate_memories(consolidation_strategy="dedupe")).plan.groups
+    assert len(group.sources) == 3
+
+
 async def test_who_is_said_to_have_said_what_was_made_stays(memory: VectorMemory) -> None:
     first = await memory.add(BOAT, {"role": "user"}, importance=0.3)
     await memory.add(BOAT.lower(), {"role": "user"}, importance=0.3)
