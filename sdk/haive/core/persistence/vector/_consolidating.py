@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence  # noqa: TC003 - an annotation of a frozen value
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -136,18 +136,29 @@ async def _above(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a merged memory was given itself."""
+
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    importance: float = 0.0
+    """Where it is more than that of its sources."""
+
+
 async def _given(
     originals: Sequence[Memory], above: Mapping[str, Memory], shelf: Shelf
-) -> dict[str, dict[str, Any]]:
-    """Metadata that were given to merged memories themselves, by their ids."""
+) -> dict[str, _Given]:
+    """What was given to merged memories themselves, by their ids."""
     merged = [memory for memory in above.values() if memory.kind is MemoryKind.MERGED]
     known = {memory.id: memory for memory in originals}
     outside = {each for memory in merged for each in memory.sources} - known.keys()
     known |= await shelf.get(outside)
-    return {
-        memory.id: given_itself(memory, [known[each] for each in memory.sources if each in known])
-        for memory in merged
-    }
+    found: dict[str, _Given] = {}
+    for memory in merged:
+        sources = [known[each] for each in memory.sources if each in known]
+        more = memory.importance > max((each.importance for each in sources), default=1.0)
+        found[memory.id] = _Given(given_itself(memory, sources), memory.importance if more else 0.0)
+    return found
 
 
 class _Planner:
@@ -158,7 +169,7 @@ class _Planner:
         how: Consolidating,
         shelf: Shelf,
         above: dict[str, Memory],
-        given: Mapping[str, Mapping[str, Any]],
+        given: Mapping[str, _Given],
     ) -> None:
         self._how = how
         self._shelf = shelf
@@ -220,7 +231,10 @@ class _Planner:
 
     def _told(self, memory: Memory) -> dict[str, Any]:
         """A memory's metadata, and over them what was given to what stands for it."""
-        return {**memory.metadata, **self._given.get(memory.archived_for or "", {})}
+        return {**memory.metadata, **self._given_for(memory).metadata}
+
+    def _given_for(self, memory: Memory) -> _Given:
+        return self._given.get(memory.archived_for or "", _Given())
 
     def _part(self, memory: Memory) -> tuple[str, ...]:
         # Nobody is another one than who has no name.
@@ -286,13 +300,18 @@ class _Planner:
     ) -> Memory:
         """The memory of a group; no model is asked for a plan."""
         members = {memory.id: memory for memory in group}
-        ordered = [replace(members[e], metadata=self._told(members[e])) for e in planned.sources]
+        ordered = [self._as_told(members[each]) for each in planned.sources]
         now = self._shelf.clock()
         empty = _unwritten(planned.id, planned.kind, ordered, self._how.strategy, now)
         if planned.kind is MemoryKind.MERGED:
             empty = replace(empty, renewed_at=self._last_said(group))
         how = Wording.EXTRACT if dry_run else Wording.MODEL
         return await rebuilt_from(empty, members, self._shelf, how)
+
+    def _as_told(self, memory: Memory) -> Memory:
+        """A memory with what was given to what stands for it."""
+        importance = max(memory.importance, self._given_for(memory).importance)
+        return replace(memory, metadata=self._told(memory), importance=importance)
 
     def _last_said(self, group: Sequence[Memory]) -> datetime | None:
         """When any of them was, or what stands for it: retention counts from then."""
