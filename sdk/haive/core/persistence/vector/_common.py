@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence._encoding import TAGS
 from haive.core.persistence.vector._values import equal, to_json_value
-from haive.core.persistence.vector.models import CONSOLIDATION, Memory, MemoryKind
+from haive.core.persistence.vector.models import CONSOLIDATION, DOCUMENT, Memory, MemoryKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from haive.core.persistence.vector._shelf import Shelf
 
 # What this package writes beside what the caller gave.
-_BESIDE = frozenset({CONSOLIDATION, TAGS})
+_BESIDE = frozenset({CONSOLIDATION, DOCUMENT, TAGS})
 
 
 def contradict(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
