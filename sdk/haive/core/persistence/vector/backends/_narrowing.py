@@ -290,5 +290,8 @@ def _form(value: Any) -> Any:
 #: Names of ours that are compared, by their keys: for services that have to know before what is.
 COMPARED = {number_key(name): name for name in ("importance", "seq", "until_seq")} | {
     time_key(name): name
-    for name in ("timestamp", "valid_from", "valid_to", "expires_at", "created_at")
-}
+    for name in (
+        "timestamp", "valid_from", "valid_to", "archived_from", "expires_at", "created_at",
+        "renewed_at",
+    )
+}  # fmt: skip
