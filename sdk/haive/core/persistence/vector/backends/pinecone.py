@@ -203,13 +203,16 @@ class PineconeBackend(FusingBackend):
         """Write records: metadata alone beside the vectors and tokens that are kept."""
         stamp = time.time_ns() // 1_000
         rows = [self._row(record, kept.get(record.id), stamp) for record in records]
-        for row in rows:
+        for record, row in zip(records, rows, strict=True):
             size = len(json.dumps(row["metadata"], ensure_ascii=False).encode())
             if size > _MAX_METADATA:
                 raise ContentTooLargeError(
                     f"The memory {row['id']} has {size:,} bytes of metadata; Pinecone takes"
                     f" {_MAX_METADATA:,}.",
-                    hint="Store the bulk elsewhere, or use smaller chunks.",
+                    hint="It names all that it was made of: remember so long a conversation as"
+                    " several, or in another vector_store."
+                    if record.metadata.get("sources")
+                    else "Store the bulk elsewhere, or use smaller chunks.",
                 )
         for batch in packed(
             rows, _AT_ONCE, weight=lambda row: len(json.dumps(row)), heaviest=_MAX_REQUEST
