@@ -409,17 +409,20 @@ async def test_who_is_said_to_have_said_what_was_made_stays(memory: VectorMemory
     assert (after.speaker, after.role) == ("Carl", None)
 
 
-async def test_what_is_merged_with_more_stays_as_important_as_it_was_given(make) -> None:
+async def test_what_is_merged_with_more_keeps_what_it_was_given(make) -> None:
     apart, memory = make(near_duplicate=None), make()
     for text in (BOAT, BOAT.lower()):
         await apart.add(text, importance=0.3)
     [first] = (await memory.consolidate_memories(consolidation_strategy="dedupe")).created
     assert await memory.add(BOAT, importance=0.9) == first
-    await apart.add(BOAT[:-1], importance=0.3)
+    await memory.update(first, metadata={"speaker": "Carl"})
+    for speaker in ("Anna", "Carl"):
+        await apart.add(BOAT[:-1], {"speaker": speaker}, importance=0.3)
     done = await memory.consolidate_memories(consolidation_strategy="dedupe")
     assert done.removed == (first,)
     [made] = done.created
-    assert (await memory.get(made)).importance == 0.9
+    after = await memory.get(made)
+    assert (len(after.sources), after.importance, after.speaker) == (3, 0.9, "Carl")
 
 
 @pytest.mark.parametrize(

@@ -143,6 +143,8 @@ class _Given:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     importance: float = 0.0
     """Where it is more than that of its sources."""
+    said_by: Mapping[str, Any] = field(default_factory=dict)
+    """``speaker`` and ``role`` where they are not those of its sources."""
 
 
 async def _given(
@@ -156,8 +158,17 @@ async def _given(
     found: dict[str, _Given] = {}
     for memory in merged:
         sources = [known[each] for each in memory.sources if each in known]
+        theirs = common(memory.kind, sources)
         more = memory.importance > max((each.importance for each in sources), default=1.0)
-        found[memory.id] = _Given(given_itself(memory, sources), memory.importance if more else 0.0)
+        found[memory.id] = _Given(
+            metadata=given_itself(memory, sources),
+            importance=memory.importance if more else 0.0,
+            said_by={
+                name: said
+                for name in ("speaker", "role")
+                if (said := getattr(memory, name)) != theirs[name]
+            },
+        )
     return found
 
 
@@ -233,6 +244,13 @@ class _Planner:
         """A memory's metadata, and over them what was given to what stands for it."""
         return {**memory.metadata, **self._given_for(memory).metadata}
 
+    def _as_told(self, memory: Memory) -> Memory:
+        """A memory with what was given to what stands for it."""
+        given = self._given_for(memory)
+        importance = max(memory.importance, given.importance)
+        told = replace(memory, metadata=self._told(memory), importance=importance)
+        return replace(told, **given.said_by)
+
     def _given_for(self, memory: Memory) -> _Given:
         return self._given.get(memory.archived_for or "", _Given())
 
@@ -246,7 +264,7 @@ class _Planner:
             return (user, until, memory.conversation_id or "", day)
         if self._how.strategy == "dedupe":
             # "100 euro" is as near to "900 euro" as can be, and does not say the same.
-            return (user, until, claims_of(memory.text), *said_by(memory))
+            return (user, until, claims_of(memory.text), *said_by(self._as_told(memory)))
         return (user, until)
 
     async def _made(
@@ -307,11 +325,6 @@ class _Planner:
             empty = replace(empty, renewed_at=self._last_said(group))
         how = Wording.EXTRACT if dry_run else Wording.MODEL
         return await rebuilt_from(empty, members, self._shelf, how)
-
-    def _as_told(self, memory: Memory) -> Memory:
-        """A memory with what was given to what stands for it."""
-        importance = max(memory.importance, self._given_for(memory).importance)
-        return replace(memory, metadata=self._told(memory), importance=importance)
 
     def _last_said(self, group: Sequence[Memory]) -> datetime | None:
         """When any of them was, or what stands for it: retention counts from then."""
