@@ -565,6 +565,29 @@ async def test_waiting_on_the_loop_of_the_store_is_refused(make: Make) -> None:
     assert texts_of(await vectors.asimilarity_search("Rhine", k=1)) == [TEXTS[2]]
 
 
+@pytest.mark.parametrize(
+    ("strategy", "ids"), [("dedupe", ["m1/p3", "m2/p9"]), ("summarize", [UUID_ID, None])]
+)
+async def test_what_is_made_of_documents_is_none_of_them(
+    store: Store, tenant: str, strategy: str, ids: list[str]
+) -> None:
+    memory = VectorMemory(
+        config=MemoryConfig(index_name=f"docs-{tenant}", embedding_strategy="none"), store=store
+    )
+    vectors = HaiveVectorStore.from_memory(memory)
+    await vectors.aadd_texts([TEXTS[0]] * 2, [{"source": "m", "importance": 0.3}] * 2, ids=ids)
+    done = await memory.consolidate_memories(
+        consolidation_strategy=strategy, archive_originals=True
+    )
+    [made] = done.created
+    [found] = await vectors.asimilarity_search("coffee")
+    assert found.id == made
+    assert (found.metadata["source"], found.metadata["kind"]) == (
+        "m", "merged" if strategy == "dedupe" else "summary",
+    )  # fmt: skip
+    await memory.aclose()
+
+
 async def test_langchains_indexing_keeps_the_collection_like_its_source(make: Make) -> None:
     vectors = make(Words())
     record = InMemoryRecordManager(namespace="manuals")

@@ -97,6 +97,22 @@ async def test_replacing_brings_nothing_back_that_is_gone(backend: MemoryBackend
     assert await backend.tokens([stays.id]) == {stays.id: b"\x00"}
 
 
+async def test_replacing_writes_the_vector_and_the_tokens_that_it_is_given(
+    backend: MemoryBackend,
+) -> None:
+    said = replace(record("old", seed=1), tokens=b"\x00")
+    bare = replace(record("old", seed=3), tokens=b"\x02")
+    await backend.put([said, bare])
+    changed = [
+        replace(said, vector=unit(2), tokens=b"\x01"), replace(bare, vector=unit(4), tokens=None),
+    ]  # fmt: skip
+    assert await backend.replace(changed) == 2
+    first, second = await backend.get([said.id, bare.id], vectors=True)
+    np.testing.assert_allclose(first.vector, unit(2), atol=1e-6)
+    np.testing.assert_allclose(second.vector, unit(4), atol=1e-6)
+    assert await backend.tokens([said.id, bare.id]) == {said.id: b"\x01"}
+
+
 async def test_the_last_of_two_with_one_id_is_kept(backend: MemoryBackend) -> None:
     one = record("one")
     await backend.put([one, replace(one, metadata={"text": "two"})])

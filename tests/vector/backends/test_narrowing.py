@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import fields
 from itertools import product
 from typing import Any
 
@@ -10,6 +11,7 @@ from filtering import EACH, comparisons, filters, metadata
 from hypothesis import given, settings
 
 from haive.core.persistence.vector.backends._narrowing import (
+    COMPARED,
     Between,
     Both,
     Either,
@@ -22,6 +24,7 @@ from haive.core.persistence.vector.backends._narrowing import (
     time_key,
 )
 from haive.core.persistence.vector.filters import matches, parse
+from haive.core.persistence.vector.models import Memory
 
 
 def found(where: Narrow | None, record: dict[str, Any]) -> bool:
@@ -86,3 +89,9 @@ def test_alternatives_are_looked_up_at_once() -> None:
     assert isinstance(narrowed.where, Has)
     assert len(narrowed.where.terms) == 5
     assert narrowed.doubts == frozenset()
+
+
+def test_all_numbers_and_times_of_ours_are_compared() -> None:
+    compared = ("int", "float", "datetime")
+    ours = {each.name for each in fields(Memory) if str(each.type).startswith(compared)}
+    assert set(COMPARED.values()) == ours

@@ -69,6 +69,17 @@ async def test_too_much_metadata_is_refused_before_anything_is_stored(
     assert await backend.count(None) == 1
 
 
+async def test_what_is_made_of_500_memories_is_stored_and_of_more_said_to_be_long(
+    backend: PineconeBackend,
+) -> None:
+    whole = record("opening", sources=[record().id for _ in range(500)])
+    await backend.put([whole])
+    assert await backend.count(parse({"sources": {"$contains": whole.metadata["sources"][7]}})) == 1
+    with pytest.raises(ContentTooLargeError, match=r"Pinecone takes 40,960") as caught:
+        await backend.put([record("", sources=[record().id for _ in range(600)])])
+    assert "so long a conversation as several" in str(caught.value.hint)
+
+
 async def test_a_tenant_is_a_namespace_and_no_negation_is_sent(
     fake: FakePinecone, backend: PineconeBackend
 ) -> None:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from aiohttp import web
@@ -13,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from backends.fakes.qdrant import StrictQdrant
 from making import collection, record, unit
 from qdrant_client import AsyncQdrantClient
+from qdrant_client.models import PointStruct
 
 from haive.core.persistence.errors import (
     AccessDeniedError,
@@ -21,6 +23,7 @@ from haive.core.persistence.errors import (
     DatabaseError,
     UnavailableError,
 )
+from haive.core.persistence.vector.backends._fusing import described
 from haive.core.persistence.vector.backends._narrowing import COMPARED
 from haive.core.persistence.vector.backends.qdrant import QdrantBackend
 from haive.core.persistence.vector.config import IndexType
@@ -52,6 +55,17 @@ async def test_a_collection_that_has_not_all_indexes_gets_those_that_it_lacks() 
     assert client.indexes == made
     await again.put([record("a", importance=0.5)])
     assert await again.count(parse({"importance": {"$gt": 0.1}})) == 1
+    await client.close()
+
+
+async def test_a_collection_that_says_in_a_point_what_it_is_says_it_in_its_metadata() -> None:
+    client = StrictQdrant()
+    await client.create_collection("memories", {})
+    facts = described(collection())
+    point = PointStruct(id=str(UUID(int=0)), vector={}, payload={"collection": facts})
+    await client.upsert("memories", [point])
+    assert await QdrantBackend(client=client).open(collection()) == collection()
+    assert (await client.get_collection("memories")).config.metadata == {"haive": facts}
     await client.close()
 
 

@@ -378,6 +378,27 @@ async def test_what_was_made_has_no_metadata_of_what_is_forgotten_or_changed(
     assert after.metadata == wanted | ({"of 2": 2} if strategy == "dedupe" else {})
 
 
+async def test_what_was_made_of_turns_follows_what_becomes_known_of_them(
+    memory: VectorMemory,
+) -> None:
+    said = [
+        {"seq": n, "role": "user", "content": text, "importance": 0.3}
+        for n, text in enumerate((BOAT, BOAT.lower(), BOAT[:-1]), 1)
+    ]
+    about = {"conversation_id": "talk", "project": "old"}
+    await memory.store_conversation(said[:2], about)
+    [merged] = (await memory.consolidate_memories(consolidation_strategy="dedupe")).created
+    [summary] = (await memory.consolidate_memories(consolidation_strategy="summarize")).created
+    named = [{**turn, "speaker": "Anna"} for turn in said]
+    await memory.store_conversation(named, {**about, "project": "new"})
+    for made in (merged, summary):
+        found = await memory.get(made)
+        assert (found.metadata["project"], found.speaker) == ("new", "Anna")
+    assert await memory.search("boat", filters={"project": "old"}) == []
+    [group] = (await memory.consolidate_memories(consolidation_strategy="dedupe")).plan.groups
+    assert len(group.sources) == 3
+
+
 async def test_who_is_said_to_have_said_what_was_made_stays(memory: VectorMemory) -> None:
     first = await memory.add(BOAT, {"role": "user"}, importance=0.3)
     await memory.add(BOAT.lower(), {"role": "user"}, importance=0.3)
@@ -386,6 +407,22 @@ async def test_who_is_said_to_have_said_what_was_made_stays(memory: VectorMemory
     await memory.update(first, metadata={"role": "tool", "project": "x"})
     after = await memory.get(made)
     assert (after.speaker, after.role) == ("Carl", None)
+
+
+async def test_what_is_merged_with_more_keeps_what_it_was_given(make) -> None:
+    apart, memory = make(near_duplicate=None), make()
+    for text in (BOAT, BOAT.lower()):
+        await apart.add(text, importance=0.3)
+    [first] = (await memory.consolidate_memories(consolidation_strategy="dedupe")).created
+    assert await memory.add(BOAT, importance=0.9) == first
+    await memory.update(first, metadata={"speaker": "Carl"})
+    for speaker in ("Anna", "Carl"):
+        await apart.add(BOAT[:-1], {"speaker": speaker}, importance=0.3)
+    done = await memory.consolidate_memories(consolidation_strategy="dedupe")
+    assert done.removed == (first,)
+    [made] = done.created
+    after = await memory.get(made)
+    assert (len(after.sources), after.importance, after.speaker) == (3, 0.9, "Carl")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from haive.core.persistence.errors import InvalidInputError
+from haive.core.persistence.multitenancy import Subjects
 from haive.core.persistence.session import SessionManager
 from haive.core.persistence.vector import VectorMemory
 from haive.core.persistence.vector.backends.protocol import MemoryBackend
@@ -93,6 +94,23 @@ async def test_who_wrote_a_message_of_a_session_is_its_speaker(memory, manager) 
         whole = await memory.get(await memory.store_conversation(form))
         speakers = [(await memory.get(each)).speaker for each in whole.sources]
         assert speakers == ["anna", "Bob B.", None]
+
+
+async def test_what_an_erased_user_said_to_others_is_forgotten_by_their_name(
+    memory, manager
+) -> None:
+    """What docs/erasure.md says of it."""
+    room = await manager.create_collaborative_session(["bob"], user_id="ada")
+    await manager.add_message(room.id, "user", "I eat no meat.", as_user="bob")
+    await manager.add_message(room.id, "assistant", "Enjoy your meal.")
+    whole = await memory.store_conversation(room.id)
+    await Subjects(memory._store).erase("bob")
+    named = {"$or": [{"speaker": "bob"}, {"writer": "bob"}]}
+    forgotten = await memory.forget(filters=named)
+    assert (forgotten.counts, forgotten.rebuilt) == ({"turn": 1}, (whole,))
+    await memory.store_conversation(room.id)
+    assert await turns(memory, whole) == [(1, "I eat no meat."), (2, "Enjoy your meal.")]
+    assert (await memory.forget(filters=named)).total == 0
 
 
 async def test_what_is_added_to_a_branch_follows_what_it_begins_with(memory, manager) -> None:

@@ -16,7 +16,7 @@ from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._personal import looked_through
 from haive.core.persistence.vector._shelf import checked_text
 from haive.core.persistence.vector._talks import GIVEN
-from haive.core.persistence.vector.models import OURS, Memory
+from haive.core.persistence.vector.models import DOCUMENT, OURS, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
     from haive.core.persistence.privacy import Redactor
 
-# What the adapter keeps in the metadata of a document's memory: its id, and what is named as ours.
-_OWN = "langchain"
-_RESERVED = frozenset({*OURS, _OWN})
+_RESERVED = frozenset({*OURS, DOCUMENT})
 # What a document tells of a memory that was no document.
 _TOLD = ("kind", "user_id", "conversation_id", "seq", "speaker", "role", "timestamp")
 
@@ -81,7 +79,7 @@ def memory_of(
     rest = {name: value for name, value in metadata.items() if name not in _RESERVED}
     ours = {name: value for name, value in metadata.items() if name in GIVEN}
     note = Note(
-        metadata={**rest, **ours, _OWN: own},
+        metadata={**rest, **ours, DOCUMENT: own},
         user_id=whose,
         importance=None,
         ttl=None,
@@ -92,8 +90,8 @@ def memory_of(
 
 def document_of(memory: Memory) -> Document:
     """A memory as a document; of one that was none, with what is telling in its metadata."""
-    own = memory.metadata.get(_OWN)
-    rest = {name: value for name, value in memory.metadata.items() if name != _OWN}
+    own = memory.metadata.get(DOCUMENT)
+    rest = {name: value for name, value in memory.metadata.items() if name != DOCUMENT}
     if not isinstance(own, dict):
         told = {name: value for name in _TOLD if (value := getattr(memory, name)) is not None}
         return Document(id=memory.id, page_content=memory.text, metadata={**rest, **told})
@@ -107,7 +105,7 @@ def document_of(memory: Memory) -> Document:
 
 def key_of(memory: Memory) -> str:
     """The id that the caller knows a memory by."""
-    own = memory.metadata.get(_OWN)
+    own = memory.metadata.get(DOCUMENT)
     key = own.get("id") if isinstance(own, dict) else None
     return key if isinstance(key, str) else memory.id
 

@@ -13,9 +13,10 @@ _LOCAL = re.compile(rf"[\w{MARKS}.%+'-]")
 _LONGEST_LOCAL = 64
 # logo@2x.png and the like.
 _FILES = frozenset({"png", "jpg", "jpeg", "gif", "svg", "webp", "css", "js", "ts", "json"})
+# The end is read once: MARKS has letters too, and each would be tried as a letter and as a mark.
 _EMAIL = re.compile(
     rf"@(?:[\w{MARKS}-]{{1,63}}\.){{1,8}}"
-    rf"(?P<top>xn--[a-z0-9-]{{2,59}}|(?:[^\W\d_]|[{MARKS}]){{2,24}})(?![^\W_]|[{MARKS}])"
+    rf"(?P<top>xn--[a-z0-9-]{{2,59}}|(?:[^\W\d_]|[{MARKS}]){{2,24}}+)(?![^\W_]|[{MARKS}])"
 )
 
 

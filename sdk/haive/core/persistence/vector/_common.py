@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from haive.core.persistence._encoding import TAGS
 from haive.core.persistence.vector._values import equal, to_json_value
-from haive.core.persistence.vector.models import CONSOLIDATION, Memory, MemoryKind
+from haive.core.persistence.vector.models import CONSOLIDATION, DOCUMENT, Memory, MemoryKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from haive.core.persistence.vector._shelf import Shelf
 
 # What this package writes beside what the caller gave.
-_BESIDE = frozenset({CONSOLIDATION, TAGS})
+_BESIDE = frozenset({CONSOLIDATION, DOCUMENT, TAGS})
 
 
 def contradict(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -69,15 +69,22 @@ def given_itself(memory: Memory, sources: Sequence[Memory]) -> dict[str, Any]:
     return {name: value for name, value in memory.metadata.items() if not _has(theirs, name, value)}
 
 
-async def follow_above(shelf: Shelf, before: Memory, after: Memory) -> None:
-    """Let what consolidations made of a memory follow it, whose text stays as it is."""
-    now = {after.id: after}
-    fresh = [after.id]
+async def follow_above(shelf: Shelf, changed: Sequence[Memory]) -> None:
+    """Let what consolidations made of memories follow them, whose texts stay as they are.
+
+    Args:
+        shelf: Where all of them are, the changed ones as they were before still.
+        changed: What they will be; they belong to who they belonged to.
+    """
+    own = {memory.id for memory in changed}
+    whose = {memory.user_id for memory in changed}
+    now = {memory.id: memory for memory in changed}
+    fresh = list(own)
     while fresh:
         above = [
             memory
             for memory in await shelf.pointing_at("sources", fresh)
-            if CONSOLIDATION in memory.metadata and memory.user_id == before.user_id
+            if CONSOLIDATION in memory.metadata and memory.user_id in whose
         ]
         # As they are stored still.
         there = await shelf.get(each for memory in above for each in memory.sources)
@@ -88,8 +95,7 @@ async def follow_above(shelf: Shelf, before: Memory, after: Memory) -> None:
             if made != now.get(memory.id, memory):
                 now[memory.id] = made
                 fresh.append(memory.id)
-    del now[after.id]
-    await shelf.renew(list(now.values()))
+    await shelf.renew([memory for memory in now.values() if memory.id not in own])
 
 
 def _has(metadata: Mapping[str, Any], name: str, value: object) -> bool:

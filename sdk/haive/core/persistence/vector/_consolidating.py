@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence  # noqa: TC003 - an annotation of a frozen value
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -136,18 +136,40 @@ async def _above(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What a merged memory was given itself."""
+
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    importance: float = 0.0
+    """Where it is more than that of its sources."""
+    said_by: Mapping[str, Any] = field(default_factory=dict)
+    """``speaker`` and ``role`` where they are not those of its sources."""
+
+
 async def _given(
     originals: Sequence[Memory], above: Mapping[str, Memory], shelf: Shelf
-) -> dict[str, dict[str, Any]]:
-    """Metadata that were given to merged memories themselves, by their ids."""
+) -> dict[str, _Given]:
+    """What was given to merged memories themselves, by their ids."""
     merged = [memory for memory in above.values() if memory.kind is MemoryKind.MERGED]
     known = {memory.id: memory for memory in originals}
     outside = {each for memory in merged for each in memory.sources} - known.keys()
     known |= await shelf.get(outside)
-    return {
-        memory.id: given_itself(memory, [known[each] for each in memory.sources if each in known])
-        for memory in merged
-    }
+    found: dict[str, _Given] = {}
+    for memory in merged:
+        sources = [known[each] for each in memory.sources if each in known]
+        theirs = common(memory.kind, sources)
+        more = memory.importance > max((each.importance for each in sources), default=1.0)
+        found[memory.id] = _Given(
+            metadata=given_itself(memory, sources),
+            importance=memory.importance if more else 0.0,
+            said_by={
+                name: said
+                for name in ("speaker", "role")
+                if (said := getattr(memory, name)) != theirs[name]
+            },
+        )
+    return found
 
 
 class _Planner:
@@ -158,7 +180,7 @@ class _Planner:
         how: Consolidating,
         shelf: Shelf,
         above: dict[str, Memory],
-        given: Mapping[str, Mapping[str, Any]],
+        given: Mapping[str, _Given],
     ) -> None:
         self._how = how
         self._shelf = shelf
@@ -220,7 +242,17 @@ class _Planner:
 
     def _told(self, memory: Memory) -> dict[str, Any]:
         """A memory's metadata, and over them what was given to what stands for it."""
-        return {**memory.metadata, **self._given.get(memory.archived_for or "", {})}
+        return {**memory.metadata, **self._given_for(memory).metadata}
+
+    def _as_told(self, memory: Memory) -> Memory:
+        """A memory with what was given to what stands for it."""
+        given = self._given_for(memory)
+        importance = max(memory.importance, given.importance)
+        told = replace(memory, metadata=self._told(memory), importance=importance)
+        return replace(told, **given.said_by)
+
+    def _given_for(self, memory: Memory) -> _Given:
+        return self._given.get(memory.archived_for or "", _Given())
 
     def _part(self, memory: Memory) -> tuple[str, ...]:
         # Nobody is another one than who has no name.
@@ -232,7 +264,7 @@ class _Planner:
             return (user, until, memory.conversation_id or "", day)
         if self._how.strategy == "dedupe":
             # "100 euro" is as near to "900 euro" as can be, and does not say the same.
-            return (user, until, claims_of(memory.text), *said_by(memory))
+            return (user, until, claims_of(memory.text), *said_by(self._as_told(memory)))
         return (user, until)
 
     async def _made(
@@ -286,7 +318,7 @@ class _Planner:
     ) -> Memory:
         """The memory of a group; no model is asked for a plan."""
         members = {memory.id: memory for memory in group}
-        ordered = [replace(members[e], metadata=self._told(members[e])) for e in planned.sources]
+        ordered = [self._as_told(members[each]) for each in planned.sources]
         now = self._shelf.clock()
         empty = _unwritten(planned.id, planned.kind, ordered, self._how.strategy, now)
         if planned.kind is MemoryKind.MERGED:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from haive.core.persistence._encoding import MAX_CONTENT_BYTES, check_text
 from haive.core.persistence.errors import InvalidInputError
 from haive.core.persistence.vector._chunks import CONTEXT, chunks, context_of
+from haive.core.persistence.vector._common import follow_above
 from haive.core.persistence.vector._forgetting import forget
 from haive.core.persistence.vector._ids import EPOCH, derived_id
 from haive.core.persistence.vector._importance import importance_of
@@ -128,6 +129,7 @@ async def _stored(talk: Talk, how: Processing, shelf: Shelf, recalled: Recalled)
     known = [piece for piece in every if piece.id in there]
     above = [whole, *_of_keywords(talk, telling, every, shelf, wholes)]
     await shelf.write([*new, *above])
+    await follow_above(shelf, [m for m in known if _is_told_otherwise(m, there[m.id])])
     # Who says it may have become known.
     await shelf.renew([m for m in known if spoken(m) != spoken(there[m.id])])
     await shelf.rewrite([m for m in known if spoken(m) == spoken(there[m.id]) and m != there[m.id]])
@@ -149,6 +151,13 @@ async def _others_own(
 def _holding(pieces: Sequence[Memory]) -> Sequence[Memory]:
     """Those that hold, or all where none does: what has ended is not said of the whole."""
     return [piece for piece in pieces if piece.valid_to is None] or pieces
+
+
+def _is_told_otherwise(memory: Memory, before: Memory) -> bool:
+    """Whether what goes into what consolidations made of it has changed."""
+    return (memory.speaker, memory.role, memory.metadata) != (
+        before.speaker, before.role, before.metadata,
+    )  # fmt: skip
 
 
 def _is_of_whole(memory: Memory) -> bool:

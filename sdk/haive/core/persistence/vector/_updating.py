@@ -69,7 +69,7 @@ async def _update(memory_id: str, changes: Changes, shelf: Shelf) -> tuple[Memor
             await change(shelf, changed)
             return memory, changed
         if (changed.metadata, changed.role) != (memory.metadata, memory.role):
-            await follow_above(shelf, memory, changed)
+            await follow_above(shelf, [changed])
         if not await shelf.rewrite([changed], once=True):
             raise NotFoundError("There is no such memory.")
     return memory, changed

@@ -139,6 +139,8 @@ class Memory:
 
 #: In the metadata of what a consolidation made: its strategy.
 CONSOLIDATION = "consolidation"
+#: In the metadata of what keeps a document of LangChain: its id, and what is named as ours.
+DOCUMENT = "langchain"
 #: Beside the fields of what is added, to find the same words by.
 WORDS_HASH = "words_hash"
 FIELDS = tuple(f.name for f in fields(Memory) if f.name not in {"id", "metadata"})

@@ -91,7 +91,7 @@ def terms(metadata: Mapping[str, Any]) -> list[str]:
     for path, value in _paths(metadata, ()):
         found |= {_term("exists", path), _term("is", path, value)}
         for inner in value if isinstance(value, list) else ():
-            found |= {_term("is", path, inner), _term("has", path, inner)}
+            found |= {_term("is", path, inner), _contained(path, inner)}
         if isinstance(value, str):
             found.add(_term("text", path))
             if _time(value) is None:
@@ -175,7 +175,7 @@ def _positive(where: Comparison, service: _Service) -> Narrowed:
     if operator in _LOOKED_UP:
         return Narrowed(where=Has(_looked_up(where)))
     if operator is Operator.CONTAINS:
-        has = _term("has", path, value)
+        has = _contained(path, value)
         if not isinstance(value, str):
             return Narrowed(where=Has((has,)))
         text = _term("text", path)
@@ -188,7 +188,7 @@ def _positive(where: Comparison, service: _Service) -> Narrowed:
 
 def _negative(where: Comparison, service: _Service) -> Narrowed:
     if where.operator is Operator.CONTAINS:
-        has = _term("has", where.path, where.value)
+        has = _contained(where.path, where.value)
         text = {_term("text", where.path)} if isinstance(where.value, str) else set()
         return Narrowed(where=Neither(Has((has,))), doubts=frozenset(text))
     if where.operator in _ORDER:
@@ -204,6 +204,11 @@ def _looked_up(where: Comparison) -> tuple[str, ...]:
         return (_term("exists", where.path),)
     values = where.value if where.operator is Operator.IN else [where.value]
     return tuple(sorted({_term("is", where.path, each) for each in values})) or (NOWHERE,)
+
+
+def _contained(path: tuple[str, ...], value: Any) -> str:
+    """The term of lists with a value; a text contains itself, so of texts one term says both."""
+    return _term("is" if isinstance(value, str) else "has", path, value)
 
 
 def _comparable(where: Comparison, service: _Service) -> tuple[Between | None, str]:
@@ -290,5 +295,8 @@ def _form(value: Any) -> Any:
 #: Names of ours that are compared, by their keys: for services that have to know before what is.
 COMPARED = {number_key(name): name for name in ("importance", "seq", "until_seq")} | {
     time_key(name): name
-    for name in ("timestamp", "valid_from", "valid_to", "expires_at", "created_at")
-}
+    for name in (
+        "timestamp", "valid_from", "valid_to", "archived_from", "expires_at", "created_at",
+        "renewed_at",
+    )
+}  # fmt: skip

@@ -189,30 +189,30 @@ class PineconeBackend(FusingBackend):
             ContentTooLargeError: The metadata of one is over 40 KB; nothing was stored.
         """
         checked = self.check(records)
-        kept = await self._fetch(
-            [each.id for each in checked if each.vector is None and each.tokens is None]
-        )
-        await self._write(checked, kept)
+        await self._write(checked, await self._fetch(_metadata_alone(checked)))
 
     async def replace(self, records: Sequence[Record]) -> int:
         """As `put`, but write only those that are there: one removed meanwhile comes back."""
         checked = self.check(records)
         there = await self._fetch([each.id for each in checked])
         left = [each for each in checked if each.id in there]
-        await self._write(left, there)
+        await self._write(left, {each: there[each] for each in _metadata_alone(left)})
         return len(left)
 
     async def _write(self, records: Sequence[Record], kept: Mapping[str, Any]) -> None:
         """Write records: metadata alone beside the vectors and tokens that are kept."""
         stamp = time.time_ns() // 1_000
         rows = [self._row(record, kept.get(record.id), stamp) for record in records]
-        for row in rows:
+        for record, row in zip(records, rows, strict=True):
             size = len(json.dumps(row["metadata"], ensure_ascii=False).encode())
             if size > _MAX_METADATA:
                 raise ContentTooLargeError(
                     f"The memory {row['id']} has {size:,} bytes of metadata; Pinecone takes"
                     f" {_MAX_METADATA:,}.",
-                    hint="Store the bulk elsewhere, or use smaller chunks.",
+                    hint="It names all that it was made of: remember so long a conversation as"
+                    " several, or in another vector_store."
+                    if record.metadata.get("sources")
+                    else "Store the bulk elsewhere, or use smaller chunks.",
                 )
         for batch in packed(
             rows, _AT_ONCE, weight=lambda row: len(json.dumps(row)), heaviest=_MAX_REQUEST
@@ -440,6 +440,11 @@ class PineconeBackend(FusingBackend):
         except self._errors.PineconeError:
             # What the client refuses itself.
             raise DatabaseError("Pinecone's client refused the request.") from None
+
+
+def _metadata_alone(records: Sequence[Record]) -> list[str]:
+    """Ids of those that bring neither a vector nor tokens, and keep what is stored."""
+    return [each.id for each in records if each.vector is None and each.tokens is None]
 
 
 def _tags(collection: Collection) -> dict[str, str]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import base64
 import json
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
 
@@ -62,6 +63,8 @@ if TYPE_CHECKING:
 
 _VECTOR = "memory"
 _MARK = "haive"
+# Of no tenant: where the first collections said what they are.
+_FACTS = str(UUID(int=0))
 _DISTANCES = {"cosine": "Cosine", "l2": "Euclid", "inner_product": "Dot"}
 # A request may have 32 MiB.
 _BYTES = 8 * 1024 * 1024
@@ -146,7 +149,7 @@ class QdrantBackend(FusingBackend):
         if not await self._call(self._client.collection_exists(collection.name)):
             await self._create(collection)
         info = await self._call(self._client.get_collection(collection.name))
-        found = same(collection, _described(collection.name, info.config.metadata))
+        found = same(collection, await self._facts(collection.name, info.config.metadata or {}))
         await self._index(collection.name, info.payload_schema)
         self._opened = found
         return found
@@ -289,6 +292,21 @@ class QdrantBackend(FusingBackend):
         except ConflictError:
             return
 
+    async def _facts(self, name: str, metadata: Mapping[str, Any]) -> Collection:
+        """What the collection is; what a point says, as it once did, goes into the metadata."""
+        if _MARK in metadata:
+            return collection_from(metadata[_MARK])
+        points = await self._call(self._client.retrieve(name, [_FACTS]))
+        facts = (points[0].payload or {}).get("collection") if points else None
+        if not isinstance(facts, dict):
+            raise CollectionMismatchError(
+                f"The collection {name} is not one of ours: nothing says what it is.",
+                hint="Name another index_name. Qdrant before 1.16 keeps nothing that says it.",
+            )
+        found = collection_from(facts)
+        await self._call(self._client.update_collection(name, metadata={_MARK: facts}))
+        return found
+
     async def _index(self, name: str, there: Mapping[str, Any]) -> None:
         """Index what is filtered by and is not indexed yet: its maker may have been killed."""
         # A local one has none, and warns of them.
@@ -420,15 +438,6 @@ def _weight(row: tuple[Record, dict[str, Any]]) -> int:
     """Bytes in a request, or some more: a number of a vector has up to 24 of them."""
     record, payload = row
     return len(json.dumps(payload)) + 24 * (0 if record.vector is None else len(record.vector))
-
-
-def _described(name: str, metadata: Mapping[str, Any] | None) -> Collection:
-    if metadata is None or _MARK not in metadata:
-        raise CollectionMismatchError(
-            f"The collection {name} is not one of ours: nothing says what it is.",
-            hint="Name another index_name. Qdrant before 1.16 keeps nothing that says it.",
-        )
-    return collection_from(metadata[_MARK])
 
 
 def _error(status: int | None) -> Exception:
