@@ -264,6 +264,26 @@ async def test_what_was_changed_lately_lasts_with_what_it_is_of(
     assert {each.id for each in await memory.provenance(top)} == {*ids}
 
 
+async def test_a_memory_stays_with_what_somebody_says_of_it_meanwhile(store, owner, keeping):
+    config = MemoryConfig(index_name="kept", embedding_strategy="none")
+    memory = VectorMemory(config=config, store=store, clock=lambda: _ago(DAYS + 30))
+    ids = await memory.add_many(["Anna has four dogs.", "Anna likes tea."], importance=0.3)
+    (top,) = (await memory.consolidate_memories(consolidation_strategy="summarize")).created
+    table = await owner.fetchval(
+        "select table_name from haive_private.memory_collections where name = 'kept'"
+    )
+    async with owner.transaction():
+        await owner.execute(
+            f"update vecs.{table} set metadata = metadata || jsonb_build_object("
+            " 'renewed_at', haive_private.time_text(now())) where tenant_id = $1 and id = $2",
+            *(keeping, top),
+        )
+        job = asyncio.create_task(apply_retention(store))
+        await _blocked(owner)
+    assert "memories" not in (await job).counts
+    assert {each.id for each in await memory.provenance(top)} == {*ids}
+
+
 async def test_memories_go_by_when_they_were_last_said_or_changed(store):
     at = _ago(DAYS + 30)
 
