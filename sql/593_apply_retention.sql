@@ -94,7 +94,12 @@ begin
       limit greatest(p_batch / 100, 1)
     );
     v_more := cardinality(v_keys) > 0;
-    -- Looked at again under the locks of their branches, which every save takes.
+    -- Looked at again under the locks of their branches, which every save takes; as everywhere, those
+    -- of the threads come before.
+    perform from haive.threads as t
+    where t.tenant_id = v_caller.tenant and t.thread_key = any(v_keys)
+    order by t.thread_key
+    for update;
     perform from haive.branches as b
     where b.tenant_id = v_caller.tenant and b.thread_key = any(v_keys)
     order by b.branch_id
