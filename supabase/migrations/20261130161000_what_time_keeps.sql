@@ -1,5 +1,7 @@
--- What somebody goes on with is kept: items from when they were last put, what memories were made into, and
--- writes of a thread that is pruned meanwhile.
+-- What somebody goes on with is kept, and nothing until a date to come: items from when they were last put,
+-- what memories were made into, and writes of a thread that is pruned meanwhile. Conversations whose last
+-- message is of a later hour than now are set to now; no other row is touched.
+set local lock_timeout = '10s';
 
 grant usage, create on schema haive_private to haive_writer;
 
@@ -979,6 +981,19 @@ comment on function haive.list_sessions(
 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; '
 'threads: those that a message may go on in now, by when somebody wrote to them last, without pages; with '
 'no owner named, of the user who calls, or of nobody where a service does: {sessions, next_page}.';
+
+-- Dates to come that were taken before keep a conversation till then. They are few, found by their
+-- index; a row of what is written now is in the hour that it is, and nobody waits for it.
+with ahead as (
+  select c.tenant_id, c.id from haive.conversations as c
+  where c.active_hour > now()
+  order by c.tenant_id, c.id
+  for no key update
+)
+update haive.conversations as c
+set last_message_at = now()
+from ahead as a
+where c.tenant_id = a.tenant_id and c.id = a.id;
 
 revoke create on schema haive_private from haive_writer;
 
