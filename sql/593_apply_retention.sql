@@ -142,14 +142,15 @@ begin
     )
     select count(*), max(g.xid) into v_events, v_floor from gone as g;
     if v_floor is not null then
-      insert into haive_private.event_floors as f (tenant_id, xid)
-      values (v_caller.tenant, v_floor)
+      insert into haive_private.event_floors as f (tenant_id, xid, log)
+      values (v_caller.tenant, v_floor, haive_private.event_log())
       on conflict (tenant_id) do update
       set
         xid = case
-          when f.xid < pg_snapshot_xmax(pg_current_snapshot()) then greatest(f.xid, excluded.xid)
+          when f.log = excluded.log then greatest(f.xid, excluded.xid)
           else excluded.xid -- the other came with a dump
-        end;
+        end,
+        log = excluded.log;
     end if;
     delete from haive.invitations as i
     where

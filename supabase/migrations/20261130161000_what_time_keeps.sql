@@ -1,9 +1,303 @@
 -- What somebody goes on with is kept, and nothing until a date to come: items from when they were last put,
 -- what memories were made into, and writes of a thread that is pruned meanwhile. Conversations whose last
--- message is of a later hour than now are set to now; no other row is touched.
+-- message is of a later hour than now are set to now. A floor of events names the log that it is of.
 set local lock_timeout = '10s';
 
+-- Dates to come that were taken before keep a conversation till then. They are few, found by their
+-- index; a row of what is written now is in the hour that it is, and nobody waits for it.
+with ahead as (
+  select c.tenant_id, c.id from haive.conversations as c
+  where c.active_hour > now()
+  order by c.tenant_id, c.id
+  for no key update
+)
+update haive.conversations as c
+set last_message_at = now()
+from ahead as a
+where c.tenant_id = a.tenant_id and c.id = a.id;
+
 grant usage, create on schema haive_private to haive_writer;
+
+alter table haive_private.event_floors add column log text storage plain collate "C";
+
+comment on column haive_private.event_floors.log is
+'The log that xid is a number of, as cursors name it: one that came with a dump is of another.';
+
+-- Numbers of transactions mean something in one cluster only, and there on one timeline: a replica that is
+-- promoted, or a recovery to a point in time, gives some of them out again. The first timeline is not named.
+create or replace function haive_private.event_log()
+returns text
+language plpgsql
+stable
+security definer
+set search_path = ''
+as $$
+begin
+  return (
+    select
+      left(
+        md5(
+          concat(
+            c.system_identifier,
+            nullif(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '00000001')
+          )
+        ),
+        8
+      )
+    from pg_control_system() as c
+  );
+end;
+$$;
+
+alter function haive_private.event_log() owner to haive_writer;
+
+comment on function haive_private.event_log() is
+'Names the cluster and its timeline, of which cursors and floors of events are.';
+
+-- A cut of the outbox: the transactions whose events can be seen now, as a snapshot.
+--
+-- It ends with the newest event that is seen, and not with the newest transaction of the server. A
+-- transaction that comes to nothing leaves no trace on the disk, so a crash can give its number out
+-- again, and a reader who had counted it as seen would skip the one that bears it then. What an
+-- event that was seen bears is on the disk, with all numbers below it. And the cut of a tenant that
+-- rests does not change.
+--
+-- A floor of another log came with a dump, and says nothing of the transactions here.
+create or replace function haive_private.cut_events(p_tenant text, p_seen pg_snapshot)
+returns pg_snapshot
+language plpgsql
+stable
+security definer
+set search_path = ''
+set enable_seqscan = off
+as $$
+declare
+  -- Of the caller's snapshot, as what is read below: the function is stable.
+  v_now pg_snapshot := pg_current_snapshot();
+  -- A snapshot has its own transaction for done; what it writes later would be skipped.
+  v_own xid8 := pg_current_xact_id_if_assigned();
+  v_end numeric;
+  v_running xid8[];
+begin
+  v_end := greatest(
+    (
+      select e.xid::text::numeric + 1 from haive.events as e
+      where
+        e.tenant_id = p_tenant and pg_visible_in_snapshot(e.xid, v_now)
+        and e.xid is distinct from v_own
+      order by e.tenant_id desc, e.xid desc, e.id desc
+      limit 1
+    ),
+    (
+      select f.xid::text::numeric + 1 from haive_private.event_floors as f
+      where f.tenant_id = p_tenant and f.log = haive_private.event_log()
+    ),
+    pg_snapshot_xmax(p_seen)::text::numeric,
+    3
+  );
+  v_running := array(
+    select r.xid
+    from (
+      select s.xid from pg_snapshot_xip(v_now) as s (xid)
+      union
+      select v_own where v_own is not null
+    ) as r
+    where r.xid::text::numeric < v_end
+    order by r.xid
+  );
+  return (
+    coalesce(v_running[1]::text, v_end::text) || ':' || v_end || ':' || array_to_string(v_running, ',')
+  )::pg_snapshot;
+end;
+$$;
+
+alter function haive_private.cut_events(text, pg_snapshot) owner to haive_writer;
+
+-- Reading the outbox in the order of commits.
+--
+-- A cursor is a cut: the set of transactions whose events have been read, as a snapshot of Postgres
+-- (its oldest and newest number, and those between that still ran). What a cut of now has and the
+-- cursor's has not is what is new. Nothing is skipped: a transaction that commits late is in no cut
+-- until it is seen in one, and is then new in that one. Nothing comes twice: it is in all later ones.
+-- Nobody waits: a transaction that writes for an hour holds back its own events and no others, and
+-- costs readers one more number in their cursor.
+--
+-- The order. Within what is new, by id. Of one conversation that is the order of its changes:
+-- whoever changes it holds its row until the end, and takes the event's id while holding it. So the
+-- later change has the greater id, and was committed by somebody who began to hold the row after the
+-- earlier change was visible: a cut that has the later one has the earlier one too. By number of
+-- transaction it would not be: those are given before the wait for the row. The same holds for a
+-- branch of a thread, whose row a save holds.
+--
+-- Pages. What is long is read in pages by id, and the cut it ends with stays in the cursor meanwhile:
+-- from/to/id. A page is thus a beginning, by id, of a set that is fixed.
+--
+-- Definer, for users have no right on the table.
+create or replace function haive_private.read_events(
+  p_tenant text, p_channel text, p_after text, p_page_size int, p_watch text
+)
+returns json
+language plpgsql
+volatile
+security definer
+set search_path = ''
+as $$
+declare
+  v_caller record := haive_private.enter_tenant(p_tenant, false);
+  v_kind text := split_part(p_channel, ':', 1);
+  v_log text;
+  v_parts text[] := string_to_array(p_after, '/');
+  v_streams uuid[];
+  v_seen pg_snapshot;
+  v_upto pg_snapshot;
+  v_last bigint := 0;
+  v_fresh boolean := false;
+  v_more boolean := false;
+  v_floor xid8;
+  v_next text;
+  v_count int := 0;
+  v_events json := '[]';
+begin
+  if (p_page_size between 1 and 5000) is not true then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_size is not between 1 and 5000',
+      hint = 'Read on with after, the next of the page.';
+  elsif
+    p_channel is null
+    or not (
+      p_channel in ('tenant', 'conversations', 'agent_states')
+      or p_channel ~ '^(conversation|session):[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+      or p_channel ~ '^thread:.{1,200}$'
+    )
+  then
+    raise exception using
+      errcode = 'PT422',
+      message = 'there is no such channel',
+      hint = 'Channels are tenant, conversations, agent_states, conversation:ID, session:ID and thread:ID.';
+  elsif p_after <> '0' and p_after !~ '^[0-9a-f]{8}/(0|[0-9]+:[0-9]+:[0-9,]*)(/[0-9]+:[0-9]+:[0-9,]*/[0-9]{1,18})?$' then
+    raise exception using
+      errcode = 'PT422',
+      message = 'after is no cursor',
+      hint = 'It is the next of a page or the cursor of an event; 0 is the oldest that is kept.';
+  elsif pg_is_in_recovery() then
+    raise exception using
+      errcode = 'PT422',
+      message = 'events are read on the primary',
+      hint = 'A replica does not know which transactions still run.';
+  end if;
+  v_log := haive_private.event_log();
+  if not haive_private.may_watch(v_caller.tenant, v_caller.actor, p_channel, false) then
+    raise exception using
+      errcode = case when v_kind = 'tenant' then 'PT403' else 'PT404' end,
+      message = format('no channel %s', left(p_channel, 250)),
+      hint = 'What it is of was deleted, or is not the caller''s to see.';
+  end if;
+
+  if v_kind in ('conversation', 'session') then
+    v_streams := array[substr(p_channel, length(v_kind) + 2)::uuid];
+    -- Who begins is told of a wrong id; who reads on may hear that it was deleted.
+    if p_after is null and not exists (
+      select from haive.conversations as c
+      where c.tenant_id = v_caller.tenant and c.id = v_streams[1]
+    ) then
+      raise exception using
+        errcode = 'PT404',
+        message = format('no conversation %s', v_streams[1]),
+        hint = 'It was deleted, belongs to another tenant, or is not the caller''s to see.';
+    end if;
+  elsif v_kind = 'thread' then
+    v_streams := array(
+      select t.thread_key from haive.threads as t
+      where
+        t.thread_id = substr(p_channel, 8) and t.tenant_id = v_caller.tenant
+        and (v_caller.actor is null or t.user_id = v_caller.actor)
+    );
+  end if;
+  if p_watch is not null then
+    -- What was written before the watch is known sends no hint: look once more.
+    v_more := haive_private.keep_watch(v_caller.tenant, p_channel, p_watch);
+  end if;
+
+  if p_after is null then
+    v_seen := haive_private.cut_events(v_caller.tenant, null);
+    v_next := v_log || '/' || v_seen;
+  else
+    if p_after <> '0' then
+      v_seen := nullif(v_parts[2], '0')::pg_snapshot;
+      v_upto := v_parts[3]::pg_snapshot;
+      v_last := coalesce(v_parts[4]::bigint, 0);
+      select f.xid into v_floor from haive_private.event_floors as f
+      where f.tenant_id = v_caller.tenant and f.log = v_log;
+      if
+        v_parts[1] <> v_log
+        or pg_snapshot_xmax(coalesce(v_upto, v_seen)) > pg_snapshot_xmax(pg_current_snapshot())
+        or v_floor >= pg_snapshot_xmin(v_seen)
+      then
+        raise exception using
+          errcode = 'PT416',
+          message = 'the cursor is older than the events that are kept, or of another database',
+          hint = 'Read the present state anew, and go on from null.';
+      end if;
+    end if;
+    loop
+      v_fresh := v_upto is null;
+      if v_fresh then
+        v_upto := haive_private.cut_events(v_caller.tenant, v_seen);
+      end if;
+      select
+        count(*), max(r.id),
+        coalesce(
+          json_agg(
+            json_build_object(
+              'id', r.id, 'kind', r.kind, 'conversation_id', r.conversation_id,
+              'first_seq', r.first_seq, 'last_seq', r.last_seq, 'thread', t.thread_id,
+              'namespace', t.namespace, 'checkpoint_id', r.checkpoint_id,
+              'created_at', r.created_at
+            )
+            order by r.id
+          ),
+          '[]'
+        )
+      into v_count, v_last, v_events
+      from haive_private.event_rows(
+        v_caller.tenant, v_streams, v_seen, v_upto, v_last,
+        case when v_kind in ('conversations', 'agent_states') then v_kind end,
+        case when v_streams is null then v_caller.actor end,
+        p_page_size
+      ) as r
+      left join haive.threads as t on t.tenant_id = r.tenant_id and t.thread_key = r.thread_key;
+      exit when v_fresh or v_count > 0;
+      -- The end of what was new when the page before was read.
+      v_seen := v_upto;
+      v_upto := null;
+      v_last := 0;
+    end loop;
+    v_next := case
+      when v_count = p_page_size
+        then concat_ws('/', v_log, coalesce(v_seen::text, '0'), v_upto, v_last)
+      else v_log || '/' || v_upto
+    end;
+    v_more := v_more or v_count = p_page_size or not v_fresh;
+    if v_caller.audit_reads and v_count > 0 then
+      perform haive_private.audit_read(
+        'read_events', jsonb_build_object(p_channel, v_count), v_count
+      );
+    end if;
+  end if;
+  return json_build_object(
+    'events', v_events,
+    'window', case
+      when v_upto is not null then concat_ws('/', v_log, coalesce(v_seen::text, '0'), v_upto)
+    end,
+    'next', v_next,
+    'more', v_more,
+    'topic', 'haive:' || v_caller.tenant || ':' || p_channel
+  );
+end;
+$$;
+
+alter function haive_private.read_events(text, text, text, int, text) owner to haive_writer;
 
 -- Of all collections, a batch: of a user who is erased, with what was made of the conversations that they
 -- still have, whoever's it is called; or last said or changed longer ago than a tenant keeps. What is left
@@ -825,14 +1119,15 @@ begin
     )
     select count(*), max(g.xid) into v_events, v_floor from gone as g;
     if v_floor is not null then
-      insert into haive_private.event_floors as f (tenant_id, xid)
-      values (v_caller.tenant, v_floor)
+      insert into haive_private.event_floors as f (tenant_id, xid, log)
+      values (v_caller.tenant, v_floor, haive_private.event_log())
       on conflict (tenant_id) do update
       set
         xid = case
-          when f.xid < pg_snapshot_xmax(pg_current_snapshot()) then greatest(f.xid, excluded.xid)
+          when f.log = excluded.log then greatest(f.xid, excluded.xid)
           else excluded.xid -- the other came with a dump
-        end;
+        end,
+        log = excluded.log;
     end if;
     delete from haive.invitations as i
     where
@@ -982,18 +1277,13 @@ comment on function haive.list_sessions(
 'threads: those that a message may go on in now, by when somebody wrote to them last, without pages; with '
 'no owner named, of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
--- Dates to come that were taken before keep a conversation till then. They are few, found by their
--- index; a row of what is written now is in the hour that it is, and nobody waits for it.
-with ahead as (
-  select c.tenant_id, c.id from haive.conversations as c
-  where c.active_hour > now()
-  order by c.tenant_id, c.id
-  for no key update
-)
-update haive.conversations as c
-set last_message_at = now()
-from ahead as a
-where c.tenant_id = a.tenant_id and c.id = a.id;
+revoke all on function haive_private.event_log()
+from public, anon, authenticated, service_role, haive_client;
+
+-- One that no transaction here has reached came with a dump, and stays of no log.
+update haive_private.event_floors as f
+set log = haive_private.event_log()
+where f.xid < pg_snapshot_xmax(pg_current_snapshot());
 
 revoke create on schema haive_private from haive_writer;
 
