@@ -1192,8 +1192,8 @@ begin
   -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who
   -- take part. Put together from fixed fragments, so that the planner sees only what is asked: the
   -- sessions of an owner are found by the owner.
-  -- Who has any number of open ones has these by the hours of their messages, which have an index, and
-  -- the latest, which somebody may have opened again after its last message, is one of the first.
+  -- Somebody may have any number of open ones: a hundred are looked at, by the hours of their last
+  -- messages, which have an index. One that was opened again since then is the latest among these.
   execute format(
     $q$
     select array(
