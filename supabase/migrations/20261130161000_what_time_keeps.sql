@@ -18,7 +18,9 @@ where c.tenant_id = a.tenant_id and c.id = a.id;
 
 grant usage, create on schema haive_private to haive_writer;
 
-alter table haive_private.event_floors add column log text storage plain collate "C";
+alter table haive_private.event_floors
+add column log text collate "C",
+alter column log set storage plain;
 
 comment on column haive_private.event_floors.log is
 'The log that xid is a number of, as cursors name it: one that came with a dump is of another.';
