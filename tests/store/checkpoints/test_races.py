@@ -302,6 +302,11 @@ async def test_writes_to_a_namespace_that_is_pruned_meanwhile_are_kept(
         tenant,
     )
     assert there == "sub"
+    told = await owner.fetch(
+        "select kind from haive.events where tenant_id = $1 order by xid, id", tenant
+    )
+    # Nothing was left of the thread, or what is written is.
+    assert told[-1]["kind"] == ("thread.deleted" if pruned_first else "checkpoints.pruned")
 
 
 @pytest.mark.parametrize("transport", ["postgres"])
