@@ -19,10 +19,13 @@ declare
   v_key uuid;
   v_owner text;
 begin
-  select t.thread_key, t.user_id into v_key, v_owner
-  from haive.threads as t
-  where t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = p_tenant;
-  if not found then
+  loop
+    -- Held till the caller has written to it: one that loses its last checkpoint meanwhile goes.
+    select t.thread_key, t.user_id into v_key, v_owner
+    from haive.threads as t
+    where t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = p_tenant
+    for key share;
+    exit when found;
     -- Parts that begin at the same time come one after the other, to find the same owner.
     perform pg_advisory_xact_lock(hashtextextended(p_tenant || '/' || p_thread_id, 0));
     select t.user_id into v_owner
@@ -35,10 +38,7 @@ begin
     insert into haive.threads (tenant_id, thread_id, namespace, user_id)
     values (p_tenant, p_thread_id, p_namespace, v_owner)
     on conflict do nothing;
-    select t.thread_key, t.user_id into v_key, v_owner
-    from haive.threads as t
-    where t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = p_tenant;
-  end if;
+  end loop;
   if v_owner is null and p_actor is null and p_user_id is not null then
     -- Begun for nobody: whoever may write to all threads now says whose it is.
     perform pg_advisory_xact_lock(hashtextextended(p_tenant || '/' || p_thread_id, 0));

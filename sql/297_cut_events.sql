@@ -6,7 +6,7 @@
 -- event that was seen bears is on the disk, with all numbers below it. And the cut of a tenant that
 -- rests does not change.
 --
--- A floor that no transaction here has reached came with a dump, and is of the cluster that was dumped.
+-- A floor of another log came with a dump, and says nothing of the transactions here.
 create or replace function haive_private.cut_events(p_tenant text, p_seen pg_snapshot)
 returns pg_snapshot
 language plpgsql
@@ -34,7 +34,7 @@ begin
     ),
     (
       select f.xid::text::numeric + 1 from haive_private.event_floors as f
-      where f.tenant_id = p_tenant and f.xid < pg_snapshot_xmax(v_now)
+      where f.tenant_id = p_tenant and f.log = haive_private.event_log()
     ),
     pg_snapshot_xmax(p_seen)::text::numeric,
     3

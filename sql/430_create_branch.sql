@@ -44,7 +44,11 @@ begin
       hint = 'Pass thread_id too.';
   end if;
   v_root := v_roots[1];
-  -- Whoever prunes holds the branches of the thread: then the root may be gone.
+  -- Whoever prunes holds the branches of the thread: then the root may be gone. And the thread, before
+  -- them, where it may go as well.
+  perform from haive.threads as t
+  where t.tenant_id = v_caller.tenant and t.thread_key = v_root.thread_key
+  for key share;
   perform from haive.branches as b
   where b.tenant_id = v_caller.tenant and b.branch_id = v_root.branch_id
   for key share;

@@ -25,6 +25,7 @@ as $$
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_thread uuid;
+  v_left uuid;
   v_replaced bigint;
   v_removed bigint;
 begin
@@ -33,6 +34,12 @@ begin
   where
     t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = v_caller.tenant
     and (v_caller.actor is null or t.user_id = v_caller.actor);
+  if found and p_namespace <> '' and cardinality(p_remove) > 0 then
+    -- It may go as well: who writes to it waits, and who deletes it takes it before its branches.
+    perform from haive.threads as t
+    where t.thread_key = v_thread and t.tenant_id = v_caller.tenant
+    for update;
+  end if;
   if not found then
     raise exception using
       errcode = 'PT404',
@@ -174,8 +181,6 @@ begin
         o.thread_key = v_thread and o.tenant_id = b.tenant_id and o.root_branch_id = b.branch_id
     );
   if v_removed > 0 then
-    insert into haive.events (tenant_id, kind, thread_key)
-    values (v_caller.tenant, 'checkpoints.pruned', v_thread);
     -- Each call of a subgraph has a namespace of its own, which goes with the last that is in it.
     delete from haive.threads as t
     where
@@ -189,6 +194,23 @@ begin
         select from haive.checkpoint_writes as w
         where w.tenant_id = t.tenant_id and w.thread_key = t.thread_key
       );
+    if found then
+      -- Told of a part that is left: readers find no events of what is gone.
+      select t.thread_key into v_left
+      from haive.threads as t
+      where t.thread_id = p_thread_id and t.tenant_id = v_caller.tenant
+      order by t.namespace
+      limit 1;
+      insert into haive.events (tenant_id, kind, thread_key)
+      values (
+        v_caller.tenant,
+        case when v_left is null then 'thread.deleted' else 'checkpoints.pruned' end,
+        coalesce(v_left, v_thread)
+      );
+    else
+      insert into haive.events (tenant_id, kind, thread_key)
+      values (v_caller.tenant, 'checkpoints.pruned', v_thread);
+    end if;
   end if;
   return json_build_object('removed', v_removed, 'replaced', v_replaced);
 end;

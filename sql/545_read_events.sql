@@ -71,21 +71,7 @@ begin
       message = 'events are read on the primary',
       hint = 'A replica does not know which transactions still run.';
   end if;
-  -- Numbers of transactions mean something in one cluster only, and there on one timeline: a replica
-  -- that is promoted, or a recovery to a point in time, gives some of them out again. The first
-  -- timeline is not named.
-  select
-    left(
-      md5(
-        concat(
-          c.system_identifier,
-          nullif(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '00000001')
-        )
-      ),
-      8
-    )
-  into v_log
-  from pg_control_system() as c;
+  v_log := haive_private.event_log();
   if not haive_private.may_watch(v_caller.tenant, v_caller.actor, p_channel, false) then
     raise exception using
       errcode = case when v_kind = 'tenant' then 'PT403' else 'PT404' end,
@@ -127,8 +113,7 @@ begin
       v_upto := v_parts[3]::pg_snapshot;
       v_last := coalesce(v_parts[4]::bigint, 0);
       select f.xid into v_floor from haive_private.event_floors as f
-      where
-        f.tenant_id = v_caller.tenant and f.xid < pg_snapshot_xmax(pg_current_snapshot());
+      where f.tenant_id = v_caller.tenant and f.log = v_log;
       if
         v_parts[1] <> v_log
         or pg_snapshot_xmax(coalesce(v_upto, v_seen)) > pg_snapshot_xmax(pg_current_snapshot())

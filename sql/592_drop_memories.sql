@@ -79,66 +79,104 @@ set search_path = ''
 as $$
 declare
   v haive_private.memory_collections;
+  -- Items that nobody has put since have the time of their last writing here alone.
+  v_written constant text := $q$
+    coalesce(
+      t.metadata ->> 'renewed_at',
+      case when t.metadata ? 'path' then t.metadata ->> 'timestamp' end,
+      t.metadata ->> 'created_at'
+    ) collate "C"
+  $q$;
+  v_doomed text;
   v_ids text[];
   v_count bigint := 0;
 begin
   for v in select c.* from haive_private.memory_collections as c order by c.name loop
+    v_doomed := case
+      when p_user_id is null then format(
+        $q$
+          %2$s < $3
+          -- What is made of others, however far above them, would go with them.
+          and not exists (
+            with recursive above as (
+              select o.id, o.metadata ->> 'renewed_at' as renewed_at from vecs.%1$I as o
+              where
+                o.tenant_id = $1
+                and o.metadata @> jsonb_build_object('sources', jsonb_build_array(t.id))
+              union
+              select o.id, o.metadata ->> 'renewed_at' from above as a
+              join vecs.%1$I as o
+                on o.metadata @> jsonb_build_object('sources', jsonb_build_array(a.id))
+              where o.tenant_id = $1
+            )
+            select from above as a where a.renewed_at collate "C" >= $3
+          )
+        $q$, v.table_name, v_written
+      )
+      else format(
+        $q$
+          t.id in (
+            select m.id from vecs.%1$I as m where m.tenant_id = $1 and m.user_id = $2
+            union all
+            select m.id
+            from haive.conversations as c
+            join vecs.%1$I as m on m.metadata @> jsonb_build_object('conversation_id', c.id)
+            where c.tenant_id = $1 and c.user_id = $2 and m.tenant_id = $1
+          )
+        $q$, v.table_name
+      )
+    end;
     execute format(
       $q$
-        with doomed as (
+        select array(
           select t.id from vecs.%1$I as t
           where t.tenant_id = $1 and %2$s
           order by t.id
           limit $4
-          for update
-        ),
-        gone as (delete from vecs.%1$I as t using doomed as d where t.id = d.id returning t.id)
-        select coalesce(array_agg(g.id), '{}') from gone as g
-      $q$, v.table_name,
-      case
-        when p_user_id is null then format(
-          $q$
-            coalesce(t.metadata ->> 'renewed_at', t.metadata ->> 'created_at') collate "C" < $3
-            -- What is made of others, however far above them, would go with them.
-            and not exists (
-              with recursive above as (
-                select o.id, o.metadata ->> 'renewed_at' as renewed_at from vecs.%1$I as o
-                where
-                  o.tenant_id = $1
-                  and o.metadata @> jsonb_build_object('sources', jsonb_build_array(t.id))
-                union
-                select o.id, o.metadata ->> 'renewed_at' from above as a
-                join vecs.%1$I as o
-                  on o.metadata @> jsonb_build_object('sources', jsonb_build_array(a.id))
-                where o.tenant_id = $1
-              )
-              select from above as a where a.renewed_at collate "C" >= $3
-            )
-          $q$, v.table_name
         )
-        else format(
-          $q$
-            t.id in (
-              select m.id from vecs.%1$I as m where m.tenant_id = $1 and m.user_id = $2
-              union all
-              select m.id
-              from haive.conversations as c
-              join vecs.%1$I as m on m.metadata @> jsonb_build_object('conversation_id', c.id)
-              where c.tenant_id = $1 and c.user_id = $2 and m.tenant_id = $1
-            )
-          $q$, v.table_name
-        )
-      end
+      $q$, v.table_name, v_doomed
     ) into v_ids using p_tenant, p_user_id, p_before, p_batch - v_count;
+    -- Looked at again under their locks and those of what is made of them: somebody may have said one.
+    execute format(
+      $q$
+        with recursive these as (
+          select u.id collate "C" from unnest($2) as u (id)
+          union
+          select o.id from these as a
+          join vecs.%1$I as o on o.metadata @> jsonb_build_object('sources', jsonb_build_array(a.id))
+          where o.tenant_id = $1
+        )
+        select from vecs.%1$I as t
+        where t.tenant_id = $1 and t.id in (select a.id from these as a)
+        order by t.id
+        for update
+      $q$, v.table_name
+    ) using p_tenant, v_ids;
+    execute format(
+      $q$
+        with gone as (
+          delete from vecs.%1$I as t
+          where t.tenant_id = $1 and t.id = any($4) and %2$s
+          returning t.id
+        )
+        select coalesce(array_agg(g.id), '{}') from gone as g
+      $q$, v.table_name, v_doomed
+    ) into v_ids using p_tenant, p_user_id, p_before, v_ids;
     v_count := v_count + cardinality(v_ids);
     if cardinality(v_ids) > 0 then
       v_count := v_count + haive_private.unquote_memories(p_tenant, v.table_name, v_ids);
-    end if;
-    if cardinality(v_ids) > 0 then
       perform pg_advisory_xact_lock(
         hashtextextended('haive/memory words/' || p_tenant || '/' || v.name, 0)
       );
       perform haive_private.gather_memory_words(p_tenant, v.name, null);
+    elsif p_user_id is null then
+      -- What somebody dates ahead counts from now, or it would be kept till then.
+      execute format(
+        $q$
+          update vecs.%1$I as t set metadata = t.metadata || jsonb_build_object('renewed_at', $2)
+          where t.tenant_id = $1 and %2$s > $2
+        $q$, v.table_name, v_written
+      ) using p_tenant, haive_private.time_text(clock_timestamp());
     end if;
     exit when v_count >= p_batch;
   end loop;

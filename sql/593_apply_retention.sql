@@ -94,7 +94,12 @@ begin
       limit greatest(p_batch / 100, 1)
     );
     v_more := cardinality(v_keys) > 0;
-    -- Looked at again under the locks of their branches, which every save takes.
+    -- Looked at again under the locks of their branches, which every save takes; as everywhere, those
+    -- of the threads come before.
+    perform from haive.threads as t
+    where t.tenant_id = v_caller.tenant and t.thread_key = any(v_keys)
+    order by t.thread_key
+    for update;
     perform from haive.branches as b
     where b.tenant_id = v_caller.tenant and b.thread_key = any(v_keys)
     order by b.branch_id
@@ -137,14 +142,15 @@ begin
     )
     select count(*), max(g.xid) into v_events, v_floor from gone as g;
     if v_floor is not null then
-      insert into haive_private.event_floors as f (tenant_id, xid)
-      values (v_caller.tenant, v_floor)
+      insert into haive_private.event_floors as f (tenant_id, xid, log)
+      values (v_caller.tenant, v_floor, haive_private.event_log())
       on conflict (tenant_id) do update
       set
         xid = case
-          when f.xid < pg_snapshot_xmax(pg_current_snapshot()) then greatest(f.xid, excluded.xid)
+          when f.log = excluded.log then greatest(f.xid, excluded.xid)
           else excluded.xid -- the other came with a dump
-        end;
+        end,
+        log = excluded.log;
     end if;
     delete from haive.invitations as i
     where

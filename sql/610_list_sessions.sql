@@ -33,19 +33,31 @@ begin
       errcode = 'PT422',
       message = 'page_after is no cursor',
       hint = 'Pass next_page of the page before.';
+  elsif p_threads and p_page_after is not null then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_after is not taken with threads',
+      hint = 'They are not in the order of their ids: ask for as many as there may be.';
   end if;
   -- By id, which is the order in which they began; for threading, those of one owner by when somebody
   -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who
   -- take part. Put together from fixed fragments, so that the planner sees only what is asked: the
   -- sessions of an owner are found by the owner.
+  -- Somebody may have any number of open ones: a hundred are looked at, by the hours of their last
+  -- messages, which have an index. One that was opened again since then is the latest among these.
   execute format(
     $q$
     select array(
-      select row(s, c)::haive_private.session_pair
-      from haive.sessions as s
-      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
-      where s.tenant_id = $1 and c.tenant_id = $1 %s
-      order by %s s.id desc
+      select row(f.s, f.c)::haive_private.session_pair
+      from (
+        select s, c
+        from haive.sessions as s
+        join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+        where s.tenant_id = $1 and c.tenant_id = $1 %s
+        order by %s
+        limit %s
+      ) as f
+      order by %s (f.s).id desc
       limit $2
     )
     $q$,
@@ -55,18 +67,28 @@ begin
       case when p_agent_id is not null then 'and c.agent_id = $5 ' end,
       case when p_parent_id is not null then 'and s.parent_id = $6 ' end,
       case
-        when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
+        when p_statuses is null then ''
+        when p_threads then 'and ''open'' = any($7) '
+        else 'and haive_private.session_status_now(s) = any($7) '
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
       case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
-      -- The status as it is stored has an index, and what is open now is stored as open.
-      case when p_threads then 'and s.parent_id is null and s.status = ''open'' ' end,
+      -- As session_status_now has it; the status as it is stored has an index.
+      case
+        when p_threads
+          then
+            'and s.parent_id is null and s.status = ''open'' '
+            'and (s.ttl is null or s.active_at + s.ttl * interval ''1 second'' > now()) '
+      end,
       case
         when p_threads and v_owner is null then 'and c.user_id is null and c.participants = ''{}'' '
         when p_threads then 'and c.user_id = $10 '
       end
     ),
-    case when p_threads then 's.active_at desc,' end
+    -- The owner as well, or of nobody's the index is not seen to be in this order.
+    case when p_threads then 'c.user_id desc, c.active_hour desc, s.active_at desc' else 's.id desc' end,
+    case when p_threads then 'greatest($2, 100)' else '$2' end,
+    case when p_threads then '(f.s).active_at desc,' end
   )
   into v_pairs
   using
@@ -134,5 +156,5 @@ comment on function haive.list_sessions(
   text, text, text, text[], uuid, int, text, text, boolean, text
 ) is
 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; '
-'threads: those that a message may go on in, by when somebody wrote to them last; with no owner named, '
-'of the user who calls, or of nobody where a service does: {sessions, next_page}.';
+'threads: those that a message may go on in now, by when somebody wrote to them last, without pages; with '
+'no owner named, of the user who calls, or of nobody where a service does: {sessions, next_page}.';

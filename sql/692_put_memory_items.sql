@@ -94,7 +94,7 @@ begin
       jsonb_build_object(
         'kind', 'note', 'namespace', m.item -> 'namespace', 'key', m.item -> 'key',
         'path', haive_private.namespace_path(m.item -> 'namespace'), 'value', m.item -> 'value',
-        'parts', m.parts, 'timestamp', m.at,
+        'parts', m.parts, 'timestamp', m.at, 'renewed_at', m.at,
         'created_at', coalesce(v_there -> (m.item ->> 'id') ->> 'created_at', m.at)
       )
       || case

@@ -181,6 +181,21 @@ async def test_each_migration_records_itself(new_database, connect, monkeypatch)
         assert done == {m.version for m in every[:count]}
 
 
+async def test_dates_to_come_that_were_taken_before_keep_no_conversation(postgres):
+    (sql,) = [m.sql for m in schema.migrations() if m.name == "what_time_keeps"]
+    await postgres.execute(
+        "insert into haive.conversations (tenant_id, id, agent_id, last_message_at)"
+        " select 'default', gen_random_uuid(), 'a', t.at"
+        " from (values (now() + interval '1 year'), (now() - interval '1 day')) as t (at)"
+    )
+    await postgres.execute(sql[sql.index("with ahead as") : sql.index("grant usage")])
+    ages = await postgres.fetch(
+        "select extract(day from now() - last_message_at)::int as days from haive.conversations"
+        " order by 1"
+    )
+    assert [age["days"] for age in ages] == [0, 1]
+
+
 async def test_a_failing_migration_leaves_nothing_of_itself(database, dump, monkeypatch):
     before = dump(database)
     broken = replace(

@@ -175,6 +175,7 @@ _INTERNAL = {
     "check_tenant_settings",
     "cut_events",
     "enter_audit",
+    "event_log",
     "event_rows",
     "hint_events",
     "insert_messages",

@@ -8,7 +8,11 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from haive.core.persistence.errors import ConflictError, UnsupportedOperationError
+from haive.core.persistence.errors import (
+    ConflictError,
+    InvalidInputError,
+    UnsupportedOperationError,
+)
 from haive.core.persistence.session import SessionManager, ThreadingStrategy
 
 TABLE = "Book a table at an Italian restaurant in San Jose"
@@ -46,6 +50,19 @@ async def test_an_expired_session_is_not_the_latest_open_one(say, new_manager, a
     first = await say("one", using=manager)
     await age(await manager.get_session(first), 101)
     assert await say("two", using=manager) != first
+
+
+async def test_who_asks_the_database_for_threads_gets_those_that_take_messages(
+    say, new_manager, age
+):
+    manager = new_manager(default_ttl=100)
+    first = await say("one", using=manager)
+    threads = {"user_id": "ada", "threads": True, "page_size": 1}
+    assert [each.id for each in await manager._calls.page(threads)] == [first]
+    with pytest.raises(InvalidInputError, match="page_after"):
+        await manager._calls.page({**threads, "page_after": str(first)})
+    await age(await manager.get_session(first), 101)
+    assert await manager._calls.page(threads) == []
 
 
 @pytest.mark.parametrize("since", ["closed", "expired", "rested", "not the latest"])

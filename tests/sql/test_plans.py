@@ -239,3 +239,26 @@ async def test_a_message_finds_its_session_among_thousands_that_are_closed(expla
     found = await explained(find)
     assert ("sessions", "Index Scan", "sessions_open_idx") in found
     assert sum(scan["Actual Rows"] for scan in explained.scans("conversations")) <= 2
+
+
+@pytest.mark.parametrize("owner", [None, "u"])
+async def test_a_message_finds_its_session_among_thousands_that_are_open(
+    explained, postgres, owner
+):
+    await postgres.execute(
+        "insert into haive.conversations"
+        " (tenant_id, id, agent_id, user_id, is_session, last_message_at)"
+        " select 'default', gen_random_uuid(), 'a', $1, true, now() - n * interval '1 hour'"
+        " from generate_series(1, 3000) as n",
+        owner,
+    )
+    await postgres.execute(
+        "insert into haive.sessions (tenant_id, id, active_at)"
+        " select tenant_id, id, last_message_at from haive.conversations on conflict do nothing;"
+        "analyze haive.conversations; analyze haive.sessions"
+    )
+    find = "select haive.list_sessions($1, statuses => '{open}', page_size => 1, threads => true)"
+    await explained(find, owner)
+    for table in ("sessions", "conversations"):
+        scans = explained.scans(table)
+        assert sum(scan["Actual Rows"] * scan["Actual Loops"] for scan in scans) <= 250

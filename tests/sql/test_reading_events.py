@@ -308,11 +308,14 @@ async def test_what_was_pruned_before_a_dump_expires_no_cursor_of_where_it_is_re
     client, postgres, writer, message
 ):
     conversation = await writer.conversation()
-    # As after a restore: the cluster that the number is of had more transactions than this one.
+    # As after a restore, and after as many transactions as the cluster had that was dumped.
     await postgres.execute("delete from haive.events")
-    await postgres.execute("insert into haive_private.event_floors values ('default', '50000000')")
     begun = json.loads(await client.fetchval("select haive.read_events('tenant')"))["next"]
     await writer.one(message(conversation))
+    await postgres.execute(
+        "insert into haive_private.event_floors (tenant_id, xid, log)"
+        " select 'default', max(xid), '0123abcd' from haive.events"
+    )
     reader = Reader(client, "tenant", after=begun)
     await reader.rest()
     assert [row["first_seq"] for row in reader.rows] == [1]

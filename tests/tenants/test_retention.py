@@ -264,6 +264,47 @@ async def test_what_was_changed_lately_lasts_with_what_it_is_of(
     assert {each.id for each in await memory.provenance(top)} == {*ids}
 
 
+async def test_a_talk_that_goes_on_keeps_its_summary_and_its_turns(store):
+    at = _ago(DAYS + 30)
+    config = MemoryConfig(index_name="kept", embedding_strategy="none")
+    memory = VectorMemory(config=config, store=store, clock=lambda: at)
+    talk = [{"role": "user", "content": "Anna has four dogs and a garden in Rome."}]
+    named = {"conversation_id": "c"}
+    whole = await memory.store_conversation(talk, named, generate_summary=True)
+    begun = at
+    at = datetime.now(UTC)
+    # Nothing new: nobody has said anything since.
+    await memory.store_conversation(talk, named, generate_summary=True)
+    assert (await memory.get(whole)).renewed_at is None
+    talk.append({"role": "user", "content": "Anna likes green tea."})
+    await memory.store_conversation(talk, named, generate_summary=True)
+
+    assert "memories" not in (await apply_retention(store)).counts
+    kept = await memory.get(whole)
+    assert (kept.created_at, kept.renewed_at) == (begun, at)
+    assert len(await memory.provenance(whole)) == 2
+
+
+async def test_a_memory_stays_with_what_somebody_says_of_it_meanwhile(store, owner, keeping):
+    config = MemoryConfig(index_name="kept", embedding_strategy="none")
+    memory = VectorMemory(config=config, store=store, clock=lambda: _ago(DAYS + 30))
+    ids = await memory.add_many(["Anna has four dogs.", "Anna likes tea."], importance=0.3)
+    (top,) = (await memory.consolidate_memories(consolidation_strategy="summarize")).created
+    table = await owner.fetchval(
+        "select table_name from haive_private.memory_collections where name = 'kept'"
+    )
+    async with owner.transaction():
+        await owner.execute(
+            f"update vecs.{table} set metadata = metadata || jsonb_build_object("
+            " 'renewed_at', haive_private.time_text(now())) where tenant_id = $1 and id = $2",
+            *(keeping, top),
+        )
+        job = asyncio.create_task(apply_retention(store))
+        await _blocked(owner)
+    assert "memories" not in (await job).counts
+    assert {each.id for each in await memory.provenance(top)} == {*ids}
+
+
 async def test_memories_go_by_when_they_were_last_said_or_changed(store):
     at = _ago(DAYS + 30)
 

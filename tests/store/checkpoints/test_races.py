@@ -266,6 +266,49 @@ async def test_a_branch_does_not_begin_at_what_is_being_pruned(new_checkpointer,
     assert [b.name for b in await new_checkpointer().list_branches("t")] == ["main"]
 
 
+@pytest.mark.parametrize("key", [None])
+@pytest.mark.parametrize("transport", ["postgres"])
+@pytest.mark.parametrize("pruned_first", [False, True])
+async def test_writes_to_a_namespace_that_is_pruned_meanwhile_are_kept(
+    new_checkpointer, two_clients, owner, tenant, pruned_first
+):
+    pruner, writer = two_clients
+    checkpointer = new_checkpointer()
+    only = await checkpointer.save("t", {}, namespace="sub")
+    (main,) = await checkpointer.list_branches("t", namespace="sub")
+    head = {"branch_id": str(main.id), "was_head_id": str(only), "head_id": None}
+    prune = (
+        "select haive.rewrite_checkpoints('t', 'sub', array[$1::uuid], branches => $2)",
+        *(only, json.dumps([head])),
+    )
+    written = {"idx": 0, "channel": "c", "size": 0, "codec": 0, "payload": ""}
+    put = (
+        "select haive.put_checkpoint_writes('t', $1, $1, $2, namespace => 'sub')",
+        *(UUID(int=1), json.dumps([written])),
+    )
+    first, then = [(pruner, prune), (writer, put)][:: 1 if pruned_first else -1]
+    async with first[0].transaction():
+        await first[0].fetchval(*first[1])
+        other = asyncio.create_task(then[0].fetchval(*then[1]))
+        for _ in range(500):
+            if await owner.fetchval("select exists (select from pg_locks where not granted)"):
+                break
+            await asyncio.sleep(0.01)
+    await other
+    there = await owner.fetchval(
+        "select t.namespace from haive.threads as t"
+        " join haive.checkpoint_writes as w using (tenant_id, thread_key)"
+        " where t.tenant_id = $1",
+        tenant,
+    )
+    assert there == "sub"
+    told = await owner.fetch(
+        "select kind from haive.events where tenant_id = $1 order by xid, id", tenant
+    )
+    # Nothing was left of the thread, or what is written is.
+    assert told[-1]["kind"] == ("thread.deleted" if pruned_first else "checkpoints.pruned")
+
+
 @pytest.mark.parametrize("transport", ["postgres"])
 async def test_what_somebody_else_pruned_does_not_become_a_parent(new_checkpointer, two_clients):
     client, _ = two_clients

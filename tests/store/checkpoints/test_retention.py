@@ -252,9 +252,13 @@ async def test_a_call_of_a_subgraph_that_is_pruned_is_not_told_as_a_thread_that_
     assert await bounded.prune("t") == Pruned(threads=1, removed=2, rewritten=1)
     assert (await checkpointer.get_thread("t")).namespaces == ("",)
     told = await owner.fetch(
-        "select kind from haive.events where tenant_id = $1 order by xid, id", tenant
+        "select e.kind, t.namespace from haive.events as e"
+        " left join haive.threads as t using (tenant_id, thread_key)"
+        " where e.tenant_id = $1 order by e.xid, e.id",
+        tenant,
     )
-    assert [event["kind"] for event in told][-2:] == ["checkpoints.pruned"] * 2
+    # That of the call names what is left: who reads the thread finds no event of what is gone.
+    assert [tuple(event) for event in told][-2:] == [("checkpoints.pruned", "")] * 2
 
 
 async def test_what_is_pruned_by_one_process_is_gone_for_another(new_checkpointer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
@@ -16,7 +17,9 @@ async def texts(memory: VectorMemory, user: str) -> dict[str, str]:
     return {m.kind.value: m.text for m in found if m.user_id == user}
 
 
-async def test_what_is_another_users_now_is_quoted_by_nothing_of_the_one_before(memory) -> None:
+async def test_what_is_another_users_now_is_quoted_by_nothing_of_the_one_before(
+    memory: VectorMemory, clock: Callable[[], datetime]
+) -> None:
     said = [
         {"content": "The code is purple.", "role": "user"},
         {"content": "The harbour is deep.", "role": "user"},
@@ -33,6 +36,7 @@ async def test_what_is_another_users_now_is_quoted_by_nothing_of_the_one_before(
     left = await texts(memory, "anna")
     assert "harbour" not in f"{left['summary']} {left['keyword']}"
     assert "purple" in left["summary"]
+    assert (await memory.get(whole)).renewed_at == clock()
     assert (await memory.get(third)).context == "The code is purple."
     result = await memory.forget(filters={"user_id": "anna"})
     assert result.counts == {"turn": 2, "summary": 1, "keyword": 1}

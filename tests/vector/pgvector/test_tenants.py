@@ -6,6 +6,7 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -110,6 +111,38 @@ async def test_retention_removes_memories_by_the_time_of_their_writing(
         answer = json.loads(await owner.fetchval(apply, tenant))
     assert answer["done"]
     assert [each.metadata["text"] for each in await backend.find(None, limit=9)] == ["undated"]
+
+
+async def test_retention_keeps_items_from_when_they_were_put_and_nothing_until_a_date_to_come(
+    backend: PgvectorBackend, owner: asyncpg.Connection, tenant: str
+) -> None:
+    old, today = "2020-01-01T00:00:00.000000Z", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    unmarked = memory("put", path="n", timestamp=today, created_at=old)
+    ahead = memory("ahead", renewed_at="9999-01-01T00:00:00.000000Z", created_at=old)
+    await backend.put([unmarked, ahead, memory("gone", timestamp=today, created_at=old)])
+    name = backend.collection.name
+    item = {"id": str(uuid4()), "namespace": ["n"], "key": "k", "value": {}}
+    put = ("select haive.put_memory_items($1, $2, $3)", name, json.dumps([item]), tenant)
+    await owner.fetchval(*put)
+    table = await owner.fetchval(
+        "select table_name from haive_private.memory_collections where name = $1", name
+    )
+    await owner.execute(
+        f'update vecs."{table}" set metadata = metadata || $2 where id = $1',
+        *(item["id"], json.dumps({"created_at": old})),
+    )
+    await owner.fetchval(*put)
+    await owner.execute(
+        """update haive.tenants set settings = '{"data_retention_days": 30}'"""
+        " where tenant_id = $1",
+        tenant,
+    )
+    for _ in range(4):
+        answer = json.loads(await owner.fetchval("select haive.apply_retention(10, $1)", tenant))
+    assert answer["done"]
+    left = {each.id: each.metadata for each in await backend.find(None, limit=9)}
+    assert set(left) == {item["id"], unmarked.id, ahead.id}
+    assert today < left[ahead.id]["renewed_at"] < f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 async def test_retention_leaves_nothing_of_what_it_removes(

@@ -213,7 +213,9 @@ def _has_changed(memory: Memory, anew: Memory) -> bool:
 async def made_of(memory: Memory, said: Mapping[str, Memory], shelf: Shelf) -> Memory:
     """A derived memory that says some of its sources, and still names all of them."""
     made = await rebuilt_from(replace(memory, sources=tuple(said)), said, shelf)
-    return replace(made, sources=memory.sources)
+    # Retention counts from the last change.
+    renewed_at = memory.renewed_at if made.text == memory.text else shelf.clock()
+    return replace(made, sources=memory.sources, renewed_at=renewed_at)
 
 
 async def rebuilt_from(

@@ -264,9 +264,12 @@ async def _recites(
 
 
 def _with_what_is_known(piece: Memory, there: Memory, talk: Talk) -> Memory:
-    """A piece that is there already: what happened to it since stays, and so do its words."""
+    """A piece that is there already: what happened to it since stays, and so do its words.
+
+    One that says more of who says it, or has other metadata, is changed by this.
+    """
     kept = {name: getattr(there, name) for name in _LEFT if talk.fields.get(name) is None}
-    return replace(
+    known = replace(
         piece,
         **kept,
         text=there.text,
@@ -276,6 +279,9 @@ def _with_what_is_known(piece: Memory, there: Memory, talk: Talk) -> Memory:
         keywords=piece.keywords or there.keywords,
         metadata={**there.metadata, **piece.metadata},
     )
+    if (known.speaker, known.role, known.metadata) == (there.speaker, there.role, there.metadata):
+        return known
+    return replace(known, renewed_at=piece.created_at)
 
 
 async def _whole(
@@ -305,7 +311,7 @@ async def _whole(
         "archived": archived,
     }
     now = shelf.clock()
-    return Memory(
+    whole = Memory(
         id=memory_id,
         text=text,
         kind=kind,
@@ -315,9 +321,22 @@ async def _whole(
         until_seq=last.until_seq,
         valid_from=min(fields["timestamp"] or now, now),
         sources=tuple(piece.id for piece in pieces),
-        created_at=earlier.created_at if earlier else now,
+        created_at=now,
         metadata=dict(talk.metadata),
         **fields,
+    )
+    return _written(whole, earlier)
+
+
+def _written(whole: Memory, earlier: Memory | None) -> Memory:
+    """With the times of its writing: what says or is of something else now has been changed."""
+    if earlier is None:
+        return whole
+    is_as_it_was = (whole.text, whole.sources) == (earlier.text, earlier.sources)
+    return replace(
+        whole,
+        created_at=earlier.created_at,
+        renewed_at=earlier.renewed_at if is_as_it_was else whole.created_at,
     )
 
 
@@ -334,27 +353,26 @@ def _of_keywords(
         return []
     earlier, last = wholes.get(MemoryKind.KEYWORD), pieces[-1]
     given = {name: value for name, value in talk.fields.items() if value is not None}
-    return [
-        Memory(
-            id=_id_of(talk, shelf.tenant, talk.began, "keywords", talk.id)
-            if earlier is None
-            else earlier.id,
-            text=", ".join(telling),
-            kind=MemoryKind.KEYWORD,
-            user_id=talk.user_id,
-            conversation_id=talk.id,
-            seq=pieces[0].seq,
-            until_seq=last.until_seq,
-            valid_from=min(given.get("timestamp") or last.timestamp or now, now),
-            sources=tuple(piece.id for piece in sources),
-            keywords=tuple(telling),
-            created_at=now,
-            metadata=dict(talk.metadata),
-            **{
-                "timestamp": last.timestamp,
-                "trust": trust_of(sources),
-                **given,
-                "writer": "keywords",
-            },
-        )
-    ]
+    memory = Memory(
+        id=_id_of(talk, shelf.tenant, talk.began, "keywords", talk.id)
+        if earlier is None
+        else earlier.id,
+        text=", ".join(telling),
+        kind=MemoryKind.KEYWORD,
+        user_id=talk.user_id,
+        conversation_id=talk.id,
+        seq=pieces[0].seq,
+        until_seq=last.until_seq,
+        valid_from=min(given.get("timestamp") or last.timestamp or now, now),
+        sources=tuple(piece.id for piece in sources),
+        keywords=tuple(telling),
+        created_at=now,
+        metadata=dict(talk.metadata),
+        **{
+            "timestamp": last.timestamp,
+            "trust": trust_of(sources),
+            **given,
+            "writer": "keywords",
+        },
+    )
+    return [_written(memory, earlier)]
