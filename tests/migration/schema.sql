@@ -2386,7 +2386,7 @@ GRANT ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_
 REVOKE ALL ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) FROM PUBLIC;
 
 -- COMMENT FUNCTION list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text)
-COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; threads: those that a message may go on in, by when somebody wrote to them last; with no owner named, of the user who calls, or of nobody where a service does: {sessions, next_page}.';
+COMMENT ON FUNCTION haive.list_sessions(user_id text, participant text, agent_id text, statuses text[], parent_id uuid, page_size integer, page_after text, acting_user text, threads boolean, tenant text) IS 'Sessions, the latest first: of an owner, a participant, an agent, in some statuses, branches of one; threads: those that a message may go on in now, by when somebody wrote to them last, without pages; with no owner named, of the user who calls, or of nobody where a service does: {sessions, next_page}.';
 
 -- ACL FUNCTION list_tenant_keys(tenant text)
 GRANT ALL ON FUNCTION haive.list_tenant_keys(tenant text) TO haive_client;
@@ -4600,7 +4600,12 @@ begin
       limit greatest(p_batch / 100, 1)
     );
     v_more := cardinality(v_keys) > 0;
-    -- Looked at again under the locks of their branches, which every save takes.
+    -- Looked at again under the locks of their branches, which every save takes; as everywhere, those
+    -- of the threads come before.
+    perform from haive.threads as t
+    where t.tenant_id = v_caller.tenant and t.thread_key = any(v_keys)
+    order by t.thread_key
+    for update;
     perform from haive.branches as b
     where b.tenant_id = v_caller.tenant and b.thread_key = any(v_keys)
     order by b.branch_id
@@ -4643,14 +4648,15 @@ begin
     )
     select count(*), max(g.xid) into v_events, v_floor from gone as g;
     if v_floor is not null then
-      insert into haive_private.event_floors as f (tenant_id, xid)
-      values (v_caller.tenant, v_floor)
+      insert into haive_private.event_floors as f (tenant_id, xid, log)
+      values (v_caller.tenant, v_floor, haive_private.event_log())
       on conflict (tenant_id) do update
       set
         xid = case
-          when f.xid < pg_snapshot_xmax(pg_current_snapshot()) then greatest(f.xid, excluded.xid)
+          when f.log = excluded.log then greatest(f.xid, excluded.xid)
           else excluded.xid -- the other came with a dump
-        end;
+        end,
+        log = excluded.log;
     end if;
     delete from haive.invitations as i
     where
@@ -6618,7 +6624,11 @@ begin
       hint = 'Pass thread_id too.';
   end if;
   v_root := v_roots[1];
-  -- Whoever prunes holds the branches of the thread: then the root may be gone.
+  -- Whoever prunes holds the branches of the thread: then the root may be gone. And the thread, before
+  -- them, where it may go as well.
+  perform from haive.threads as t
+  where t.tenant_id = v_caller.tenant and t.thread_key = v_root.thread_key
+  for key share;
   perform from haive.branches as b
   where b.tenant_id = v_caller.tenant and b.branch_id = v_root.branch_id
   for key share;
@@ -7052,7 +7062,7 @@ begin
     ),
     (
       select f.xid::text::numeric + 1 from haive_private.event_floors as f
-      where f.tenant_id = p_tenant and f.xid < pg_snapshot_xmax(v_now)
+      where f.tenant_id = p_tenant and f.log = haive_private.event_log()
     ),
     pg_snapshot_xmax(p_seen)::text::numeric,
     3
@@ -7285,66 +7295,104 @@ CREATE FUNCTION haive_private.drop_memories(p_tenant text, p_user_id text, p_bef
     AS $_$
 declare
   v haive_private.memory_collections;
+  -- Items that nobody has put since have the time of their last writing here alone.
+  v_written constant text := $q$
+    coalesce(
+      t.metadata ->> 'renewed_at',
+      case when t.metadata ? 'path' then t.metadata ->> 'timestamp' end,
+      t.metadata ->> 'created_at'
+    ) collate "C"
+  $q$;
+  v_doomed text;
   v_ids text[];
   v_count bigint := 0;
 begin
   for v in select c.* from haive_private.memory_collections as c order by c.name loop
+    v_doomed := case
+      when p_user_id is null then format(
+        $q$
+          %2$s < $3
+          -- What is made of others, however far above them, would go with them.
+          and not exists (
+            with recursive above as (
+              select o.id, o.metadata ->> 'renewed_at' as renewed_at from vecs.%1$I as o
+              where
+                o.tenant_id = $1
+                and o.metadata @> jsonb_build_object('sources', jsonb_build_array(t.id))
+              union
+              select o.id, o.metadata ->> 'renewed_at' from above as a
+              join vecs.%1$I as o
+                on o.metadata @> jsonb_build_object('sources', jsonb_build_array(a.id))
+              where o.tenant_id = $1
+            )
+            select from above as a where a.renewed_at collate "C" >= $3
+          )
+        $q$, v.table_name, v_written
+      )
+      else format(
+        $q$
+          t.id in (
+            select m.id from vecs.%1$I as m where m.tenant_id = $1 and m.user_id = $2
+            union all
+            select m.id
+            from haive.conversations as c
+            join vecs.%1$I as m on m.metadata @> jsonb_build_object('conversation_id', c.id)
+            where c.tenant_id = $1 and c.user_id = $2 and m.tenant_id = $1
+          )
+        $q$, v.table_name
+      )
+    end;
     execute format(
       $q$
-        with doomed as (
+        select array(
           select t.id from vecs.%1$I as t
           where t.tenant_id = $1 and %2$s
           order by t.id
           limit $4
-          for update
-        ),
-        gone as (delete from vecs.%1$I as t using doomed as d where t.id = d.id returning t.id)
-        select coalesce(array_agg(g.id), '{}') from gone as g
-      $q$, v.table_name,
-      case
-        when p_user_id is null then format(
-          $q$
-            coalesce(t.metadata ->> 'renewed_at', t.metadata ->> 'created_at') collate "C" < $3
-            -- What is made of others, however far above them, would go with them.
-            and not exists (
-              with recursive above as (
-                select o.id, o.metadata ->> 'renewed_at' as renewed_at from vecs.%1$I as o
-                where
-                  o.tenant_id = $1
-                  and o.metadata @> jsonb_build_object('sources', jsonb_build_array(t.id))
-                union
-                select o.id, o.metadata ->> 'renewed_at' from above as a
-                join vecs.%1$I as o
-                  on o.metadata @> jsonb_build_object('sources', jsonb_build_array(a.id))
-                where o.tenant_id = $1
-              )
-              select from above as a where a.renewed_at collate "C" >= $3
-            )
-          $q$, v.table_name
         )
-        else format(
-          $q$
-            t.id in (
-              select m.id from vecs.%1$I as m where m.tenant_id = $1 and m.user_id = $2
-              union all
-              select m.id
-              from haive.conversations as c
-              join vecs.%1$I as m on m.metadata @> jsonb_build_object('conversation_id', c.id)
-              where c.tenant_id = $1 and c.user_id = $2 and m.tenant_id = $1
-            )
-          $q$, v.table_name
-        )
-      end
+      $q$, v.table_name, v_doomed
     ) into v_ids using p_tenant, p_user_id, p_before, p_batch - v_count;
+    -- Looked at again under their locks and those of what is made of them: somebody may have said one.
+    execute format(
+      $q$
+        with recursive these as (
+          select u.id collate "C" from unnest($2) as u (id)
+          union
+          select o.id from these as a
+          join vecs.%1$I as o on o.metadata @> jsonb_build_object('sources', jsonb_build_array(a.id))
+          where o.tenant_id = $1
+        )
+        select from vecs.%1$I as t
+        where t.tenant_id = $1 and t.id in (select a.id from these as a)
+        order by t.id
+        for update
+      $q$, v.table_name
+    ) using p_tenant, v_ids;
+    execute format(
+      $q$
+        with gone as (
+          delete from vecs.%1$I as t
+          where t.tenant_id = $1 and t.id = any($4) and %2$s
+          returning t.id
+        )
+        select coalesce(array_agg(g.id), '{}') from gone as g
+      $q$, v.table_name, v_doomed
+    ) into v_ids using p_tenant, p_user_id, p_before, v_ids;
     v_count := v_count + cardinality(v_ids);
     if cardinality(v_ids) > 0 then
       v_count := v_count + haive_private.unquote_memories(p_tenant, v.table_name, v_ids);
-    end if;
-    if cardinality(v_ids) > 0 then
       perform pg_advisory_xact_lock(
         hashtextextended('haive/memory words/' || p_tenant || '/' || v.name, 0)
       );
       perform haive_private.gather_memory_words(p_tenant, v.name, null);
+    elsif p_user_id is null then
+      -- What somebody dates ahead counts from now, or it would be kept till then.
+      execute format(
+        $q$
+          update vecs.%1$I as t set metadata = t.metadata || jsonb_build_object('renewed_at', $2)
+          where t.tenant_id = $1 and %2$s > $2
+        $q$, v.table_name, v_written
+      ) using p_tenant, haive_private.time_text(clock_timestamp());
     end if;
     exit when v_count >= p_batch;
   end loop;
@@ -7989,9 +8037,11 @@ ALTER TABLE haive_private.event_floors ENABLE ROW LEVEL SECURITY;
 -- TABLE event_floors
 CREATE TABLE haive_private.event_floors (
     tenant_id text NOT NULL COLLATE pg_catalog."C",
-    xid xid8 NOT NULL
+    xid xid8 NOT NULL,
+    log text COLLATE pg_catalog."C"
 );
 ALTER TABLE ONLY haive_private.event_floors ALTER COLUMN tenant_id SET STORAGE PLAIN;
+ALTER TABLE ONLY haive_private.event_floors ALTER COLUMN log SET STORAGE PLAIN;
 
 
 ALTER TABLE haive_private.event_floors OWNER TO postgres;
@@ -8002,6 +8052,9 @@ ALTER TABLE ONLY haive_private.event_floors
 
 -- POLICY event_floors functions work in the tenant they entered
 CREATE POLICY "functions work in the tenant they entered" ON haive_private.event_floors TO haive_writer USING ((tenant_id = ( SELECT current_setting('persistence.tenant'::text, true) AS current_setting)));
+
+-- COMMENT COLUMN event_floors.log
+COMMENT ON COLUMN haive_private.event_floors.log IS 'The log that xid is a number of, as cursors name it: one that came with a dump is of another.';
 
 -- COMMENT COLUMN event_floors.xid
 COMMENT ON COLUMN haive_private.event_floors.xid IS 'The newest transaction of which an event was deleted for its age.';
@@ -8015,6 +8068,37 @@ CREATE DOMAIN haive_private.event_kind AS text COLLATE pg_catalog."C"
 
 
 ALTER DOMAIN haive_private.event_kind OWNER TO postgres;
+
+-- ACL FUNCTION event_log()
+REVOKE ALL ON FUNCTION haive_private.event_log() FROM PUBLIC;
+
+-- COMMENT FUNCTION event_log()
+COMMENT ON FUNCTION haive_private.event_log() IS 'Names the cluster and its timeline, of which cursors and floors of events are.';
+
+-- FUNCTION event_log()
+CREATE FUNCTION haive_private.event_log() RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO ''
+    AS $$
+begin
+  return (
+    select
+      left(
+        md5(
+          concat(
+            c.system_identifier,
+            nullif(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '00000001')
+          )
+        ),
+        8
+      )
+    from pg_control_system() as c
+  );
+end;
+$$;
+
+
+ALTER FUNCTION haive_private.event_log() OWNER TO haive_writer;
 
 -- ACL FUNCTION event_rows(p_tenant text, p_streams uuid[], p_seen pg_snapshot, p_upto pg_snapshot, p_last bigint, p_kind text, p_actor text, p_page_size integer)
 REVOKE ALL ON FUNCTION haive_private.event_rows(p_tenant text, p_streams uuid[], p_seen pg_snapshot, p_upto pg_snapshot, p_last bigint, p_kind text, p_actor text, p_page_size integer) FROM PUBLIC;
@@ -10170,19 +10254,31 @@ begin
       errcode = 'PT422',
       message = 'page_after is no cursor',
       hint = 'Pass next_page of the page before.';
+  elsif p_threads and p_page_after is not null then
+    raise exception using
+      errcode = 'PT422',
+      message = 'page_after is not taken with threads',
+      hint = 'They are not in the order of their ids: ask for as many as there may be.';
   end if;
   -- By id, which is the order in which they began; for threading, those of one owner by when somebody
   -- wrote to them last: branches are somebody's excursions, and a room that nobody owns is of those who
   -- take part. Put together from fixed fragments, so that the planner sees only what is asked: the
   -- sessions of an owner are found by the owner.
+  -- Somebody may have any number of open ones: a hundred are looked at, by the hours of their last
+  -- messages, which have an index. One that was opened again since then is the latest among these.
   execute format(
     $q$
     select array(
-      select row(s, c)::haive_private.session_pair
-      from haive.sessions as s
-      join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
-      where s.tenant_id = $1 and c.tenant_id = $1 %s
-      order by %s s.id desc
+      select row(f.s, f.c)::haive_private.session_pair
+      from (
+        select s, c
+        from haive.sessions as s
+        join haive.conversations as c on c.tenant_id = s.tenant_id and c.id = s.id
+        where s.tenant_id = $1 and c.tenant_id = $1 %s
+        order by %s
+        limit %s
+      ) as f
+      order by %s (f.s).id desc
       limit $2
     )
     $q$,
@@ -10192,18 +10288,28 @@ begin
       case when p_agent_id is not null then 'and c.agent_id = $5 ' end,
       case when p_parent_id is not null then 'and s.parent_id = $6 ' end,
       case
-        when p_statuses is not null then 'and haive_private.session_status_now(s) = any($7) '
+        when p_statuses is null then ''
+        when p_threads then 'and ''open'' = any($7) '
+        else 'and haive_private.session_status_now(s) = any($7) '
       end,
       case when p_page_after is not null then 'and s.id < $8 ' end,
       case when v_actor is not null then 'and (c.user_id = $9 or $9 = any(c.participants)) ' end,
-      -- The status as it is stored has an index, and what is open now is stored as open.
-      case when p_threads then 'and s.parent_id is null and s.status = ''open'' ' end,
+      -- As session_status_now has it; the status as it is stored has an index.
+      case
+        when p_threads
+          then
+            'and s.parent_id is null and s.status = ''open'' '
+            'and (s.ttl is null or s.active_at + s.ttl * interval ''1 second'' > now()) '
+      end,
       case
         when p_threads and v_owner is null then 'and c.user_id is null and c.participants = ''{}'' '
         when p_threads then 'and c.user_id = $10 '
       end
     ),
-    case when p_threads then 's.active_at desc,' end
+    -- The owner as well, or of nobody's the index is not seen to be in this order.
+    case when p_threads then 'c.user_id desc, c.active_hour desc, s.active_at desc' else 's.id desc' end,
+    case when p_threads then 'greatest($2, 100)' else '$2' end,
+    case when p_threads then '(f.s).active_at desc,' end
   )
   into v_pairs
   using
@@ -13400,10 +13506,13 @@ declare
   v_key uuid;
   v_owner text;
 begin
-  select t.thread_key, t.user_id into v_key, v_owner
-  from haive.threads as t
-  where t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = p_tenant;
-  if not found then
+  loop
+    -- Held till the caller has written to it: one that loses its last checkpoint meanwhile goes.
+    select t.thread_key, t.user_id into v_key, v_owner
+    from haive.threads as t
+    where t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = p_tenant
+    for key share;
+    exit when found;
     -- Parts that begin at the same time come one after the other, to find the same owner.
     perform pg_advisory_xact_lock(hashtextextended(p_tenant || '/' || p_thread_id, 0));
     select t.user_id into v_owner
@@ -13416,10 +13525,7 @@ begin
     insert into haive.threads (tenant_id, thread_id, namespace, user_id)
     values (p_tenant, p_thread_id, p_namespace, v_owner)
     on conflict do nothing;
-    select t.thread_key, t.user_id into v_key, v_owner
-    from haive.threads as t
-    where t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = p_tenant;
-  end if;
+  end loop;
   if v_owner is null and p_actor is null and p_user_id is not null then
     -- Begun for nobody: whoever may write to all threads now says whose it is.
     perform pg_advisory_xact_lock(hashtextextended(p_tenant || '/' || p_thread_id, 0));
@@ -13794,7 +13900,7 @@ begin
       jsonb_build_object(
         'kind', 'note', 'namespace', m.item -> 'namespace', 'key', m.item -> 'key',
         'path', haive_private.namespace_path(m.item -> 'namespace'), 'value', m.item -> 'value',
-        'parts', m.parts, 'timestamp', m.at,
+        'parts', m.parts, 'timestamp', m.at, 'renewed_at', m.at,
         'created_at', coalesce(v_there -> (m.item ->> 'id') ->> 'created_at', m.at)
       )
       || case
@@ -14685,21 +14791,7 @@ begin
       message = 'events are read on the primary',
       hint = 'A replica does not know which transactions still run.';
   end if;
-  -- Numbers of transactions mean something in one cluster only, and there on one timeline: a replica
-  -- that is promoted, or a recovery to a point in time, gives some of them out again. The first
-  -- timeline is not named.
-  select
-    left(
-      md5(
-        concat(
-          c.system_identifier,
-          nullif(left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), '00000001')
-        )
-      ),
-      8
-    )
-  into v_log
-  from pg_control_system() as c;
+  v_log := haive_private.event_log();
   if not haive_private.may_watch(v_caller.tenant, v_caller.actor, p_channel, false) then
     raise exception using
       errcode = case when v_kind = 'tenant' then 'PT403' else 'PT404' end,
@@ -14741,8 +14833,7 @@ begin
       v_upto := v_parts[3]::pg_snapshot;
       v_last := coalesce(v_parts[4]::bigint, 0);
       select f.xid into v_floor from haive_private.event_floors as f
-      where
-        f.tenant_id = v_caller.tenant and f.xid < pg_snapshot_xmax(pg_current_snapshot());
+      where f.tenant_id = v_caller.tenant and f.log = v_log;
       if
         v_parts[1] <> v_log
         or pg_snapshot_xmax(coalesce(v_upto, v_seen)) > pg_snapshot_xmax(pg_current_snapshot())
@@ -15872,6 +15963,7 @@ CREATE FUNCTION haive_private.rewrite_checkpoints(p_tenant text, p_thread_id tex
 declare
   v_caller record := haive_private.enter_tenant(p_tenant, true);
   v_thread uuid;
+  v_left uuid;
   v_replaced bigint;
   v_removed bigint;
 begin
@@ -15880,6 +15972,12 @@ begin
   where
     t.thread_id = p_thread_id and t.namespace = p_namespace and t.tenant_id = v_caller.tenant
     and (v_caller.actor is null or t.user_id = v_caller.actor);
+  if found and p_namespace <> '' and cardinality(p_remove) > 0 then
+    -- It may go as well: who writes to it waits, and who deletes it takes it before its branches.
+    perform from haive.threads as t
+    where t.thread_key = v_thread and t.tenant_id = v_caller.tenant
+    for update;
+  end if;
   if not found then
     raise exception using
       errcode = 'PT404',
@@ -16021,8 +16119,6 @@ begin
         o.thread_key = v_thread and o.tenant_id = b.tenant_id and o.root_branch_id = b.branch_id
     );
   if v_removed > 0 then
-    insert into haive.events (tenant_id, kind, thread_key)
-    values (v_caller.tenant, 'checkpoints.pruned', v_thread);
     -- Each call of a subgraph has a namespace of its own, which goes with the last that is in it.
     delete from haive.threads as t
     where
@@ -16036,6 +16132,23 @@ begin
         select from haive.checkpoint_writes as w
         where w.tenant_id = t.tenant_id and w.thread_key = t.thread_key
       );
+    if found then
+      -- Told of a part that is left: readers find no events of what is gone.
+      select t.thread_key into v_left
+      from haive.threads as t
+      where t.thread_id = p_thread_id and t.tenant_id = v_caller.tenant
+      order by t.namespace
+      limit 1;
+      insert into haive.events (tenant_id, kind, thread_key)
+      values (
+        v_caller.tenant,
+        case when v_left is null then 'thread.deleted' else 'checkpoints.pruned' end,
+        coalesce(v_left, v_thread)
+      );
+    else
+      insert into haive.events (tenant_id, kind, thread_key)
+      values (v_caller.tenant, 'checkpoints.pruned', v_thread);
+    end if;
   end if;
   return json_build_object('removed', v_removed, 'replaced', v_replaced);
 end;
