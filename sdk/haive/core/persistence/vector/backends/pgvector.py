@@ -274,10 +274,10 @@ class PgvectorBackend:
 
         That is the collection's own of vectors, and one for the tenant where it has more than
         5,000 memories and less than three quarters of all: in that of all, its rows would be lost
-        among the others'. Beside it come lists of its words and its metadata. Then it is measured how much of an index gives which recall, on a sample of the
-        tenant's vectors; searches go by it from then on. Call it again when there are many more
-        memories. Lists (IVFFLAT) are built from 10,000 memories on, and anew where their number is
-        off by four.
+        among the others'. Beside it come lists of its words and its metadata. Then it is measured
+        how much of an index gives which recall, on a sample of the tenant's vectors; searches go
+        by it from then on. Call it again when there are many more memories. Lists of vectors
+        (IVFFLAT) are built from 10,000 memories on, and anew where their number is off by four.
 
         Args:
             connection_string: A direct connection as the owner; that of a `PostgresStore` if None.
