@@ -382,6 +382,7 @@ async def test_what_our_own_tools_write_is_read_as_messages(store: Store) -> Non
         ("Hm", {"langchain": {"type": "chat"}}),
         ("Hm", {"langchain": {"type": "ai", "data": {"tool_calls": 7}}}),
         ("Hm", {"langchain": {"type": "ai", "data": [7]}}),
+        ("Hm", {"langchain": {"type": "ai", "data": "abc"}}),
         ("Hm", {"langchain": {"type": "ai", "usage": 7}}),
         ("Hm", {"langchain": {"type": ["ai"]}}),
         ("Hm", {"langchain": {"type": "remove"}, "name": 7}),
@@ -389,7 +390,7 @@ async def test_what_our_own_tools_write_is_read_as_messages(store: Store) -> Non
         ([{"type": "tool_call", "id": "1", "name": "a"}], {"langchain": {"type": "human"}}),
         ([{"type": "image", "url": "a"}], {"langchain": {"type": "ai", "text": True}}),
     ],
-    ids=[str(number) for number in range(10)],
+    ids=[str(number) for number in range(11)],
 )
 async def test_one_message_that_is_not_what_it_says_leaves_the_others_readable(
     history: HaiveChatMessageHistory, store: Store, content: Any, metadata: dict[str, Any]

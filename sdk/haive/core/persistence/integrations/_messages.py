@@ -107,7 +107,7 @@ def restored(message: Message) -> list[BaseMessage]:
     if isinstance(own, dict) and own.get("type") in ("chat", *_ROLES):
         try:
             return messages_from_dict([{"type": own["type"], "data": _data(message, own)}])
-        except (ValidationError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             # Others than this package write to conversations: one message that is not what it
             # says must not make all unreadable.
             return _of_another(message)
