@@ -227,6 +227,24 @@ async def test_the_bound_of_a_thread_bounds_calls_of_subgraphs(
     assert (await namespaces(reader, "bounded")).count("sub:") <= 2
 
 
+async def test_a_save_removes_a_few_lost_calls_and_the_next_ones_the_rest(
+    open_saver, reader: Checkpointer, round_trips
+) -> None:
+    saver = await open_saver(max_checkpoints_per_thread=2, keep_minimum=1)
+    first = await reader.save("few", {"n": 0})
+    for number in range(5):
+        made_from = {"parents": {"": str(first)}}
+        await reader.save("few", {}, namespace=f"sub:{number}", metadata=made_from)
+    counted = round_trips(saver)
+    left = []
+    for number in range(1, 6):
+        counted.clear()
+        await saver._graphs._checkpointer.save("few", {"n": number})
+        left.append(len(await namespaces(reader, "few")) - 1)
+        assert counted["rewrite_checkpoints"] <= 3
+    assert left == [5, 3, 1, 0, 0]
+
+
 async def test_a_call_is_lost_by_when_it_was_saved_whatever_the_ids_are(
     open_saver, reader: Checkpointer
 ) -> None:
