@@ -20,17 +20,12 @@ from pydantic import TypeAdapter
 from haive.core.persistence._encoding import Document, to_json
 from haive.core.persistence.embedding import Embedder
 from haive.core.persistence.errors import (
-    CollectionMismatchError,
     ConfigurationError,
     ContentTooLargeError,
     InvalidInputError,
 )
 from haive.core.persistence.integrations._checking import checked_user, listed
-from haive.core.persistence.integrations._embeddings import (
-    FUNCTIONS,
-    LangChainEmbedder,
-    function_of,
-)
+from haive.core.persistence.integrations._embeddings import LangChainEmbedder, opened_memory
 from haive.core.persistence.integrations._item_filters import filter_document
 from haive.core.persistence.integrations._item_values import (
     ItemRow,
@@ -299,17 +294,12 @@ class Items:
         return self._shelf
 
     async def _opened(self) -> Shelf:
-        embedder = None if self._embed is None else await self._embedder(self._embed)
-        try:
-            shelf = await self._shelf_of(embedder)
-        except CollectionMismatchError as error:
-            # What is there may be from when all functions had one name.
-            if (former := _formerly(embedder)) is None:
-                raise
-            try:
-                shelf = await self._shelf_of(former)
-            except CollectionMismatchError:
-                raise error from None
+        if self._embed is None:
+            memory = VectorMemory(config=self._config, store=self._store)
+        else:
+            embedder = await self._embedder(self._embed)
+            memory = await opened_memory(self._store, self._config, embedder)
+        shelf = await memory._open()
         await self._call("index_memory_items", _COUNT)
         return shelf
 
@@ -319,12 +309,6 @@ class Items:
         if self._dimensions is None:
             return await LangChainEmbedder.of(embed)
         return LangChainEmbedder(embed, self._dimensions)
-
-    async def _shelf_of(self, embedder: Embedder | None) -> Shelf:
-        config = self._config
-        if embedder is not None:
-            config = config.model_copy(update={"embedder": embedder})
-        return await VectorMemory(config=config, store=self._store)._open()
 
     async def _call(
         self, function: str, returns: TypeAdapter[T], *, safe: bool = True, **arguments: object
@@ -357,14 +341,6 @@ def _embedder_of(index: IndexConfig | None) -> Embeddings | Embedder | None:
         return ensure_embeddings(embed)
     except (ValueError, ImportError) as error:
         raise ConfigurationError(f"embed cannot be loaded: {error}") from None
-
-
-def _formerly(embedder: Embedder | None) -> LangChainEmbedder | None:
-    """A function's embedder with the name that all of them had."""
-    if not isinstance(embedder, LangChainEmbedder) or function_of(embedder.embeddings) is None:
-        return None
-    name = f"{FUNCTIONS}-{embedder.dimensions}"
-    return LangChainEmbedder(embedder.embeddings, embedder.dimensions, name=name)
 
 
 def _is_long(document: Mapping[str, Any]) -> bool:
