@@ -217,6 +217,40 @@ async def test_a_call_that_waits_outlives_a_prune(open_saver, reader: Checkpoint
     assert end["log"][-1] == "asked: 2"
 
 
+async def test_a_call_that_waits_outlives_what_another_run_prunes_before_its_own_has_saved(
+    open_saver, reader: Checkpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver = await open_saver()
+    asked, pruned = asyncio.Event(), asyncio.Event()
+    put_writes = saver.aput_writes
+
+    async def telling(config: Any, *given: Any) -> None:
+        await put_writes(config, *given)
+        if config["configurable"]["checkpoint_ns"]:
+            asked.set()
+
+    async def working(_: Any) -> dict:
+        await pruned.wait()
+        return {"log": ["worked"]}
+
+    monkeypatch.setattr(saver, "aput_writes", telling)
+    nested = graphs.nested()
+    nested.add_node("beside", working)
+    nested.add_edge("before", "beside")
+    graph = nested.compile(checkpointer=saver)
+    begun = graph.ainvoke({"log": [], "until": 0}, at("exit"), durability="exit")
+    run = asyncio.create_task(begun)
+    await asyncio.wait_for(asked.wait(), 20)
+    for number in range(2):
+        await reader.save("exit", {"log": [f"other {number}"], "until": 0})
+    await saver.aprune(["exit"])
+    assert await namespaces(reader, "exit") == ["", "sub:"]
+    pruned.set()
+    await run
+    end = await graph.ainvoke(Command(resume=2), at("exit"))
+    assert {"asked: 2", "worked"} <= set(end["log"])
+
+
 async def test_the_bound_of_a_thread_bounds_calls_of_subgraphs(
     open_saver, reader: Checkpointer
 ) -> None:

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from haive.core.persistence._encoding import to_json
 from haive.core.persistence.checkpointer._bytes import to_base64
-from haive.core.persistence.checkpointer._calls import is_call, is_lost
+from haive.core.persistence.checkpointer._calls import is_call, is_lost, is_waiting
 from haive.core.persistence.checkpointer._chains import (
     Chain,
     anchor_of,
@@ -144,7 +144,12 @@ class Rewriter:
         return lost
 
     async def remove_call(self, thread_id: str, namespace: str) -> int:
-        """Remove a namespace with all that is in it; return how many checkpoints that was."""
+        """Remove a call that waits for nothing; return how many checkpoints it had."""
+        last = await self._engine.find(
+            thread_id=thread_id, namespace=namespace, page_size=1, details=False, writes=True
+        )
+        if is_waiting(last):
+            return 0
         try:
             return (await self.remove(thread_id, namespace, _all)).removed
         except NotFoundError:  # another process was faster

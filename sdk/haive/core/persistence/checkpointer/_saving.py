@@ -33,7 +33,7 @@ _log = logging.getLogger("haive.core.persistence.checkpointer")
 PARENT = "parent_checkpoint"
 # Most threads of which is known what a prune had to leave.
 _REMEMBERED = 10_000
-# Most lost calls of a thread that are known, and how many of them one save removes, each in three
+# Most lost calls of a thread that are known, and how many of them one save removes, each in four
 # calls of the database. A call has saved once at least, so that more go than come.
 _LOST, _REMOVED = 1000, 2
 
