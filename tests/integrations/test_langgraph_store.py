@@ -578,6 +578,23 @@ async def test_two_functions_are_two_models(store: Store) -> None:
         await other.asearch(("a",), query="to be found")
 
 
+async def test_a_collection_that_is_there_opens_while_another_is_made(
+    stack: LocalStack, store: Store, items: HaiveStore
+) -> None:
+    """Who moves a tenant holds the lock until all of its memories are copied."""
+    await items.aput(("a",), "1", {"text": "there"})
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                "select pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0))"
+            )
+            again = HaiveStore.from_store(store)
+            assert await asyncio.wait_for(again.aget(("a",), "1"), 5)
+    finally:
+        await connection.close()
+
+
 class Encoder:
     def __init__(self, model: str) -> None:
         self.model = model
