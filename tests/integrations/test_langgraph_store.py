@@ -446,6 +446,26 @@ async def test_more_than_a_call_answers_is_read_page_by_page(
     assert paged == [found[:7] for found in whole]
 
 
+async def test_pages_go_on_for_a_query_and_bring_nothing_twice(
+    found_by_words: HaiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(7):
+        await found_by_words.aput(("pages",), str(n), {"text": f"a {n}"})
+    monkeypatch.setattr(_items, "_PAGE", 3)
+    assert len(await found_by_words.asearch(("pages",), query="a", limit=7)) == 7
+    call, asked = _items.Items._call, itertools.count()
+
+    async def changing(self: Any, function: str, *given: Any, **arguments: Any) -> Any:
+        answer = await call(self, function, *given, **arguments)
+        if function == "search_memory_items" and next(asked) == 0:
+            await found_by_words.aput(("pages",), "0", {"text": "comes to the front"})
+        return answer
+
+    monkeypatch.setattr(_items.Items, "_call", changing)
+    found = await found_by_words.asearch(("pages",), limit=7)
+    assert [item.key for item in found] == ["6", "5", "4", "3", "2", "1"]
+
+
 # -- searches --------------------------------------------------------------------------------------
 
 _texts = st.text("abc ", min_size=1, max_size=6).filter(str.strip)

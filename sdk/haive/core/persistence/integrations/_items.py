@@ -39,7 +39,7 @@ from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.backends.pgvector import vector_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from langgraph.store.base import IndexConfig, Op, Result
@@ -178,7 +178,9 @@ class Items:
             vectors = dict(zip(queries, map(vector_text, made), strict=True))
             for document in documents:
                 document["vector"] = vectors.get(document["text"])
-        found = await self._paged("search_memory_items", "searches", _SEARCHED, documents)
+        found = await self._paged(
+            "search_memory_items", "searches", _SEARCHED, documents, lambda row: row.id
+        )
         for (place, _), rows in zip(ops, found, strict=True):
             results[place] = [row.found() for row in rows]
 
@@ -207,7 +209,9 @@ class Items:
             }
             for _, op in ops
         ]
-        found = await self._paged("list_memory_namespaces", "listings", _LISTED, documents)
+        found = await self._paged(
+            "list_memory_namespaces", "listings", _LISTED, documents, lambda namespace: namespace
+        )
         for (place, _), namespaces in zip(ops, found, strict=True):
             results[place] = namespaces
 
@@ -217,10 +221,11 @@ class Items:
         name: str,
         returns: TypeAdapter[list[list[T]]],
         documents: Iterable[dict[str, Any]],
+        known_by: Callable[[T], Hashable],
     ) -> list[list[T]]:
         """What a function finds for each document, in as many calls as the longest one takes."""
         left = dict(enumerate(documents))
-        found: list[list[T]] = [[] for _ in left]
+        found: list[dict[Hashable, T]] = [{} for _ in left]
         while left:
             asked = [
                 document | {"limit": _PAGE} if _is_long(document) else document
@@ -230,13 +235,13 @@ class Items:
             pages = await self._call(function, returns, **given)
             further: dict[int, dict[str, Any]] = {}
             for (place, document), page in zip(left.items(), pages, strict=True):
-                found[place] += page
-                # What is ranked ends at 1,000.
-                if _is_long(document) and len(page) == _PAGE and not document.get("text"):
+                # What is written meanwhile moves the rest on, over the end of a page.
+                found[place] |= {known_by(each): each for each in page}
+                if _is_long(document) and len(page) == _PAGE:
                     limit, offset = document["limit"] - _PAGE, document["offset"] + _PAGE
                     further[place] = document | {"limit": limit, "offset": offset}
             left = further
-        return found
+        return [list(each.values()) for each in found]
 
     def _puts(self, ops: Iterable[PutOp], shelf: Shelf) -> list[_Put]:
         last: dict[str, _Put] = {}
