@@ -486,7 +486,8 @@ async def test_signed_in_users_have_histories_of_their_own(
 async def test_what_is_hidden_does_not_end_a_history(
     store: Store, stack: LocalStack, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("haive.core.persistence.store._PAGE_SIZE", 2)
+    for size in ("_PAGE", "_LAST"):
+        monkeypatch.setattr(f"haive.core.persistence.integrations._chats.{size}", 2)
     user = f"anna-{tenant}"
     await store.set_member(user, "member")
     manager = SessionManager(store)
@@ -685,6 +686,11 @@ async def test_an_operation_is_a_round_trip(
     assert counted == {"get_messages": 1}
     await history.aadd_messages([])
     assert counted == {"get_messages": 1}
+    counted.clear()
+    monkeypatch.setattr("haive.core.persistence.store._PAGE_SIZE", 2)
+    known = await history.aconversation_id()
+    assert await HaiveChatMessageHistory.from_store(store, conversation_id=known).aget_messages()
+    assert counted == {"get_conversation": 1}
 
 
 # -- without await, and in chains ----------------------------------------------------------------
