@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from haive.core.persistence import PersistenceConfig, PostgresStore
 from haive.core.persistence._encoding import new_id
 from haive.core.persistence.checkpointer import CheckpointConfig, Checkpointer, KeyRing
 from haive.core.persistence.errors import InvalidInputError, PersistenceError
+from haive.core.persistence.integrations._bridge import Bridge
 from haive.core.persistence.integrations.langgraph import HaiveSaver
 
 _SPEC = spec_from_file_location("graphs", Path(__file__).with_name("graphs.py"))
@@ -559,6 +561,23 @@ loop.close()
     assert done.returncode == 0, done.stderr
     (said,) = set(done.stdout.splitlines())
     assert said.startswith("The event loop of the store is not running.")
+
+
+def test_a_loop_that_is_about_to_run_is_waited_for() -> None:
+    for call in (
+        lambda bridge: bridge.wait("", asyncio.sleep(0, "done")),
+        lambda bridge: asyncio.run(bridge.run(asyncio.sleep(0, "done"))),
+    ):
+        loop = asyncio.new_event_loop()
+        bridge = Bridge(loop)
+        begins = Timer(0.05, loop.run_forever)
+        begins.start()
+        try:
+            assert call(bridge) == "done"
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            begins.join()
+            loop.close()
 
 
 def test_a_store_may_be_closed_while_a_saver_is_left(stack) -> None:
