@@ -47,9 +47,13 @@ begin
     when v_row.index_type = 'binary' and v_row.dimensions between 2001 and 4000 then 'halfvec'
     else 'vector'
   end;
-  -- Of those who open it at once, one makes it.
-  perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
   select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
+  if v_found.name is null then
+    -- Of those who open it at once, one makes it. Only then: who moves a tenant here copies all of its
+    -- memories before the lock is free.
+    perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
+    select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
+  end if;
   if v_found.name is not null then
     select u.name, u.ours, u.theirs into v_other
     from (

@@ -78,7 +78,6 @@ begin
       message = 'only services build indexes',
       hint = 'Call with a secret key, or on a direct connection.';
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
   for v_index in
     select 'ix_' || u.name || '_' || left(md5((v.collection).table_name), 16) as name, u.columns
     from (
@@ -87,7 +86,9 @@ begin
       ('expiry', '(tenant_id, expires_at) where expires_at is not null')
     ) as u (name, columns)
   loop
-    -- "if not exists" would wait for writers before it looks.
+    -- "if not exists" would wait for writers before it looks, and the lock for whoever makes others.
+    continue when to_regclass(format('vecs.%I', v_index.name)) is not null;
+    perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
     continue when to_regclass(format('vecs.%I', v_index.name)) is not null;
     execute format('create index %I on %s %s', v_index.name, v.relation, v_index.columns);
     v_made := v_made + 1;

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from haive.core.persistence import PersistenceConfig, PostgresStore
 from haive.core.persistence._encoding import new_id
 from haive.core.persistence.checkpointer import CheckpointConfig, Checkpointer, KeyRing
 from haive.core.persistence.errors import InvalidInputError, PersistenceError
+from haive.core.persistence.integrations._bridge import Bridge
 from haive.core.persistence.integrations.langgraph import HaiveSaver
 
 _SPEC = spec_from_file_location("graphs", Path(__file__).with_name("graphs.py"))
@@ -217,6 +219,40 @@ async def test_a_call_that_waits_outlives_a_prune(open_saver, reader: Checkpoint
     assert end["log"][-1] == "asked: 2"
 
 
+async def test_a_call_that_waits_outlives_what_another_run_prunes_before_its_own_has_saved(
+    open_saver, reader: Checkpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver = await open_saver()
+    asked, pruned = asyncio.Event(), asyncio.Event()
+    put_writes = saver.aput_writes
+
+    async def telling(config: Any, *given: Any) -> None:
+        await put_writes(config, *given)
+        if config["configurable"]["checkpoint_ns"]:
+            asked.set()
+
+    async def working(_: Any) -> dict:
+        await pruned.wait()
+        return {"log": ["worked"]}
+
+    monkeypatch.setattr(saver, "aput_writes", telling)
+    nested = graphs.nested()
+    nested.add_node("beside", working)
+    nested.add_edge("before", "beside")
+    graph = nested.compile(checkpointer=saver)
+    begun = graph.ainvoke({"log": [], "until": 0}, at("exit"), durability="exit")
+    run = asyncio.create_task(begun)
+    await asyncio.wait_for(asked.wait(), 20)
+    for number in range(2):
+        await reader.save("exit", {"log": [f"other {number}"], "until": 0})
+    await saver.aprune(["exit"])
+    assert await namespaces(reader, "exit") == ["", "sub:"]
+    pruned.set()
+    await run
+    end = await graph.ainvoke(Command(resume=2), at("exit"))
+    assert {"asked: 2", "worked"} <= set(end["log"])
+
+
 async def test_the_bound_of_a_thread_bounds_calls_of_subgraphs(
     open_saver, reader: Checkpointer
 ) -> None:
@@ -225,6 +261,24 @@ async def test_the_bound_of_a_thread_bounds_calls_of_subgraphs(
     for number in range(8):
         await graph.ainvoke({"log": [str(number)], "until": 0}, at("bounded"))
     assert (await namespaces(reader, "bounded")).count("sub:") <= 2
+
+
+async def test_a_save_removes_a_few_lost_calls_and_the_next_ones_the_rest(
+    open_saver, reader: Checkpointer, round_trips
+) -> None:
+    saver = await open_saver(max_checkpoints_per_thread=2, keep_minimum=1)
+    first = await reader.save("few", {"n": 0})
+    for number in range(5):
+        made_from = {"parents": {"": str(first)}}
+        await reader.save("few", {}, namespace=f"sub:{number}", metadata=made_from)
+    counted = round_trips(saver)
+    left = []
+    for number in range(1, 6):
+        counted.clear()
+        await saver._graphs._checkpointer.save("few", {"n": number})
+        left.append(len(await namespaces(reader, "few")) - 1)
+        assert counted["rewrite_checkpoints"] <= 3
+    assert left == [5, 3, 1, 0, 0]
 
 
 async def test_a_call_is_lost_by_when_it_was_saved_whatever_the_ids_are(
@@ -507,6 +561,23 @@ loop.close()
     assert done.returncode == 0, done.stderr
     (said,) = set(done.stdout.splitlines())
     assert said.startswith("The event loop of the store is not running.")
+
+
+def test_a_loop_that_is_about_to_run_is_waited_for() -> None:
+    for call in (
+        lambda bridge: bridge.wait("", asyncio.sleep(0, "done")),
+        lambda bridge: asyncio.run(bridge.run(asyncio.sleep(0, "done"))),
+    ):
+        loop = asyncio.new_event_loop()
+        bridge = Bridge(loop)
+        begins = Timer(0.05, loop.run_forever)
+        begins.start()
+        try:
+            assert call(bridge) == "done"
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            begins.join()
+            loop.close()
 
 
 def test_a_store_may_be_closed_while_a_saver_is_left(stack) -> None:

@@ -181,6 +181,7 @@ async def test_so_does_it_in_contents_and_in_calls_of_tools(
         AIMessage(
             "x", tool_calls=[{"id": str(n), "name": "t", "args": {"n": odd}} for n in (1, 2)]
         ),
+        HumanMessage(["a", {1: odd}]),
         AIMessage(["y", {"odd": odd}], tool_calls=[{"id": "1", "name": "t", "args": {"n": odd}}]),
         ToolMessage([{"type": "text", "text": "a", "odd": odd}], tool_call_id="1"),
     ]
@@ -191,7 +192,8 @@ async def test_so_does_it_in_contents_and_in_calls_of_tools(
         found[0].content[0]["odd"],
         found[1].content[0]["image_url"]["odd"],
         *(call["args"]["n"] for call in found[2].tool_calls),
-        found[4].content[0]["odd"],
+        found[3].content[1][1],
+        found[5].content[0]["odd"],
     ):
         assert repr(value) == repr(odd)
 
@@ -382,14 +384,16 @@ async def test_what_our_own_tools_write_is_read_as_messages(store: Store) -> Non
         ("Hm", {"langchain": {"type": "chat"}}),
         ("Hm", {"langchain": {"type": "ai", "data": {"tool_calls": 7}}}),
         ("Hm", {"langchain": {"type": "ai", "data": [7]}}),
+        ("Hm", {"langchain": {"type": "ai", "data": "abc"}}),
         ("Hm", {"langchain": {"type": "ai", "usage": 7}}),
         ("Hm", {"langchain": {"type": ["ai"]}}),
         ("Hm", {"langchain": {"type": "remove"}, "name": 7}),
         ([{"type": "text", "text": "Hm", "langchain": 7}], {"langchain": {"type": "ai"}}),
+        ([{"type": "text", "text": "Hm", "langchain": [7]}], {"langchain": {"type": "ai"}}),
         ([{"type": "tool_call", "id": "1", "name": "a"}], {"langchain": {"type": "human"}}),
         ([{"type": "image", "url": "a"}], {"langchain": {"type": "ai", "text": True}}),
     ],
-    ids=[str(number) for number in range(10)],
+    ids=[str(number) for number in range(12)],
 )
 async def test_one_message_that_is_not_what_it_says_leaves_the_others_readable(
     history: HaiveChatMessageHistory, store: Store, content: Any, metadata: dict[str, Any]
@@ -482,7 +486,8 @@ async def test_signed_in_users_have_histories_of_their_own(
 async def test_what_is_hidden_does_not_end_a_history(
     store: Store, stack: LocalStack, tenant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("haive.core.persistence.store._PAGE_SIZE", 2)
+    for size in ("_PAGE", "_LAST"):
+        monkeypatch.setattr(f"haive.core.persistence.integrations._chats.{size}", 2)
     user = f"anna-{tenant}"
     await store.set_member(user, "member")
     manager = SessionManager(store)
@@ -681,6 +686,11 @@ async def test_an_operation_is_a_round_trip(
     assert counted == {"get_messages": 1}
     await history.aadd_messages([])
     assert counted == {"get_messages": 1}
+    counted.clear()
+    monkeypatch.setattr("haive.core.persistence.store._PAGE_SIZE", 2)
+    known = await history.aconversation_id()
+    assert await HaiveChatMessageHistory.from_store(store, conversation_id=known).aget_messages()
+    assert counted == {"get_conversation": 1}
 
 
 # -- without await, and in chains ----------------------------------------------------------------

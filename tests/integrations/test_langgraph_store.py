@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any, TypedDict
 from uuid import uuid4
 
@@ -25,6 +29,7 @@ from langgraph.store.base import (
     PutOp,
     SearchOp,
 )
+from langgraph.store.base.embed import EmbeddingsLambda
 from langgraph.store.memory import InMemoryStore
 
 from haive.core.persistence import PersistenceConfig, PostgresStore, Store
@@ -42,6 +47,8 @@ from haive.core.persistence.errors import (
 )
 from haive.core.persistence.integrations import _items
 from haive.core.persistence.integrations._embeddings import LangChainEmbedder
+from haive.core.persistence.integrations._naming import name_of
+from haive.core.persistence.integrations.langchain import HaiveVectorStore
 from haive.core.persistence.integrations.langgraph import HaiveSaver, HaiveStore
 from haive.core.persistence.local import LocalStack
 from haive.core.persistence.multitenancy import Subjects
@@ -439,6 +446,26 @@ async def test_more_than_a_call_answers_is_read_page_by_page(
     assert paged == [found[:7] for found in whole]
 
 
+async def test_pages_go_on_for_a_query_and_bring_nothing_twice(
+    found_by_words: HaiveStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(7):
+        await found_by_words.aput(("pages",), str(n), {"text": f"a {n}"})
+    monkeypatch.setattr(_items, "_PAGE", 3)
+    assert len(await found_by_words.asearch(("pages",), query="a", limit=7)) == 7
+    call, asked = _items.Items._call, itertools.count()
+
+    async def changing(self: Any, function: str, *given: Any, **arguments: Any) -> Any:
+        answer = await call(self, function, *given, **arguments)
+        if function == "search_memory_items" and next(asked) == 0:
+            await found_by_words.aput(("pages",), "0", {"text": "comes to the front"})
+        return answer
+
+    monkeypatch.setattr(_items.Items, "_call", changing)
+    found = await found_by_words.asearch(("pages",), limit=7)
+    assert [item.key for item in found] == ["6", "5", "4", "3", "2", "1"]
+
+
 # -- searches --------------------------------------------------------------------------------------
 
 _texts = st.text("abc ", min_size=1, max_size=6).filter(str.strip)
@@ -571,13 +598,82 @@ async def test_two_functions_are_two_models(store: Store) -> None:
         await other.asearch(("a",), query="to be found")
 
 
-async def test_a_collection_with_the_name_that_all_functions_had_still_opens(store: Store) -> None:
-    config = MemoryConfig(index_name="langgraph-old-functions")
-    embedder = LangChainEmbedder(Words(), 64, name="EmbeddingsLambda-64")
+async def test_a_collection_that_is_there_opens_while_another_is_made(
+    stack: LocalStack, store: Store, items: HaiveStore
+) -> None:
+    """Who moves a tenant holds the lock until all of its memories are copied."""
+    await items.aput(("a",), "1", {"text": "there"})
+    connection = await asyncpg.connect(stack.database_url)
+    try:
+        async with connection.transaction():
+            await connection.execute(
+                "select pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0))"
+            )
+            again = HaiveStore.from_store(store)
+            assert await asyncio.wait_for(again.aget(("a",), "1"), 5)
+    finally:
+        await connection.close()
+
+
+class Encoder:
+    def __init__(self, model: str) -> None:
+        self.model = model
+
+    def encode(self, texts: list[str]) -> list[list[float]]:
+        return Words().embed_documents(texts)
+
+    __call__ = encode
+
+
+def by_model(texts: list[str], model: str) -> list[list[float]]:
+    return Words().embed_documents(texts) if model else []
+
+
+def closing_over(model: str) -> Callable[[list[str]], list[list[float]]]:
+    return lambda texts: by_model(texts, model)
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda model: partial(by_model, model=model),
+        lambda model: partial(partial(by_model, model="x"), model=model),
+        lambda model: Encoder(model).encode,
+        Encoder,
+        closing_over,
+    ],
+    ids=["partial", "partials", "method", "instance", "closure"],
+)
+def test_functions_that_carry_a_model_are_told_apart_by_it(of: Any) -> None:
+    names = [name_of(EmbeddingsLambda(of(model))) for model in ("a", "b")]
+    assert [name.rpartition(":")[2] for name in names] == ["a", "b"]
+    assert names[0].startswith(f"{__name__}.")
+
+
+def test_a_function_has_one_name_as_a_script_and_as_a_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    main = ModuleType("__main__")
+    main.__file__ = "/srv/app/agent.py"
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(one_model, "__module__", "__main__")
+    assert name_of(EmbeddingsLambda(one_model)) == "agent.one_model"
+    main.__spec__ = ModuleSpec("app.agent", None)
+    assert name_of(EmbeddingsLambda(one_model)) == "app.agent.one_model"
+
+
+@pytest.mark.parametrize("former", ["EmbeddingsLambda-64", "__main__.one_model-64"])
+async def test_a_collection_with_a_former_name_of_a_function_still_opens(
+    store: Store, former: str
+) -> None:
+    config = MemoryConfig(index_name=f"langgraph-old-{former[2:6].lower()}")
+    embedder = LangChainEmbedder(Words(), 64, name=former)
     old = HaiveStore.from_store(store, config, index={"embed": embedder})
     await old.aput(("a",), "1", {"text": "to be found"})
     made = HaiveStore.from_store(store, config, index={"embed": one_model})
     assert [item.key for item in await made.asearch(("a",), query="to be found")] == ["1"]
+    documents = HaiveVectorStore.from_store(store, EmbeddingsLambda(one_model), config)
+    assert await documents.asimilarity_search("to be found")
 
 
 @pytest.mark.parametrize("kind", ["embeddings", "function", "coroutine", "embedder"])

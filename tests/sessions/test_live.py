@@ -161,6 +161,47 @@ async def test_presence_ends_with_what_ends_watching(as_user, shared, fails, err
             await asyncio.wait_for(all_of(presence), 5)
 
 
+async def test_presence_outlives_a_minute_without_requests(
+    as_user, shared, eventually, monkeypatch
+):
+    ada, bob = await as_user("ada"), await as_user("bob")
+    get, refused = ada.get_session, []
+
+    async def at_its_quota(*args, **given):
+        if not refused:
+            refused.append(QuotaExceededError("Too many.", resource="requests", retry_after=1))
+            raise refused[0]
+        return await get(*args, **given)
+
+    async with ada.join(shared.id, "ada") as one:
+        await eventually(lambda: "ada" in one.here)
+        monkeypatch.setattr(ada, "get_session", at_its_quota)
+        await bob.remove_participant(shared.id, "bob")
+        cleo = await as_user("cleo")
+        async with cleo.join(shared.id, "cleo"):
+            await eventually(lambda: refused and set(one.here) == {"ada", "cleo"})
+
+
+async def test_who_is_removed_while_joining_is_told_so_at_once(as_user, shared, monkeypatch):
+    ada = await as_user("ada")
+    get, asked = ada.get_session, []
+
+    async def removed_meanwhile(*args, **given):
+        asked.append(args)
+        if len(asked) > 1:
+            raise NotFoundError("No session.")
+        return await get(*args, **given)
+
+    async def never(*_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ada, "get_session", removed_meanwhile)
+    monkeypatch.setattr("haive.core.persistence._supabase_room.Room._run", never)
+    with pytest.raises(NotFoundError):
+        async with asyncio.timeout(5), ada.join(shared.id, "ada"):
+            pass
+
+
 async def test_presence_outlives_events_that_are_kept_no_longer(as_user, shared, fails, eventually):
     ada, bob = await as_user("ada"), await as_user("bob")
     now = fails(ada, CursorExpiredError("They are gone."))

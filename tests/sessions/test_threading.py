@@ -199,7 +199,7 @@ async def test_a_full_session_goes_on_and_so_does_its_thread(say, new_manager):
     assert (await manager.get_session(placed[0])).successor_id == placed[2]
 
 
-async def test_previous_sessions_are_those_that_the_owner_sees(manager, filled):
+async def test_previous_sessions_are_those_that_all_who_take_part_see(manager, filled):
     """Whoever asks: the names may be what a user wrote."""
     of_ada = await filled("secret")
     shared = await manager.create_collaborative_session(["mallory", "bob"])
@@ -208,11 +208,14 @@ async def test_previous_sessions_are_those_that_the_owner_sees(manager, filled):
     room = await manager.create_collaborative_session(["mallory", "bob"], context=names)
     other = await manager.create_collaborative_session(["mallory", "dan"], context=names)
     of_nobody = await manager.create_session(context=names)
+    # The answer is read by bob, who may have written the names.
+    with_bob = await manager.create_collaborative_session(["bob"], user_id="ada", context=names)
     for session, seen in (
         (theirs, [False, True]),
         (room, [False, True]),
         (other, [False, False]),
         (of_nobody, [True, True]),
+        (with_bob, [False, False]),
     ):
         for named in (session, session.id):
             found = await manager.previous_sessions(named)

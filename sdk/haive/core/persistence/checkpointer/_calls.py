@@ -9,10 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+if TYPE_CHECKING:
+    from haive.core.persistence.checkpointer._documents import Found
+
 _TASK = ":"
+# What a run may take that saves at its end.
+_RUN = timedelta(days=1)
 
 
 def is_call(namespace: str) -> bool:
@@ -42,3 +48,15 @@ def is_lost(metadata: Mapping[str, Any], seq: int, saved: Mapping[str, Mapping[U
             if UUID(parent) not in places and seq < max(places.values()):
                 return True
     return False
+
+
+def is_waiting(last: Found) -> bool:
+    """Whether a call has begun a step that is not done: it was interrupted, or has failed.
+
+    With durability="exit" such a call is saved, and what it was made from only when the run ends.
+    Another run of the thread may save meanwhile, and it then looks as if that were gone.
+
+    Args:
+        last: The last checkpoint of the call, with its pending writes.
+    """
+    return bool(last.writes) and last.checkpoints[0].created_at > last.now - _RUN

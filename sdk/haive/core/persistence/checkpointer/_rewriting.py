@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from haive.core.persistence._encoding import to_json
 from haive.core.persistence.checkpointer._bytes import to_base64
-from haive.core.persistence.checkpointer._calls import is_call, is_lost
+from haive.core.persistence.checkpointer._calls import is_call, is_lost, is_waiting
 from haive.core.persistence.checkpointer._chains import (
     Chain,
     anchor_of,
@@ -119,8 +119,13 @@ class Rewriter:
         Returns:
             How many checkpoints they had.
         """
+        lost = await self.lost_calls(thread_id)
+        return sum([await self.remove_call(thread_id, namespace) for namespace in lost])
+
+    async def lost_calls(self, thread_id: str) -> list[str]:
+        """The namespaces of calls that were made from checkpoints that are gone, newest first."""
         if not any(map(is_call, await self.namespaces(thread_id))):
-            return 0
+            return []
         sealer = await self._engine.sealer()
         saved: dict[str, dict[UUID, int]] = {}
         calls: dict[str, Row] = {}
@@ -129,16 +134,26 @@ class Rewriter:
                 saved.setdefault(row.namespace, {})[row.id] = row.seq
                 if is_call(row.namespace):
                     calls.setdefault(row.namespace, row)
-        removed = 0
+        lost = []
         for namespace, last in calls.items():
-            try:
+            # Where it was called from cannot be known of what no key opens.
+            with suppress(CheckpointError):
                 metadata, _, _ = self._engine.open_details(sealer, last)
-            except CheckpointError:  # where it was called from cannot be known
-                continue
-            if is_lost(metadata, last.seq, saved):
-                with suppress(NotFoundError):  # another process was faster
-                    removed += (await self.remove(thread_id, namespace, _all)).removed
-        return removed
+                if is_lost(metadata, last.seq, saved):
+                    lost.append(namespace)
+        return lost
+
+    async def remove_call(self, thread_id: str, namespace: str) -> int:
+        """Remove a call that waits for nothing; return how many checkpoints it had."""
+        last = await self._engine.find(
+            thread_id=thread_id, namespace=namespace, page_size=1, details=False, writes=True
+        )
+        if is_waiting(last):
+            return 0
+        try:
+            return (await self.remove(thread_id, namespace, _all)).removed
+        except NotFoundError:  # another process was faster
+            return 0
 
     async def remove(
         self,

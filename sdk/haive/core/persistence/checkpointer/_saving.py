@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -24,12 +24,18 @@ if TYPE_CHECKING:
     from haive.core.persistence.checkpointer._rewriting import Rewriter
     from haive.core.persistence.checkpointer._sealing import Sealer
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 _log = logging.getLogger("haive.core.persistence.checkpointer")
 
 # The key in metadata that names the parent, as the documentation writes it.
 PARENT = "parent_checkpoint"
-# Most threads of which is known how many a prune had to leave.
+# Most threads of which is known what a prune had to leave.
 _REMEMBERED = 10_000
+# Most lost calls of a thread that are known, and how many of them one save removes, each in four
+# calls of the database. A call has saved once at least, so that more go than come.
+_LOST, _REMOVED = 1000, 2
 
 
 class Saver:
@@ -44,6 +50,8 @@ class Saver:
         # How many a prune had to leave, by thread and namespace, where that fills the bound: heads
         # and what is replayed. Each save would prune again, in 3 to 7 calls, for next to nothing.
         self._left: dict[tuple[str, str], int] = {}
+        # Calls of subgraphs, by thread, that were made from what a prune took.
+        self._lost: dict[str, list[str]] = {}
 
     async def save(
         self,
@@ -132,7 +140,18 @@ class Saver:
         }
 
     async def keep_within(self, placed: Placed, thread_id: str, namespace: str) -> None:
-        """Prune when a thread has become too long: a tenth at once, so that it is seldom."""
+        """Prune when a thread has become too long: a tenth at once, so that it is seldom.
+
+        Calls of subgraphs that are lost by it go with the saves that come, a few with each.
+        """
+        try:
+            await self._prune(placed, thread_id, namespace)
+            await self._remove_lost(thread_id)
+        except PersistenceError as error:
+            # What was to be saved is; the next save prunes again.
+            _log.warning("A thread could not be pruned: %s", type(error).__name__)
+
+    async def _prune(self, placed: Placed, thread_id: str, namespace: str) -> None:
         config = self._engine.config
         most, count = config.max_checkpoints_per_thread, placed.count
         if most is None or count is None:
@@ -145,20 +164,29 @@ class Saver:
         if count <= most:
             return
         fewer = max(most - most // 10, config.keep_minimum)
-        try:
-            done = await self._rewriter.prune(thread_id, namespace, most=fewer)
-            if done.removed:
-                await self._rewriter.remove_lost_calls(thread_id)
-        except PersistenceError as error:
-            # What was to be saved is; the next save prunes again.
-            _log.warning("A thread could not be pruned: %s", type(error).__name__)
-        else:
-            # Not what is over of the count: another may have pruned in between.
-            left = sum(not (row.failed and config.keep_failed_states) for row in done.left)
-            if left > fewer and left >= most:
-                self._left[where] = left
-                if len(self._left) > _REMEMBERED:
-                    del self._left[next(iter(self._left))]
+        done = await self._rewriter.prune(thread_id, namespace, most=fewer)
+        if done.removed and (lost := await self._rewriter.lost_calls(thread_id)):
+            _remember(self._lost, thread_id, lost[-_LOST:])
+        # Not what is over of the count: another may have pruned in between.
+        left = sum(not (row.failed and config.keep_failed_states) for row in done.left)
+        if left > fewer and left >= most:
+            _remember(self._left, where, left)
+
+    async def _remove_lost(self, thread_id: str) -> None:
+        """Remove the oldest of the calls of subgraphs that a thread has lost."""
+        lost = self._lost.get(thread_id, [])
+        for _ in range(_REMOVED):
+            if lost:  # another save may be at it too
+                await self._rewriter.remove_call(thread_id, lost.pop())
+        if not self._lost.get(thread_id, True):
+            del self._lost[thread_id]
+
+
+def _remember(known: dict[K, V], key: K, value: V) -> None:
+    """Keep what is known of a thread; of too many the first are forgotten."""
+    known[key] = value
+    if len(known) > _REMEMBERED:
+        del known[next(iter(known))]
 
 
 def _parent(parent: UUID | str | None, metadata: Mapping[str, Any]) -> UUID | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import Future
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,9 +13,11 @@ from haive.core.persistence.errors import InvalidInputError, PersistenceError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
-    from concurrent.futures import Future
 
 T = TypeVar("T")
+
+# Seconds until a loop that does not run is taken for one that will not: its thread may just begin.
+_PATIENCE = 0.5
 
 
 class Bridge:
@@ -52,7 +55,14 @@ class Bridge:
         """
         if asyncio.get_running_loop() is self._loop:
             return await work
-        return await asyncio.wrap_future(self._awaited(work))
+        try:
+            if (turned := self._turned()) is not None:
+                with _refusing_what_stands():
+                    await asyncio.wait_for(asyncio.wrap_future(turned), _PATIENCE)
+        except BaseException:
+            work.close()
+            raise
+        return await asyncio.wrap_future(self._submitted(work))
 
     def check(self, instead: str) -> None:
         """Refuse to wait where waiting would stop what is waited for.
@@ -86,10 +96,13 @@ class Bridge:
         """
         try:
             self.check(instead)
-        except PersistenceError:
+            if (turned := self._turned()) is not None:
+                with _refusing_what_stands():
+                    turned.result(_PATIENCE)
+        except BaseException:
             work.close()
             raise
-        future = self._awaited(work)
+        future = self._submitted(work)
         try:
             return future.result()
         except BaseException:
@@ -104,15 +117,16 @@ class Bridge:
         """
         return self._submitted(work)
 
-    def _awaited(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine now: on a loop that stands still it would be waited for in vain."""
-        if not (self._loop.is_running() or self._loop.is_closed()):
-            work.close()
-            raise PersistenceError(
-                "The event loop of the store is not running.",
-                hint="Keep it running in a thread of its own, as from_conn_string does.",
-            )
-        return self._submitted(work)
+    def _turned(self) -> Future[None] | None:
+        """What is done once the loop runs, where it does not: work is awaited in vain till then."""
+        if self._loop.is_running():
+            return None
+        turned: Future[None] = Future()
+        try:
+            self._loop.call_soon_threadsafe(_tell, turned)
+        except RuntimeError:  # it is closed, as is told to who submits something
+            return None
+        return turned
 
     def _submitted(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if os.getpid() != self._process:
@@ -128,6 +142,22 @@ class Bridge:
             raise PersistenceError(
                 "The event loop of the store is closed.", hint="Make it anew, over a new store."
             ) from None
+
+
+def _tell(turned: Future[None]) -> None:
+    if turned.set_running_or_notify_cancel():  # else nobody waits for it any more
+        turned.set_result(None)
+
+
+@contextmanager
+def _refusing_what_stands() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise PersistenceError(
+            "The event loop of the store is not running.",
+            hint="Keep it running in a thread of its own, as from_conn_string does.",
+        ) from None
 
 
 @contextmanager

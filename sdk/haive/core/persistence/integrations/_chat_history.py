@@ -76,6 +76,8 @@ class HaiveChatMessageHistory(BaseChatMessageHistory):
     async def aget_messages(self) -> list[BaseMessage]:
         """All messages, the oldest first; one round trip for 10,000.
 
+        By a ``conversation_id`` it is one for the last 1,000 and one for each 10,000 before.
+
         Raises:
             NotFoundError: There is no conversation of a ``conversation_id`` that was given.
         """

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from langchain_core.messages import BaseMessage
 
+    from haive.core.persistence.models import Message
     from haive.core.persistence.store import Store
 
-# Messages of one round trip.
-_PAGE = 10_000
+# Messages of one round trip, and of one that brings their number too.
+_PAGE, _LAST = 10_000, 1_000
 
 
 class _Tenant(BaseModel):
@@ -78,12 +79,9 @@ class Chats:
     async def read(self, chat: Chat) -> list[BaseMessage]:
         """All messages in order; none where nothing was said yet."""
         conversation_id = await self.conversation_of(chat)
-        found: list[BaseMessage] = []
         if chat.conversation_id is not None:
-            # It may be a session, of which pages leave out what is hidden.
-            async for message in self._store.iter_messages(conversation_id):
-                found += restored(message)
-            return found
+            return await self._read_ranges(conversation_id)
+        found: list[BaseMessage] = []
         after = 0
         try:
             while True:
@@ -94,6 +92,23 @@ class Chats:
                     return found
         except NotFoundError:
             return []
+
+    async def _read_ranges(self, conversation_id: UUID) -> list[BaseMessage]:
+        """All messages of what may be a session, of which pages leave out what is hidden.
+
+        A short page is not the last one there: how many there are comes with those of the end.
+        """
+        known = await self._store.get_conversation(
+            conversation_id, include_messages=True, message_limit=_LAST
+        )
+        messages: list[Message] = []
+        before = known.message_count - _LAST + 1
+        for after in range(0, before - 1, _PAGE):
+            messages += await self._store.get_messages(
+                conversation_id, after=after, before=before, limit=_PAGE
+            )
+        messages += known.messages or ()
+        return [each for message in messages for each in restored(message)]
 
     async def add(self, chat: Chat, messages: Sequence[BaseMessage]) -> None:
         """Write messages at the end; the conversation is begun where there is none."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 
 from haive.core.persistence.embedding import QueryEmbedder, calibrate
 from haive.core.persistence.embedding._directions import directions
-from haive.core.persistence.errors import ModelError
+from haive.core.persistence.errors import CollectionMismatchError, ModelError
+from haive.core.persistence.integrations._naming import former_names, name_of
+from haive.core.persistence.vector import VectorMemory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -18,16 +20,12 @@ if TYPE_CHECKING:
 
     from haive.core.persistence.embedding import Calibration, Embedder
     from haive.core.persistence.integrations._bridge import Bridge
+    from haive.core.persistence.store import Store
+    from haive.core.persistence.vector import MemoryConfig
 
 T = TypeVar("T")
 
-# Where the classes of LangChain's partners name their model.
-_MODEL = ("model", "model_name", "model_id", "deployment_name", "repo_id")
-#: The class of all functions, and once the name of what they made.
-FUNCTIONS = "EmbeddingsLambda"
 _PROBE = "How wide is a vector?"
-# A collection records up to 200 characters, and the width is among them.
-_LONGEST = 190
 
 
 class LangChainEmbedder:
@@ -43,6 +41,7 @@ class LangChainEmbedder:
         self.embeddings = embeddings
         self._dimensions = dimensions
         self._name = name or f"{name_of(embeddings)}-{dimensions}"
+        self._former = [] if name else [f"{each}-{dimensions}" for each in former_names(embeddings)]
 
     @classmethod
     async def of(cls, embeddings: Embeddings, *, name: str | None = None) -> LangChainEmbedder:
@@ -64,6 +63,12 @@ class LangChainEmbedder:
     def dimensions(self) -> int:
         """Numbers in a vector."""
         return self._dimensions
+
+    def _formerly(self) -> list[LangChainEmbedder]:
+        """The same under the names that versions before gave to a function, the latest first."""
+        return [
+            LangChainEmbedder(self.embeddings, self._dimensions, name=name) for name in self._former
+        ]
 
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """The vectors of texts: shape (len(texts), dimensions), each row of length 1.
@@ -130,29 +135,32 @@ class HaiveEmbeddings(Embeddings):
         return self._bridge.wait("aembed_query", self.aembed_query(text))
 
 
-def name_of(embeddings: Embeddings) -> str:
-    """What makes the vectors, by its class and the model that it names.
+async def opened_memory(
+    store: Store | None, config: MemoryConfig, embedder: Embedder
+) -> VectorMemory:
+    """The memories of a collection, also of one that knows the model by a former name.
 
-    What only keeps the vectors of another one (``CacheBackedEmbeddings``) has that one's name, and
-    what only calls a function (LangGraph's ``EmbeddingsLambda``) the function's.
+    Raises:
+        CollectionMismatchError: It is made with another model.
     """
-    behind = getattr(embeddings, "underlying_embeddings", None)
-    if isinstance(behind, Embeddings):
-        return name_of(behind)
-    if (function := function_of(embeddings)) is not None:
-        named = function if hasattr(function, "__qualname__") else type(function)
-        return f"{named.__module__}.{named.__qualname__}"[:_LONGEST]
-    given = (getattr(embeddings, attribute, None) for attribute in _MODEL)
-    model = next((name for name in given if isinstance(name, str) and name), None)
-    own = type(embeddings).__name__
-    return (f"{own}:{model}" if model else own)[:_LONGEST]
-
-
-def function_of(embeddings: Embeddings) -> Any:
-    """The function that LangGraph's ``EmbeddingsLambda`` calls; None of all others."""
-    if type(embeddings).__name__ != FUNCTIONS:
-        return None
-    return getattr(embeddings, "afunc", None) or getattr(embeddings, "func", None)
+    former = embedder._formerly() if isinstance(embedder, LangChainEmbedder) else []
+    refused: CollectionMismatchError | None = None
+    for each in [embedder, *former]:
+        memory = VectorMemory(config=config.model_copy(update={"embedder": each}), store=store)
+        try:
+            await memory._open()
+        except CollectionMismatchError as error:
+            refused = refused or error
+        else:
+            return memory
+    assert refused is not None  # noqa: S101 # nosec B101
+    if not former:
+        raise refused
+    raise CollectionMismatchError(
+        refused.message,
+        hint=f"{refused.hint} If the model is the same, pass a LangChainEmbedder with the name that"
+        " the collection has.",
+    ) from None
 
 
 async def _made(work: Awaitable[T], by: Embeddings) -> T:

@@ -20,17 +20,12 @@ from pydantic import TypeAdapter
 from haive.core.persistence._encoding import Document, to_json
 from haive.core.persistence.embedding import Embedder
 from haive.core.persistence.errors import (
-    CollectionMismatchError,
     ConfigurationError,
     ContentTooLargeError,
     InvalidInputError,
 )
 from haive.core.persistence.integrations._checking import checked_user, listed
-from haive.core.persistence.integrations._embeddings import (
-    FUNCTIONS,
-    LangChainEmbedder,
-    function_of,
-)
+from haive.core.persistence.integrations._embeddings import LangChainEmbedder, opened_memory
 from haive.core.persistence.integrations._item_filters import filter_document
 from haive.core.persistence.integrations._item_values import (
     ItemRow,
@@ -44,7 +39,7 @@ from haive.core.persistence.vector._batches import batches
 from haive.core.persistence.vector.backends.pgvector import vector_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from langgraph.store.base import IndexConfig, Op, Result
@@ -183,7 +178,9 @@ class Items:
             vectors = dict(zip(queries, map(vector_text, made), strict=True))
             for document in documents:
                 document["vector"] = vectors.get(document["text"])
-        found = await self._paged("search_memory_items", "searches", _SEARCHED, documents)
+        found = await self._paged(
+            "search_memory_items", "searches", _SEARCHED, documents, lambda row: row.id
+        )
         for (place, _), rows in zip(ops, found, strict=True):
             results[place] = [row.found() for row in rows]
 
@@ -212,7 +209,9 @@ class Items:
             }
             for _, op in ops
         ]
-        found = await self._paged("list_memory_namespaces", "listings", _LISTED, documents)
+        found = await self._paged(
+            "list_memory_namespaces", "listings", _LISTED, documents, lambda namespace: namespace
+        )
         for (place, _), namespaces in zip(ops, found, strict=True):
             results[place] = namespaces
 
@@ -222,10 +221,11 @@ class Items:
         name: str,
         returns: TypeAdapter[list[list[T]]],
         documents: Iterable[dict[str, Any]],
+        known_by: Callable[[T], Hashable],
     ) -> list[list[T]]:
         """What a function finds for each document, in as many calls as the longest one takes."""
         left = dict(enumerate(documents))
-        found: list[list[T]] = [[] for _ in left]
+        found: list[dict[Hashable, T]] = [{} for _ in left]
         while left:
             asked = [
                 document | {"limit": _PAGE} if _is_long(document) else document
@@ -235,13 +235,13 @@ class Items:
             pages = await self._call(function, returns, **given)
             further: dict[int, dict[str, Any]] = {}
             for (place, document), page in zip(left.items(), pages, strict=True):
-                found[place] += page
-                # What is ranked ends at 1,000.
-                if _is_long(document) and len(page) == _PAGE and not document.get("text"):
+                # What is written meanwhile moves the rest on, over the end of a page.
+                found[place] |= {known_by(each): each for each in page}
+                if _is_long(document) and len(page) == _PAGE:
                     limit, offset = document["limit"] - _PAGE, document["offset"] + _PAGE
                     further[place] = document | {"limit": limit, "offset": offset}
             left = further
-        return found
+        return [list(each.values()) for each in found]
 
     def _puts(self, ops: Iterable[PutOp], shelf: Shelf) -> list[_Put]:
         last: dict[str, _Put] = {}
@@ -299,17 +299,12 @@ class Items:
         return self._shelf
 
     async def _opened(self) -> Shelf:
-        embedder = None if self._embed is None else await self._embedder(self._embed)
-        try:
-            shelf = await self._shelf_of(embedder)
-        except CollectionMismatchError as error:
-            # What is there may be from when all functions had one name.
-            if (former := _formerly(embedder)) is None:
-                raise
-            try:
-                shelf = await self._shelf_of(former)
-            except CollectionMismatchError:
-                raise error from None
+        if self._embed is None:
+            memory = VectorMemory(config=self._config, store=self._store)
+        else:
+            embedder = await self._embedder(self._embed)
+            memory = await opened_memory(self._store, self._config, embedder)
+        shelf = await memory._open()
         await self._call("index_memory_items", _COUNT)
         return shelf
 
@@ -319,12 +314,6 @@ class Items:
         if self._dimensions is None:
             return await LangChainEmbedder.of(embed)
         return LangChainEmbedder(embed, self._dimensions)
-
-    async def _shelf_of(self, embedder: Embedder | None) -> Shelf:
-        config = self._config
-        if embedder is not None:
-            config = config.model_copy(update={"embedder": embedder})
-        return await VectorMemory(config=config, store=self._store)._open()
 
     async def _call(
         self, function: str, returns: TypeAdapter[T], *, safe: bool = True, **arguments: object
@@ -357,14 +346,6 @@ def _embedder_of(index: IndexConfig | None) -> Embeddings | Embedder | None:
         return ensure_embeddings(embed)
     except (ValueError, ImportError) as error:
         raise ConfigurationError(f"embed cannot be loaded: {error}") from None
-
-
-def _formerly(embedder: Embedder | None) -> LangChainEmbedder | None:
-    """A function's embedder with the name that all of them had."""
-    if not isinstance(embedder, LangChainEmbedder) or function_of(embedder.embeddings) is None:
-        return None
-    name = f"{FUNCTIONS}-{embedder.dimensions}"
-    return LangChainEmbedder(embedder.embeddings, embedder.dimensions, name=name)
 
 
 def _is_long(document: Mapping[str, Any]) -> bool:

@@ -107,7 +107,7 @@ def restored(message: Message) -> list[BaseMessage]:
     if isinstance(own, dict) and own.get("type") in ("chat", *_ROLES):
         try:
             return messages_from_dict([{"type": own["type"], "data": _data(message, own)}])
-        except (ValidationError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             # Others than this package write to conversations: one message that is not what it
             # says must not make all unreadable.
             return _of_another(message)
@@ -271,7 +271,7 @@ def _take_parts(parts: Sequence[ContentPart], data: dict[str, Any], own: Mapping
             data["status"] = "error" if part.is_error else "success"
             data["content"] = part.content
         else:
-            blocks.append(_block(part))
+            blocks.append(_block(part, own))
     if calls:
         data["tool_calls"] = calls
     if own.get("text"):
@@ -280,12 +280,14 @@ def _take_parts(parts: Sequence[ContentPart], data: dict[str, Any], own: Mapping
         data.setdefault("content", blocks)
 
 
-def _block(part: TextPart | ImagePart) -> Any:
+def _block(part: TextPart | ImagePart, own: Mapping[str, Any]) -> Any:
     """The block that a part was, or is now."""
     extra = part.model_extra or {}
     if isinstance(part, TextPart):
         whole = extra.get(_OWN)
-        return whole if isinstance(whole, str | dict) else part.model_dump()
+        # A list is a dict with keys that are no text, as its form will have it.
+        known = (str, dict, list) if "forms" in own else (str, dict)
+        return whole if isinstance(whole, known) else part.model_dump()
     kept = extra.get(_OWN)
     if isinstance(kept, dict) and isinstance(kept.get("image_url"), dict):
         return {"type": "image_url", **kept, "image_url": {**kept["image_url"], "url": part.url}}

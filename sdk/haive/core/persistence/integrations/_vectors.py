@@ -25,7 +25,7 @@ from haive.core.persistence.integrations._documents import (
     keys_of,
     memory_of,
 )
-from haive.core.persistence.integrations._embeddings import LangChainEmbedder
+from haive.core.persistence.integrations._embeddings import LangChainEmbedder, opened_memory
 from haive.core.persistence.vector import EmbeddingStrategy, MemoryConfig, VectorMemory
 from haive.core.persistence.vector._arguments import checked_count
 from haive.core.persistence.vector._batches import batches
@@ -100,8 +100,7 @@ class Vectors:
                     if wanted is None
                     else LangChainEmbedder(self.embeddings, wanted)
                 )
-                config = self._config.model_copy(update={"embedder": embedder})
-                self.memory = VectorMemory(config=config, store=self._store)
+                self.memory = await opened_memory(self._store, self._config, embedder)
 
     # -- writing ---------------------------------------------------------------------------------
 

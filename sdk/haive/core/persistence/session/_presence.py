@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+import random
 from typing import TYPE_CHECKING, Any, Self
 
 from haive.core.persistence._encoding import object_to_json
@@ -11,6 +11,7 @@ from haive.core.persistence.errors import (
     AccessDeniedError,
     CursorExpiredError,
     PersistenceError,
+    QuotaExceededError,
     UnsupportedOperationError,
 )
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
     from haive.core.persistence._supabase_room import Presences, Room
     from haive.core.persistence.session.manager import SessionManager
+
+# Seconds until the session is looked for again after what may pass, growing.
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
 
 
 class SessionPresence:
@@ -93,11 +97,27 @@ class SessionPresence:
         self._follower = asyncio.create_task(self._follow(trusted), name="haive presence")
         self._room = room
         try:
-            await room.enter(session.topic, self._state)
+            await self._enter(room, session.topic, self._follower)
         except BaseException:
             await self.aclose()
             raise
         return self
+
+    async def _enter(self, room: Room, topic: str, follower: asyncio.Task[None]) -> None:
+        """Go into the room, unless the session ends for the user meanwhile.
+
+        Raises:
+            PersistenceError: It did.
+        """
+        entering = asyncio.create_task(room.enter(topic, self._state))
+        try:
+            await asyncio.wait([entering, follower], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            entering.cancel()
+            await asyncio.wait([entering])
+        if self._error is not None or entering.cancelled():
+            raise self._error or PersistenceError("The session was left while it was joined.")
+        entering.result()
 
     async def __aexit__(
         self,
@@ -138,14 +158,23 @@ class SessionPresence:
 
     async def _follow(self, as_user: str | None) -> None:
         """Go to the session's new room when somebody was removed; end when it was oneself."""
+        delay = _FIRST_DELAY
         try:
             while True:
-                with suppress(CursorExpiredError):  # too far behind: watch from now on
+                try:
                     async with self._manager.watch(self._session_id) as events:
                         await self._move(as_user)  # for what was missed
+                        delay = _FIRST_DELAY
                         async for event in events:
                             if event.kind == "participant.changed":
                                 await self._move(as_user)
+                except CursorExpiredError:  # too far behind: watch from now on
+                    continue
+                except PersistenceError as error:
+                    if not error.retryable:
+                        raise
+                    await asyncio.sleep(_pause(error, delay))
+                    delay = min(delay * 2, _LONGEST_DELAY)
         except PersistenceError as error:
             if self._room is not None:
                 await self._room.aclose()
@@ -156,3 +185,11 @@ class SessionPresence:
         session = await self._manager.get_session(self._session_id, as_user=as_user)
         if self._room is not None:
             self._room.move(session.topic)
+
+
+def _pause(error: PersistenceError, delay: float) -> float:
+    """Seconds until the next try, scattered: all who are there are told to move at once."""
+    least = delay / 2
+    if isinstance(error, QuotaExceededError):
+        least = float(error.retry_after or 5)
+    return least + delay * random.uniform(0.0, 0.5)  # no secret # noqa: S311 # nosec B311

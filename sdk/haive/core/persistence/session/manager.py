@@ -308,13 +308,13 @@ class SessionManager:
     ) -> list[PreviousSession]:
         """What a session names in ``context["previous_sessions"]``, looked up.
 
-        A user may have written the names: what is not to be seen is as if it were not there.
+        Any writer may have written the names: what is not to be seen is as if it were not there.
 
         Args:
             session: The session that names them.
             messages: How many of the last messages of each, up to 1,000.
-            as_user: For whom. If not given: for the session's owner, and where nobody owns it for
-                all who take part.
+            as_user: For whom. If not given: for the session's owner and all who take part, who
+                each have to see it.
         """
         if not isinstance(session, Session):
             session = await self.get_session(session, as_user=as_user)
@@ -323,7 +323,7 @@ class SessionManager:
             named = [named]
         readers: list[str] = []
         if as_user is None:
-            readers = [session.user_id] if session.user_id else list(session.permissions)
+            readers = [*session.permissions, *filter(None, [session.user_id])]
         return [await self._previous(str(each), messages, readers, as_user) for each in named]
 
     async def _previous(
