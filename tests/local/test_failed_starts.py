@@ -218,6 +218,17 @@ def test_a_temporary_directory_with_a_comma_is_passed_over(temporary, monkeypatc
     assert "," not in str(directories.run)
 
 
+async def test_storage_is_off_in_a_data_directory_with_a_comma(temporary):
+    settings = {"migrate": False, "postgres_settings": {"fsync": "off"}}
+    async with (
+        LocalStack(data_dir=temporary("a,b"), **settings) as stack,
+        httpx.AsyncClient(base_url=stack.url) as client,
+    ):
+        answer = await client.get("/storage/v1/bucket")
+    assert answer.status_code == 501
+    assert "comma" in answer.json()["message"]
+
+
 async def test_a_temporary_directory_may_have_signs_in_its_name(temporary, monkeypatch):
     place = temporary("p%41&x ")
     monkeypatch.setenv("TMPDIR", str(place))
