@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
@@ -16,6 +17,7 @@ from haive.core.persistence.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from haive.core.persistence.events import Subscription, _Row
 
 # PostgREST takes a token for so many seconds after its end.
 _LEEWAY = 30
@@ -72,6 +74,46 @@ async def test_a_hint_wakes_who_waits(by_hints_alone, store, other, heard, take)
             await asyncio.sleep(0.2)
             await other.add_message(conversation.id, "user", "hello")
         assert [event.first_seq for event in await waiting] == [1, 2, 3]
+
+
+class _Realtime:
+    """A transport whose hints and events a test gives, and counts its looks."""
+
+    schema, topic, way, is_heard = "haive", "haive:t:tenant", "realtime", True
+
+    def __init__(self):
+        self.looks = 0
+        self.event = None
+
+    def hints(self):
+        return self
+
+    def listen(self, schema, topic, hint):
+        self.hint = hint
+        return self
+
+    async def call(self, function, arguments, answer, *, safe):
+        self.looks += 1
+        rows = [dict.fromkeys(_Row.model_fields) | self.event] if self.event else []
+        page = {"events": rows, "window": "0", "next": "0/0", "more": False, "topic": self.topic}
+        return answer.validate_python(page)
+
+    async def aclose(self):
+        pass
+
+
+async def test_a_made_up_hint_takes_no_look_from_those_behind_it(
+    by_hints_alone, eventually
+) -> None:
+    realtime = _Realtime()
+    async with Subscription(lambda: realtime, {"tenant": None}) as events:
+        waiting = asyncio.ensure_future(anext(events))
+        realtime.hint(2**62)
+        await eventually(lambda: realtime.looks == 5)
+        realtime.hint(7)  # a moment before its commit is seen
+        await eventually(lambda: realtime.looks > 5)
+        realtime.event = {"id": 7, "kind": "messages.added", "created_at": datetime.now(UTC)}
+        assert (await asyncio.wait_for(waiting, 5)).kind == "messages.added"
 
 
 @pytest.mark.parametrize("way", ["pooler", "api"])
@@ -181,16 +223,15 @@ async def test_several_channels_are_heard_at_once(store, other, take) -> None:
 
 
 async def test_the_channels_of_a_store_are_heard_from_its_initialization_on(
-    open_store, other, take
+    open_store, other, take, tenant, eventually
 ) -> None:
     store = await open_store("supabase", realtime_channels=["conversations"])
     await other.create_conversation("before")
     await store.initialize()
     conversation = await other.create_conversation("agent")
-    async with asyncio.timeout(20):
-        while not store._api.hints().heard:  # noqa: ASYNC110 - likewise
-            await asyncio.sleep(0.02)
-    assert {topic.rpartition(":")[2] for topic in store._api.hints().heard} == {"conversations"}
+    hints = store._api.hints()
+    await eventually(lambda: hints.hears(f"haive:{tenant}:conversations"))
+    assert not hints.hears(f"haive:{tenant}:agent_states")
     async with store.events() as events:
         assert [event.conversation_id for event in await take(events, 1)] == [conversation.id]
 

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import pytest
 import websockets
-from realtime import AsyncRealtimeClient, RealtimeSubscribeStates
+from realtime import AsyncRealtimeChannel, AsyncRealtimeClient, RealtimeSubscribeStates
 
+from haive.core.persistence import _supabase_hints
 from haive.core.persistence._supabase_hints import SupabaseHints
 
 _PERSONAS = {"ada": "member", "rob": "reader", "bob": "member", "kim": "admin", "out": None}
@@ -175,17 +176,49 @@ async def test_more_topics_than_a_connection_carries_are_heard_and_left(
 ) -> None:
     asked = [f"haive:{tenant}:conversation:{uuid4()}" for _ in range(120)]
     token = stack.mint_user_token("kim")
-    hints, listeners, connections = listen(stack.url, stack.publishable_key, token, asked)
+    _, listeners, connections = listen(stack.url, stack.publishable_key, token, asked)
     most = 0
     async with asyncio.timeout(20):
         while most < len(asked):
             await asyncio.sleep(0.02)
-            assert len(hints.heard) >= most, "a topic was lost again"
-            most = len(hints.heard)
+            heard = sum(listener.is_heard for listener in listeners)
+            assert heard >= most, "a topic was lost again"
+            most = heard
     assert len(connections) == 2
     for listener in listeners[:100]:
         await listener.aclose()
-    await eventually(lambda: hints.heard == set(asked[100:]))
+    assert [one.is_heard for one in listeners] == [False] * 100 + [True] * 20
+
+
+async def test_a_topic_that_has_moved_to_another_connection_is_heard_there(
+    stack, topics, tenant, listen, eventually, monkeypatch
+) -> None:
+    monkeypatch.setattr(_supabase_hints, "TOPICS", 2)
+    moved, slow, last = (f"haive:{tenant}:conversation:{uuid4()}" for _ in range(3))
+    held, free = asyncio.Event(), asyncio.Event()
+    subscribe = AsyncRealtimeChannel.subscribe
+
+    async def held_up(channel, *arguments):
+        if channel.topic.endswith(slow):
+            held.set()
+            await free.wait()
+        return await subscribe(channel, *arguments)
+
+    monkeypatch.setattr(AsyncRealtimeChannel, "subscribe", held_up)
+    token = stack.mint_user_token("kim")
+    hints, (first,), _ = listen(stack.url, stack.publishable_key, token, [moved])
+    await eventually(lambda: first.is_heard)
+    hints.listen("haive", slow, lambda _: None)
+    await held.wait()
+    # While the first connection is busy, another topic takes the place of the one that was left.
+    await first.aclose()
+    other = hints.listen("haive", last, lambda _: None)
+    hinted: list[int] = []
+    again = hints.listen("haive", moved, hinted.append)
+    await eventually(lambda: hinted)
+    free.set()
+    await eventually(lambda: other.is_heard)
+    assert again.is_heard
 
 
 async def test_a_realtime_that_hangs_up_is_called_ever_more_seldom(listen) -> None:

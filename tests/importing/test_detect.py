@@ -58,6 +58,8 @@ _TURNS_ON = b'{"id": "1", "turns": [{"speaker": "user", "text": "hi"},\n'
         (b'[{"role": "user", "content": "\\ud83d"}]\n' + _lines([_MESSAGE]), ("openai", "lines")),
         (b"{broken\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
         (b"\n\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
+        (b"}]}\n" + _lines(_DIALOGUE), ("dialogues", "lines")),
+        (b"]\n" + _lines([_MESSAGE]), ("openai", "lines")),
         (_cut_off([_MESSAGE]) + _lines([_MESSAGE], [_MESSAGE]), ("openai", "lines")),
         (_cut_off([_MESSAGE]) + _lines([_MESSAGE]), ("openai", "lines")),
         (_TURNS_ON + _lines(_DIALOGUE, _DIALOGUE), ("dialogues", "lines")),

@@ -315,6 +315,35 @@ async def test_tags_of_the_caller_are_added_to_what_is_there(store, lines):
     assert again.tagged_conversations == 0
 
 
+async def test_tags_that_others_add_meanwhile_stay(store, lines, monkeypatch):
+    file = lines(_dialogue("a", "1"))
+    await import_file(file, store)
+    create = store.create_conversations
+
+    async def tagged_by_another(conversations):
+        stored = await create(conversations)
+        for one in stored:
+            await store.update_conversation(one.id, metadata={"tags": [*one.metadata.tags, "vip"]})
+        return stored
+
+    monkeypatch.setattr(store, "create_conversations", tagged_by_another)
+    report = await import_file(file, store, tags=["demo"])
+    ((conversation, _),) = (await _all(store)).values()
+    assert conversation.metadata.tags == ["Trains", "vip", "demo"]
+    assert report.tagged_conversations == 1
+
+
+async def test_more_tags_than_a_conversation_may_have_are_refused(store, lines):
+    file = lines(_dialogue("a", "1"))
+    await import_file(file, store)
+    ((conversation, _),) = (await _all(store)).values()
+    many = [str(number) for number in range(1000)]
+    await store.update_conversation(conversation.id, metadata={"tags": many})
+    report = await import_file(file, store, tags=["demo"])
+    assert [one.what for one in report.skipped] == ["conversation"]
+    assert report.tagged_conversations == 0
+
+
 async def test_an_empty_conversation_is_new_once(store, lines):
     file = lines({"haive": 1, "id": str(_ID), "agent_id": "a", "messages": []})
     first = await import_file(file, store)

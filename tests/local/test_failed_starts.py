@@ -162,19 +162,27 @@ async def test_a_copy_that_is_cancelled_ends_its_processes(tmp_path, copying, co
 
 
 def test_a_copy_that_was_killed_is_removed_by_a_reset_and_by_the_next_start(tmp_path):
-    def leave():
-        (tmp_path / ".postgres-x" / "base").mkdir(parents=True)
-
-    leave()
+    staging = tmp_path / f"{state.STAGING}x"
+    (staging / "base").mkdir(parents=True)
     Instance("x", tmp_path).wipe()
-    assert not (tmp_path / ".postgres-x").exists()
-    leave()
+    assert not staging.exists()
+    (staging / "base").mkdir(parents=True)
     state.StackDirectories.open(tmp_path, Account.for_services()).close()
-    assert not (tmp_path / ".postgres-x").exists()
+    assert not staging.exists()
+
+
+@pytest.mark.parametrize("name", [".postgres-data", ".postgres-backup"])
+def test_what_others_keep_beside_the_cluster_stays(tmp_path, name):
+    kept = tmp_path / name / "PG_VERSION"
+    kept.parent.mkdir()
+    kept.write_text("17")
+    state.StackDirectories.open(tmp_path, Account.for_services()).close()
+    Instance("x", tmp_path).wipe()
+    assert kept.read_text() == "17"
 
 
 def test_a_copy_that_cannot_be_removed_stops_no_start(tmp_path, monkeypatch):
-    (tmp_path / ".postgres-x" / "base").mkdir(parents=True)
+    (tmp_path / f"{state.STAGING}x" / "base").mkdir(parents=True)
 
     def fail(*_, **__):
         raise OSError("somebody writes to it")
@@ -208,6 +216,17 @@ def test_a_temporary_directory_with_a_comma_is_passed_over(temporary, monkeypatc
     directories = state.StackDirectories.open(None, Account.for_services())
     directories.close()
     assert "," not in str(directories.run)
+
+
+async def test_storage_is_off_in_a_data_directory_with_a_comma(temporary):
+    settings = {"migrate": False, "postgres_settings": {"fsync": "off"}}
+    async with (
+        LocalStack(data_dir=temporary("a,b"), **settings) as stack,
+        httpx.AsyncClient(base_url=stack.url) as client,
+    ):
+        answer = await client.get("/storage/v1/bucket")
+    assert answer.status_code == 501
+    assert "comma" in answer.json()["message"]
 
 
 async def test_a_temporary_directory_may_have_signs_in_its_name(temporary, monkeypatch):

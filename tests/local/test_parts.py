@@ -46,6 +46,13 @@ def test_a_postgrest_that_is_not_the_reviewed_one_is_not_run(tmp_path):
         parts.open_postgrest(binary)
 
 
+def test_a_cache_with_a_comma_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # root's is always the same
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a,b"))
+    with pytest.raises(PartUnavailableError, match="comma"):
+        parts.cache_directory()
+
+
 async def test_an_unreachable_npm_is_told_in_denos_words(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "cache_directory", lambda: tmp_path)
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "http://127.0.0.1:9/")

@@ -276,6 +276,21 @@ async def test_a_migration_that_gets_no_lock_says_so_and_leaves_nothing(
     assert await bring() == (locking,)
 
 
+async def test_rest_is_told_of_each_migration_that_stays(database, connect, monkeypatch):
+    last = schema.migrations()[-1]
+    record = "insert into haive_private.migrations values ('20991231000000', 'kept')"
+    kept = replace(last, version="20991231000000", sql=record)
+    broken = replace(last, version="20991231000001", sql="select 1 / 0")
+    every = (*schema.migrations(), kept, broken)
+    monkeypatch.setattr(schema, "migrations", lambda: every)
+    told = asyncio.Event()
+    listener = await connect(dsn=database)
+    await listener.add_listener("pgrst", lambda *_: told.set())
+    with pytest.raises(PersistenceError):
+        await schema.migrate(database)
+    await asyncio.wait_for(told.wait(), 5)
+
+
 async def test_a_dry_run_tells_and_does_nothing(new_database, connect):
     dsn = await new_database()
     report = await schema.migrate(dsn, dry_run=True)

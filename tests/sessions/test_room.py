@@ -107,7 +107,16 @@ async def test_a_new_token_or_topic_does_not_wait(open_realtime, open_room, even
             await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("reason", [EXPIRED, "Unauthorized: You do not have permissions"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        EXPIRED,
+        "Unauthorized: You do not have permissions",
+        # From before there were codes.
+        "You do not have permissions to read from this Channel topic: room",
+        "Token has expired 1 seconds ago",
+    ],
+)
 async def test_who_may_not_enter_is_told_so_at_once(open_realtime, open_room, reason):
     realtime = await open_realtime(reason)
     with pytest.raises(AccessDeniedError):

@@ -357,6 +357,77 @@ async def test_columns_of_a_domain_that_is_never_null(
         await database.execute("drop domain public.rt_email cascade")
 
 
+async def test_columns_of_types_that_the_subscriber_may_not_name(
+    connect, joining, publish, database
+):
+    await database.execute(
+        "create schema rt_hidden; create type rt_hidden.kind as enum ('bug', 'wish')"
+    )
+    try:
+        name = await publish("kind rt_hidden.kind, id int, n int, primary key (kind, id)")
+        asked = {"event": "*", "schema": "public", "table": name, "filter": "kind=eq.bug"}
+        async with connect() as websocket:
+            await websocket.send(joining("x", postgres_changes=[asked]))
+            await told(websocket, "system")
+            for statement in (
+                f"insert into public.{name} values ('bug', 1, 1)",
+                f"update public.{name} set n = 2",
+                f"delete from public.{name}",
+            ):
+                await database.execute(statement)
+                data = json.loads(await told(websocket, "postgres_changes"))["payload"]["data"]
+                assert data["errors"] is None
+        assert data["old_record"] == {"kind": "bug", "id": 1}
+    finally:
+        await database.execute("drop schema rt_hidden cascade")
+
+
+async def test_a_domain_that_is_never_null_may_be_left_out_of_the_publication(
+    connect, joining, publish, database
+):
+    await database.execute("create domain public.rt_tag as text not null")
+    try:
+        name = await publish("id int primary key, tag public.rt_tag")
+        await database.execute(
+            f"alter publication supabase_realtime drop table public.{name};"
+            f"alter publication supabase_realtime add table public.{name} (id)"
+        )
+        asked = {"event": "*", "schema": "public", "table": name}
+        async with connect() as websocket:
+            await websocket.send(joining("x", postgres_changes=[asked]))
+            await told(websocket, "system")
+            await database.execute(f"insert into public.{name} values (1, 'a')")
+            assert '"record":{"id": 1}' in await told(websocket, "postgres_changes")
+    finally:
+        await database.execute("drop domain public.rt_tag cascade")
+
+
+async def test_changes_of_a_table_that_is_locked_are_told_when_it_is_free(
+    connect, joining, publish, database
+):
+    name = await publish("id int primary key")
+    # A sequence remembers what a transaction that failed did: the first look meets a lock.
+    await database.execute(f"""
+        create sequence public.{name}_looks owned by public.{name}.id;
+        grant usage on public.{name}_looks to anon;
+        create function public.{name}_free() returns boolean language plpgsql as $$
+        begin
+          if nextval('public.{name}_looks') = 1 then raise lock_not_available; end if;
+          return true;
+        end $$;
+        alter table public.{name} enable row level security;
+        create policy free on public.{name} using (public.{name}_free())
+    """)
+    async with connect() as websocket:
+        asked = {"event": "*", "schema": "public", "table": name}
+        await websocket.send(joining("x", postgres_changes=[asked]))
+        await told(websocket, "system")
+        await database.execute(f"insert into public.{name} values (1)")
+        data = json.loads(await told(websocket, "postgres_changes"))["payload"]["data"]
+    assert (data["record"], data["errors"]) == ({"id": 1}, None)
+    await database.execute(f"drop function public.{name}_free() cascade")
+
+
 async def test_two_thousand_filters_of_one_role_are_told(connect, joining, publish, database):
     table = await publish("id int primary key")
     asked = [

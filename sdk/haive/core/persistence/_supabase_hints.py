@@ -19,7 +19,7 @@ class _Listener:
 
     @property
     def is_heard(self) -> bool:
-        return self.topic in self._home.heard
+        return self._home.hears(self.topic)
 
     async def aclose(self) -> None:
         await self._home.leave(self)
@@ -37,8 +37,6 @@ class SupabaseHints:
         self._listeners: dict[str, set[_Listener]] = {}
         self._connections: list[Topics] = []
         self._pace = Pace()
-        #: The topics whose hints arrive now.
-        self.heard: set[str] = set()
 
     def set_token(self, token: str | None) -> None:
         """Go on as the user of another token, on new connections."""
@@ -56,6 +54,10 @@ class SupabaseHints:
         for connection in self._connections:
             connection.open()
         return listener
+
+    def hears(self, topic: str) -> bool:
+        """Whether hints of a topic arrive now."""
+        return any(connection.hears(topic) for connection in self._connections)
 
     async def leave(self, listener: _Listener) -> None:
         """Listen no more; the last one on a connection closes it."""
@@ -88,7 +90,6 @@ class SupabaseHints:
             self._key,
             token=lambda: self._token or self._key,
             hint=self._hint,
-            heard=self.heard,
             pace=self._pace,
         )
         self._connections.append(connection)

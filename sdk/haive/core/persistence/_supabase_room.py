@@ -25,8 +25,12 @@ _log = logging.getLogger("haive.core.persistence.events")
 # Seconds until a lost connection, or a room that was refused, is tried again, growing.
 _LOST = (0.1, 10.0)
 _REFUSED = (1.0, 30.0)
-# How a join's answer begins that is no other before a new token or another policy comes.
-_REFUSALS = ("Unauthorized", "InvalidJWT", "MalformedJWT", "JwtSignatureError")
+# How a join's answer begins that is no other before a new token or another policy comes: with a
+# code, or with the words alone, as of a Realtime that somebody hosts and that has no codes yet.
+_REFUSALS = (
+    *("Unauthorized", "InvalidJWT", "MalformedJWT", "JwtSignatureError"),
+    *("You do not have permissions", "Token has expired"),
+)
 # Seconds between looks whether the connection is still there: the client does not tell.
 _PULSE = 0.5
 _TIMEOUT = 10

@@ -61,7 +61,6 @@ class Topics:
         key: The key of the project.
         token: The token to join with now.
         hint: Called with a topic and an event at every hint, and when hints may have been lost.
-        heard: Where to note the topics whose hints arrive now.
         pace: When to join.
     """
 
@@ -72,17 +71,16 @@ class Topics:
         *,
         token: Callable[[], str],
         hint: Callable[[str, int], None],
-        heard: set[str],
         pace: Pace,
     ) -> None:
         self._url = url
         self._key = key
         self._token = token
         self._hint = hint
-        self._heard = heard
         self._pace = pace
         self._topics: dict[str, None] = {}
         self._joined: dict[str, AsyncRealtimeChannel] = {}
+        self._heard: set[str] = set()
         self._changed = asyncio.Event()
         self._stale = False
         self._refused: dict[str, tuple[float, float]] = {}
@@ -94,6 +92,10 @@ class Topics:
 
     def __contains__(self, topic: str) -> bool:
         return topic in self._topics
+
+    def hears(self, topic: str) -> bool:
+        """Whether hints of a topic arrive here now."""
+        return topic in self._topics and topic in self._heard
 
     def join(self, topic: str) -> None:
         """Listen to one more topic, while it is open."""
@@ -138,7 +140,7 @@ class Topics:
             except Exception as error:  # noqa: BLE001 - the client raises whatever it met
                 _log.debug("realtime: %s", type(error).__name__)
             finally:
-                self._heard.difference_update(self._joined)
+                self._heard.clear()
                 self._joined.clear()
                 await thrown_away(client)
             for topic in list(self._topics):

@@ -135,8 +135,8 @@ class _Reader:
 
     def _hint(self, event: int) -> None:
         self._hinted = True
-        if event > self._told:
-            self._told, self._again = event, list(_AGAIN)
+        if event > self._last_id:
+            self._told, self._again = max(event, self._told), list(_AGAIN)
         self._wake.set()
 
     def pop(self) -> Event | None:
@@ -209,6 +209,8 @@ class _Reader:
         if heard and self._again and self._last_id < self._told:
             self._due = monotonic() + self._again.pop(0)
             return
+        # Read, not the caller's to see, or made up by somebody who may send on the topic.
+        self._told = self._last_id
         # Scattered, so that many subscribers do not look in step.
         self._due = monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311 # nosec B311
         self._pause = min(self._pause * 4, _SAFETY)

@@ -154,12 +154,12 @@ async def _migrate(connection: Connection, schema: str, *, dry_run: bool) -> Mig
             if not dry_run:
                 await connection.execute(_GIVE_WAY)
                 await connection.execute(relocate(migration.sql, schema))
+                # With each, for it stays where a later one fails.
+                await connection.execute("notify pgrst, 'reload schema'")
             return True
 
         if await _giving_way(connection, schema, apply):
             applied.append(f"{migration.version}_{migration.name}")
-    if applied and not dry_run:
-        await connection.execute("notify pgrst, 'reload schema'")
     newest = max(await installed_versions(connection, schema), default="")
     if newest > required_version():
         raise _version_error(schema, newest)

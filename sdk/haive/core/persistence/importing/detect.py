@@ -61,8 +61,9 @@ def _framing(head: bytes) -> Framing:
 
 def _has_lines(head: bytes) -> bool:
     lines = [line for line in head.split(b"\n") if line.strip()][:_LINES_LOOKED_AT]
+    has_begun = False  # a file may also be cut off at its front
     for before, line, after in zip([b"", *lines], lines, [*lines[1:], b""], strict=False):
-        if line.startswith((b"}", b"]")):
+        if has_begun and line.startswith((b"}", b"]")):
             return False  # the end of a value over several lines
         if not line.startswith((b"{", b"[")):
             continue
@@ -72,6 +73,7 @@ def _has_lines(head: bytes) -> bool:
             # The last line of the head is cut off: it may be the first of lines, all longer.
             if len(lines) == 1 and line.startswith(b"{"):
                 return True
+            has_begun = True
             continue
         if not isinstance(value, dict) and not _is_message_list(value):
             continue

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _Given = TypeVar("_Given")
 _Written = TypeVar("_Written")
 
+_ATTEMPTS = 10
+
 #: Of the messages of a batch, about: what a store writes at once.
 MAX_BYTES = 16 << 20
 
@@ -81,10 +83,9 @@ class Writer:
         """Write a batch; each conversation of it stands there once."""
         refused: list[Skipped] = []
 
-        def refuse(prepared: Prepared, error: Exception) -> None:
-            refused.append(
-                Skipped(what="conversation", reason=_refusal(error), place=prepared.place)
-            )
+        def refuse(prepared: Prepared, error: Exception | str) -> None:
+            why = error if isinstance(error, str) else _refusal(error)
+            refused.append(Skipped(what="conversation", reason=why, place=prepared.place))
 
         # Of those with messages, their number tells.
         known = await stored_conversations(
@@ -109,8 +110,7 @@ class Writer:
             if number is not None:
                 to_write += prepared.messages[number:]
                 continue
-            changed = "changed at its source since it was imported"
-            refused.append(Skipped(what="conversation", reason=changed, place=prepared.place))
+            refuse(prepared, "changed at its source since it was imported")
         written = await _each_or_none(self._store_messages, to_write, refuse_message)
         self._report.messages += len(written)
         kept = [pair for pair in stored if there[pair[0].id] is not None]
@@ -177,7 +177,7 @@ class Writer:
         self,
         stored: Sequence[tuple[Prepared, Conversation]],
         new: Set[UUID],
-        refuse: Callable[[Prepared, Exception], None],
+        refuse: Callable[[Prepared, Exception | str], None],
     ) -> None:
         """Add the caller's tags to what was there without them; what is new counts as that."""
         if not self._tags:
@@ -185,20 +185,42 @@ class Writer:
         at_once = asyncio.Semaphore(LOOKS)
 
         async def add(prepared: Prepared, conversation: Conversation) -> None:
-            there = conversation.metadata.tags
-            missing = [tag for tag in self._tags_as_stored(prepared) if tag not in there]
-            if not missing:
-                return
-            tags = list(dict.fromkeys([*there, *missing]))
+            tags = self._tags_as_stored(prepared)
             try:
                 async with at_once:
-                    await self._store.update_conversation(conversation.id, metadata={"tags": tags})
+                    added = await self._add_tags(conversation, tags)
+            except ConflictError:
+                refuse(prepared, "changed all the time while it was to be tagged")
             except _REFUSALS as error:
                 refuse(prepared, error)
             else:
-                self._report.tagged_conversations += prepared.id not in new
+                self._report.tagged_conversations += added and prepared.id not in new
 
         await asyncio.gather(*(add(prepared, conversation) for prepared, conversation in stored))
+
+    async def _add_tags(self, conversation: Conversation, tags: Sequence[str]) -> bool:
+        """Add tags to those that a conversation has now; whether it lacked any.
+
+        Raises:
+            ConflictError: Others change it faster than it is read.
+        """
+        for attempt in range(_ATTEMPTS):
+            there = conversation.metadata.tags
+            missing = [tag for tag in tags if tag not in there]
+            if not missing:
+                return False
+            # The list is replaced as a whole: only if it still is what was read.
+            wanted = list(dict.fromkeys([*there, *missing]))
+            changes = {"tags": wanted, "was_updated_at": conversation.updated_at}
+            try:
+                await self._store._update(conversation.id, changes)
+            except ConflictError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                conversation = await self._store.get_conversation(conversation.id)
+            else:
+                return True
+        raise AssertionError
 
     def _tags_as_stored(self, prepared: Prepared) -> list[str]:
         """The caller's tags with what a new conversation would have in place of personal data."""

@@ -44,7 +44,8 @@ _NOT_YET = {
 }
 _NO_STORAGE = (
     "Storage is off: the account `nobody`, which the stack's parts run under for root, cannot"
-    " enter the data directory. Put it below a directory that every account may enter."
+    " enter the data directory, or its path has a comma. Put it below a directory that every"
+    " account may enter, under a name without commas."
 )
 
 Headers = CIMultiDict[str] | CIMultiDictProxy[str]

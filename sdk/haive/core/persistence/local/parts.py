@@ -43,6 +43,8 @@ def cache_directory() -> Path:
         import platformdirs  # noqa: PLC0415 - an optional dependency, of the extra "local"
 
         path = Path(platformdirs.user_cache_dir("haive"))
+    if "," in str(path):  # Deno takes it for the end of a path
+        raise unavailable(f"The path of the local stack's cache, {path}, has a comma.")
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as error:

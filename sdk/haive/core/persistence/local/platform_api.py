@@ -24,6 +24,11 @@ _START_TIMEOUT = 30.0
 _HEAP = "--v8-flags=--max-old-space-size=1024"
 
 
+def can_keep(objects: Path, account: Account) -> bool:
+    """Tell whether Storage may keep files in a directory: Deno takes a comma for a path's end."""
+    return "," not in str(objects) and account.reaches(objects)
+
+
 async def spawn_platform(
     mode: str,
     *,

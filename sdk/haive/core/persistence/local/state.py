@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from haive.core.persistence.local.accounts import Account
 
 _PREFIX = "haive-stack-"
-#: What the name of a copy of the cluster begins with that is not whole yet.
-STAGING = ".postgres-"
+#: What the name of a copy of the cluster begins with that is not whole yet; a name that is nobody
+#: else's, for what is left of it is removed, and a data directory may hold others' files too.
+STAGING = ".haive-postgres-"
 # A Unix socket's path may be 107 bytes long; the longest name we put into a directory is 24.
 _LONGEST_RUN_DIRECTORY = 80
 # Where TMPDIR does not do; mkdtemp makes a private directory there.

@@ -26,7 +26,7 @@ from haive.core.persistence.local import parts, state
 from haive.core.persistence.local.accounts import Account
 from haive.core.persistence.local.cluster import ADMIN, copy_template, find_template, is_cluster
 from haive.core.persistence.local.keys import StackKeys
-from haive.core.persistence.local.platform_api import ROLE, PlatformAPI, spawn_platform
+from haive.core.persistence.local.platform_api import ROLE, PlatformAPI, can_keep, spawn_platform
 from haive.core.persistence.local.postgres import Postgres
 from haive.core.persistence.local.postgrest import PostgREST
 from haive.core.persistence.local.realtime.part import RealtimePart
@@ -172,7 +172,7 @@ class Supervisor:
         platform_log = directories.logs / "platform.log"
         platform_socket = directories.sockets / "platform.sock"
 
-        has_storage = self._account.reaches(directories.objects)
+        has_storage = can_keep(directories.objects, self._account)
 
         async def start_platform() -> Process:
             await database.running.wait()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class AwayError(RefusedError):
-    """Postgres does not answer: it may in a moment."""
+    """Postgres does not answer, or a table is locked: it may answer in a moment."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -32,6 +32,8 @@ class AwayError(RefusedError):
 
 _CONNECTIONS = 4
 _TIMEOUT = 5.0
+# The shorter one, so that a wait for a lock is told from a policy that is too slow at all times.
+_LOCK_TIMEOUT = 2.0
 # PostgREST's rule: a token may name the roles that were granted to authenticator, and no others.
 _ACT_AS = """
 select
@@ -47,6 +49,8 @@ _AWAY = (
     asyncpg.AdminShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.CrashShutdownError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.LockNotAvailableError,
     OSError,
 )
 
@@ -77,7 +81,7 @@ class Database:
         """Hand out a connection in a transaction that is rolled back in any case.
 
         Raises:
-            AwayError: Postgres is away.
+            AwayError: Postgres is away, or a table has been locked for too long.
         """
         try:
             async with (await self._opened()).acquire(timeout=_TIMEOUT) as connection:
@@ -107,7 +111,7 @@ class Database:
                         "application_name": "haive realtime",
                         "statement_timeout": f"{_TIMEOUT}s",
                         "standard_conforming_strings": "on",  # filters are quoted for it
-                        "lock_timeout": f"{_TIMEOUT}s",
+                        "lock_timeout": f"{_LOCK_TIMEOUT}s",
                     },
                 )
         return self._pool

@@ -111,12 +111,7 @@ def _query(
     known = {column.name for column in table.selectable} & set(relation.columns)
     hidden = [column.name for column in table.columns if column.name not in known]
     without = f" - array[{', '.join(map(literal, hidden))}]::text[]" if hidden else ""
-    before = [
-        column
-        for column in table.columns
-        if any(column.name in item.get("old", ()) for item in items)
-    ]
-    names = {column.name for column in before}
+    names = {name for item in items for name in item.get("old", ())}
     # In an array: a query has 1,664 columns at most.
     met = ", ".join(
         "case when x.item -> 'new' is not null"
@@ -126,7 +121,7 @@ def _query(
         " end"
         for conditions in asked
     )
-    old = "x.item -> 'old'"
+    new, old = "x.item -> 'new'", "x.item -> 'old'"
     visible = "true"
     if table.is_secured:
         same = " and ".join(f"t.{key} = r.{key}" for key in map(identifier, table.keys))
@@ -138,21 +133,19 @@ def _query(
         f"  from jsonb_object_keys(({old}){without}) as name)::text as old,"
         f" array[{met}] as met"
         " from jsonb_array_elements($1::jsonb) with ordinality as x (item, number)"
-        f" cross join lateral jsonb_populate_record(null::{table.name}, x.item -> 'new') as r"
-        f" cross join lateral {_record(table, before, old)}"
+        f" cross join lateral {_record(table, new)} as r"
+        f" cross join lateral {_record(table, old)} as o"
         f" where {visible}"
     )
 
 
-def _record(table: Table, columns: list[Column], item: str) -> str:
-    """Return a record `o` of those columns that are known of a row.
+def _record(table: Table, item: str) -> str:
+    """Return the record of what is known of a row; all else in it is null.
 
-    A record of the table's own type has them all, and some may not be null: those of domains.
+    No column's type is named, which its schema may forbid to the subscriber. And into a record
+    that is there, no value is put that is not known: some may not be null, those of domains.
     """
-    if not columns or len(columns) == len(table.columns):
-        return f"jsonb_populate_record(null::{table.name}, {item}) as o"
-    types = ", ".join(f"{identifier(column.name)} {column.full_type}" for column in columns)
-    return f"jsonb_to_record({item}) as o ({types})"
+    return f"jsonb_populate_record(row((null::{table.name}).*)::{table.name}, {item})"
 
 
 def _all(conditions: Iterable[Condition], row: str) -> str:
@@ -207,20 +200,19 @@ async def _fill(
 ) -> dict[int, dict[str, Any]]:
     """Return, by place, the wide values that the log does not repeat: from the table."""
     fills: dict[int, dict[str, Any]] = {}
-    keys = [column for column in table.columns if column.is_key]
     for place, change in enumerate(changes):
         missing = [
             name
             for name, value in zip(change.relation.columns, change.new or [], strict=False)
             if isinstance(value, Unchanged)
         ]
-        if not missing or not keys:
+        if not missing or not table.keys:
             continue
         key = orjson.dumps(_object(table, change.relation, change.new or [])).decode()
         same = " and ".join(f"t.{name} = o.{name}" for name in map(identifier, table.keys))
         row = await connection.fetchval(
             f"select to_jsonb(t)::text from {table.name} as t,"  # noqa: S608 # nosec B608 - quoted
-            f" {_record(table, keys, '$1::jsonb')} where {same}",
+            f" {_record(table, '$1::jsonb')} as o where {same}",
             key,
         )
         if row is not None:

@@ -16,7 +16,6 @@ _QUERY = """
 select
   a.attname as name,
   t.typname as type,
-  format_type(a.atttypid, a.atttypmod) as full_type,
   coalesce(b.typname, t.typname) in ('json', 'jsonb') as is_json,
   coalesce(a.attnum = any (i.indkey), false) as is_key,
   has_column_privilege($3, c.oid, a.attnum, 'select') as selectable,
@@ -39,8 +38,6 @@ class Column:
 
     name: str
     type: str
-    full_type: str
-    """The type as SQL has it."""
     is_json: bool
     is_key: bool
     selectable: bool
@@ -76,7 +73,6 @@ async def find_table(connection: Connection, relation: Relation, role: str) -> T
             Column(
                 name=row["name"],
                 type=row["type"],
-                full_type=row["full_type"],
                 is_json=row["is_json"],
                 is_key=row["is_key"],
                 selectable=row["selectable"],
