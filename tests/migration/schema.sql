@@ -9592,7 +9592,6 @@ begin
       message = 'only services build indexes',
       hint = 'Call with a secret key, or on a direct connection.';
   end if;
-  perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
   for v_index in
     select 'ix_' || u.name || '_' || left(md5((v.collection).table_name), 16) as name, u.columns
     from (
@@ -9601,7 +9600,9 @@ begin
       ('expiry', '(tenant_id, expires_at) where expires_at is not null')
     ) as u (name, columns)
   loop
-    -- "if not exists" would wait for writers before it looks.
+    -- "if not exists" would wait for writers before it looks, and the lock for whoever makes others.
+    continue when to_regclass(format('vecs.%I', v_index.name)) is not null;
+    perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
     continue when to_regclass(format('vecs.%I', v_index.name)) is not null;
     execute format('create index %I on %s %s', v_index.name, v.relation, v_index.columns);
     v_made := v_made + 1;
@@ -13277,9 +13278,13 @@ begin
     when v_row.index_type = 'binary' and v_row.dimensions between 2001 and 4000 then 'halfvec'
     else 'vector'
   end;
-  -- Of those who open it at once, one makes it.
-  perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
   select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
+  if v_found.name is null then
+    -- Of those who open it at once, one makes it. Only then: who moves a tenant here copies all of its
+    -- memories before the lock is free.
+    perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
+    select c.* into v_found from haive_private.memory_collections as c where c.name = v_row.name;
+  end if;
   if v_found.name is not null then
     select u.name, u.ours, u.theirs into v_other
     from (
