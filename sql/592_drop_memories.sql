@@ -83,7 +83,10 @@ declare
   v_written constant text := $q$
     coalesce(
       t.metadata ->> 'renewed_at',
-      case when t.metadata ? 'path' then t.metadata ->> 'timestamp' end,
+      case
+        when t.metadata ?& array['namespace', 'key', 'path', 'value', 'parts']
+          then t.metadata ->> 'timestamp'
+      end,
       t.metadata ->> 'created_at'
     ) collate "C"
   $q$;
@@ -170,13 +173,21 @@ begin
       );
       perform haive_private.gather_memory_words(p_tenant, v.name, null);
     elsif p_user_id is null then
-      -- What somebody dates ahead counts from now, or it would be kept till then.
-      execute format(
-        $q$
-          update vecs.%1$I as t set metadata = t.metadata || jsonb_build_object('renewed_at', $2)
-          where t.tenant_id = $1 and %2$s > $2
-        $q$, v.table_name, v_written
-      ) using p_tenant, haive_private.time_text(clock_timestamp());
+      -- What somebody dates ahead, by more than clocks differ, counts from now, or it would be kept till
+      -- then. Where it may not be written to (a limit, an erased user, sealed by now) it waits for that.
+      begin
+        execute format(
+          $q$
+            update vecs.%1$I as t set metadata = t.metadata || jsonb_build_object('renewed_at', $2)
+            where t.tenant_id = $1 and %2$s > $3
+          $q$, v.table_name, v_written
+        ) using
+          p_tenant, haive_private.time_text(clock_timestamp()),
+          haive_private.time_text(clock_timestamp() + interval '1 hour');
+      exception
+        when sqlstate 'PGRST' or sqlstate 'PT410' or sqlstate 'PT422' or sqlstate 'PT429' then
+          null;
+      end;
     end if;
     exit when v_count >= p_batch;
   end loop;

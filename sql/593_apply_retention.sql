@@ -140,7 +140,11 @@ begin
         and o.created_at < v_events_before
       returning e.xid
     )
-    select count(*), max(g.xid) into v_events, v_floor from gone as g;
+    -- Events that came with a dump have numbers of another cluster, some of which are not reached here.
+    select
+      count(*), max(g.xid) filter (where g.xid < pg_snapshot_xmax(pg_current_snapshot()))
+    into v_events, v_floor
+    from gone as g;
     if v_floor is not null then
       insert into haive_private.event_floors as f (tenant_id, xid, log)
       values (v_caller.tenant, v_floor, haive_private.event_log())

@@ -89,7 +89,11 @@ begin
     -- "if not exists" would wait for writers before it looks, and the lock for whoever makes others.
     continue when to_regclass(format('vecs.%I', v_index.name)) is not null;
     perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
-    continue when to_regclass(format('vecs.%I', v_index.name)) is not null;
+    -- By a query: the name was looked up in vain, which stays known in this transaction.
+    continue when exists (
+      select from pg_class as c
+      where c.relname = v_index.name and c.relnamespace = 'vecs'::regnamespace
+    );
     execute format('create index %I on %s %s', v_index.name, v.relation, v_index.columns);
     v_made := v_made + 1;
   end loop;

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import Timer
@@ -219,6 +220,22 @@ async def test_a_call_that_waits_outlives_a_prune(open_saver, reader: Checkpoint
     assert end["log"][-1] == "asked: 2"
 
 
+async def test_a_call_that_was_spared_goes_at_a_later_prune_of_a_thread_at_rest(
+    open_saver, open_store, key, reader: Checkpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = graphs.nested().compile(checkpointer=await open_saver())
+    await graph.ainvoke({"log": [], "until": 0}, at("given up"))
+    for number in range(3):
+        await reader.save("given up", {"log": [f"other {number}"], "until": 0})
+    config = CheckpointConfig(max_checkpoints_per_thread=2, keep_minimum=1, encryption_key=key)
+    bounded = Checkpointer(await open_store(), config)
+    await bounded.prune("given up")
+    assert await namespaces(reader, "given up") == ["", "sub:"]
+    monkeypatch.setattr("haive.core.persistence.checkpointer._calls._RUN", timedelta())
+    assert (await bounded.prune("given up")).removed
+    assert await namespaces(reader, "given up") == [""]
+
+
 async def test_a_call_that_waits_outlives_what_another_run_prunes_before_its_own_has_saved(
     open_saver, reader: Checkpointer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,7 +285,7 @@ async def test_a_save_removes_a_few_lost_calls_and_the_next_ones_the_rest(
 ) -> None:
     saver = await open_saver(max_checkpoints_per_thread=2, keep_minimum=1)
     first = await reader.save("few", {"n": 0})
-    for number in range(5):
+    for number in range(12):
         made_from = {"parents": {"": str(first)}}
         await reader.save("few", {}, namespace=f"sub:{number}", metadata=made_from)
     counted = round_trips(saver)
@@ -277,8 +294,8 @@ async def test_a_save_removes_a_few_lost_calls_and_the_next_ones_the_rest(
         counted.clear()
         await saver._graphs._checkpointer.save("few", {"n": number})
         left.append(len(await namespaces(reader, "few")) - 1)
-        assert counted["rewrite_checkpoints"] <= 3
-    assert left == [5, 3, 1, 0, 0]
+        assert counted["rewrite_checkpoints"] <= 1 + 8
+    assert left == [12, 4, 0, 0, 0]
 
 
 async def test_a_call_is_lost_by_when_it_was_saved_whatever_the_ids_are(

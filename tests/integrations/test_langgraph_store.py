@@ -629,6 +629,10 @@ def by_model(texts: list[str], model: str) -> list[list[float]]:
     return Words().embed_documents(texts) if model else []
 
 
+def passing_on(texts: list[str], **options: str) -> list[list[float]]:
+    return by_model(texts, **options)
+
+
 def closing_over(model: str) -> Callable[[list[str]], list[list[float]]]:
     return lambda texts: by_model(texts, model)
 
@@ -638,11 +642,12 @@ def closing_over(model: str) -> Callable[[list[str]], list[list[float]]]:
     [
         lambda model: partial(by_model, model=model),
         lambda model: partial(partial(by_model, model="x"), model=model),
+        lambda model: partial(passing_on, model=model),
         lambda model: Encoder(model).encode,
         Encoder,
         closing_over,
     ],
-    ids=["partial", "partials", "method", "instance", "closure"],
+    ids=["partial", "partials", "options", "method", "instance", "closure"],
 )
 def test_functions_that_carry_a_model_are_told_apart_by_it(of: Any) -> None:
     names = [name_of(EmbeddingsLambda(of(model))) for model in ("a", "b")]

@@ -4646,7 +4646,11 @@ begin
         and o.created_at < v_events_before
       returning e.xid
     )
-    select count(*), max(g.xid) into v_events, v_floor from gone as g;
+    -- Events that came with a dump have numbers of another cluster, some of which are not reached here.
+    select
+      count(*), max(g.xid) filter (where g.xid < pg_snapshot_xmax(pg_current_snapshot()))
+    into v_events, v_floor
+    from gone as g;
     if v_floor is not null then
       insert into haive_private.event_floors as f (tenant_id, xid, log)
       values (v_caller.tenant, v_floor, haive_private.event_log())
@@ -7299,7 +7303,10 @@ declare
   v_written constant text := $q$
     coalesce(
       t.metadata ->> 'renewed_at',
-      case when t.metadata ? 'path' then t.metadata ->> 'timestamp' end,
+      case
+        when t.metadata ?& array['namespace', 'key', 'path', 'value', 'parts']
+          then t.metadata ->> 'timestamp'
+      end,
       t.metadata ->> 'created_at'
     ) collate "C"
   $q$;
@@ -7386,13 +7393,21 @@ begin
       );
       perform haive_private.gather_memory_words(p_tenant, v.name, null);
     elsif p_user_id is null then
-      -- What somebody dates ahead counts from now, or it would be kept till then.
-      execute format(
-        $q$
-          update vecs.%1$I as t set metadata = t.metadata || jsonb_build_object('renewed_at', $2)
-          where t.tenant_id = $1 and %2$s > $2
-        $q$, v.table_name, v_written
-      ) using p_tenant, haive_private.time_text(clock_timestamp());
+      -- What somebody dates ahead, by more than clocks differ, counts from now, or it would be kept till
+      -- then. Where it may not be written to (a limit, an erased user, sealed by now) it waits for that.
+      begin
+        execute format(
+          $q$
+            update vecs.%1$I as t set metadata = t.metadata || jsonb_build_object('renewed_at', $2)
+            where t.tenant_id = $1 and %2$s > $3
+          $q$, v.table_name, v_written
+        ) using
+          p_tenant, haive_private.time_text(clock_timestamp()),
+          haive_private.time_text(clock_timestamp() + interval '1 hour');
+      exception
+        when sqlstate 'PGRST' or sqlstate 'PT410' or sqlstate 'PT422' or sqlstate 'PT429' then
+          null;
+      end;
     end if;
     exit when v_count >= p_batch;
   end loop;
@@ -9603,7 +9618,11 @@ begin
     -- "if not exists" would wait for writers before it looks, and the lock for whoever makes others.
     continue when to_regclass(format('vecs.%I', v_index.name)) is not null;
     perform pg_advisory_xact_lock(hashtextextended('haive/memory collections', 0));
-    continue when to_regclass(format('vecs.%I', v_index.name)) is not null;
+    -- By a query: the name was looked up in vain, which stays known in this transaction.
+    continue when exists (
+      select from pg_class as c
+      where c.relname = v_index.name and c.relnamespace = 'vecs'::regnamespace
+    );
     execute format('create index %I on %s %s', v_index.name, v.relation, v_index.columns);
     v_made := v_made + 1;
   end loop;

@@ -310,6 +310,11 @@ async def test_what_was_pruned_before_a_dump_expires_no_cursor_of_where_it_is_re
     conversation = await writer.conversation()
     # As after a restore, and after as many transactions as the cluster had that was dumped.
     await postgres.execute("delete from haive.events")
+    await postgres.execute(
+        "insert into haive.events (tenant_id, xid, kind, created_at) values"
+        " ('default', '99999999999', 'conversation.created', now() - interval '9 days')"
+    )
+    assert (await _retain(client)) == 1
     begun = json.loads(await client.fetchval("select haive.read_events('tenant')"))["next"]
     await writer.one(message(conversation))
     await postgres.execute(

@@ -121,6 +121,19 @@ async def test_a_collection_of_somebody_else_is_left_alone(
     assert set(fake.tenants["Memory_memories"]) == {"acme"}
 
 
+async def test_of_a_collection_from_before_only_what_it_declares_is_compared(
+    fake: FakeWeaviate, backend: WeaviateBackend
+) -> None:
+    await backend.open(collection())
+    properties = fake.classes["Memory_memories"]["properties"]
+    properties[:] = [each for each in properties if each["name"] != "n_renewed_at"]
+    later = WeaviateBackend(tenant="acme", api_key=KEY, url=fake.url, grpc_port=fake.grpc_port)
+    await later.open(collection())
+    await later.put([record("a", renewed_at="2026-02-01T00:00:00.000000Z"), record("b")])
+    assert await later.count(parse({"renewed_at": {"$gt": "2026-01-01T00:00:00Z"}})) == 1
+    await later.aclose()
+
+
 async def test_no_negation_is_sent(fake: FakeWeaviate, backend: WeaviateBackend) -> None:
     await backend.open(collection())
     await backend.put([record("a", topic="tea", seq=2), record("b", topic=None, seq=1)])

@@ -96,6 +96,15 @@ async def test_storing_again_writes_nothing_twice_and_a_longer_one_only_what_is_
     assert (await memory.stats()).kinds == {"turn": 4, "conversation": 1}
 
 
+async def test_storing_again_changes_nothing_whatever_the_metadata_are_of(memory, clock) -> None:
+    facts = {**FACTS, "agent": UUID(int=7), "topics": ("a", "b"), "since": AT}
+    whole = await memory.get(await memory.store_conversation(talk(), facts))
+    before = await memory.provenance(whole.id)
+    clock.forward(hours=1)
+    await memory.store_conversation(talk(), facts)
+    assert [await memory.get(whole.id), *await memory.provenance(whole.id)] == [whole, *before]
+
+
 async def test_what_became_of_a_turn_since_stays_when_it_is_stored_again(memory) -> None:
     whole = await memory.get(await memory.store_conversation(talk(), FACTS))
     await memory.update(whole.sources[1], importance=1.0, archived=True, metadata={"seen": 2})

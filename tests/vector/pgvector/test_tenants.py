@@ -117,9 +117,12 @@ async def test_retention_keeps_items_from_when_they_were_put_and_nothing_until_a
     backend: PgvectorBackend, owner: asyncpg.Connection, tenant: str
 ) -> None:
     old, today = "2020-01-01T00:00:00.000000Z", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-    unmarked = memory("put", path="n", timestamp=today, created_at=old)
-    ahead = memory("ahead", renewed_at="9999-01-01T00:00:00.000000Z", created_at=old)
-    await backend.put([unmarked, ahead, memory("gone", timestamp=today, created_at=old)])
+    item = {"namespace": ["n"], "key": "j", "path": "n", "value": {}, "parts": []}
+    unmarked = memory("put", **item, timestamp=today, created_at=old)
+    ahead = memory("ahead", created_at="9999-01-01T00:00:00.000000Z")
+    of_a_file = memory("noted", path="notes/2019.md", timestamp=old, created_at=today)
+    gone = memory("gone", timestamp=today, created_at=old)
+    await backend.put([unmarked, ahead, of_a_file, gone])
     name = backend.collection.name
     item = {"id": str(uuid4()), "namespace": ["n"], "key": "k", "value": {}}
     put = ("select haive.put_memory_items($1, $2, $3)", name, json.dumps([item]), tenant)
@@ -137,11 +140,19 @@ async def test_retention_keeps_items_from_when_they_were_put_and_nothing_until_a
         " where tenant_id = $1",
         tenant,
     )
-    for _ in range(4):
-        answer = json.loads(await owner.fetchval("select haive.apply_retention(10, $1)", tenant))
-    assert answer["done"]
-    left = {each.id: each.metadata for each in await backend.find(None, limit=9)}
-    assert set(left) == {item["id"], unmarked.id, ahead.id}
+    for limit in (1, None):
+        # What may not be written to waits, and keeps nothing else of retention from its work.
+        await owner.execute(
+            "update haive.tenants set metered = true, max_storage_bytes = $2 where tenant_id = $1",
+            *(tenant, limit),
+        )
+        await owner.execute("select haive.reconcile_usage($1)", tenant)
+        for _ in range(4):
+            answer = await owner.fetchval("select haive.apply_retention(10, $1)", tenant)
+        assert json.loads(answer)["done"]
+        left = {each.id: each.metadata for each in await backend.find(None, limit=9)}
+        assert ("renewed_at" in left[ahead.id]) is (limit is None)
+    assert set(left) == {item["id"], unmarked.id, ahead.id, of_a_file.id}
     assert today < left[ahead.id]["renewed_at"] < f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
 
 

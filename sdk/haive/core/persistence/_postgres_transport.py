@@ -141,7 +141,7 @@ class PostgresTransport:
             async with self._pool.connection(self.schema) as connection:
                 return await fetch(connection, statement, *arguments.values())
 
-        return await retrying(once, self._config.retry_timeout if safe else 0)
+        return await retrying(once, self._config.retry_timeout, safe=safe)
 
     async def schema_version(self) -> str | None:
         """The newest migration of the installation; None where there is none."""

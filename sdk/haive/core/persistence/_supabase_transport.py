@@ -216,7 +216,7 @@ class SupabaseTransport:
             body["tenant"] = self.tenant
 
         answer = await retrying(
-            lambda: self._rpc(function, body), self._api.retry_timeout if safe else 0
+            lambda: self._rpc(function, body), self._api.retry_timeout, safe=safe
         )
         return decode(returns, answer)
 

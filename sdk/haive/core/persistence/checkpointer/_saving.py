@@ -33,9 +33,10 @@ _log = logging.getLogger("haive.core.persistence.checkpointer")
 PARENT = "parent_checkpoint"
 # Most threads of which is known what a prune had to leave.
 _REMEMBERED = 10_000
-# Most lost calls of a thread that are known, and how many of them one save removes, each in four
-# calls of the database. A call has saved once at least, so that more go than come.
-_LOST, _REMOVED = 1000, 2
+# Most lost calls of a thread that are known, and how many of them a save removes, each in four
+# calls of the database: one that has pruned, for its process may end soon, and others. A call has
+# saved once at least, so that more go than come.
+_LOST, _AT_PRUNING, _REMOVED = 1000, 8, 2
 
 
 class Saver:
@@ -142,27 +143,29 @@ class Saver:
     async def keep_within(self, placed: Placed, thread_id: str, namespace: str) -> None:
         """Prune when a thread has become too long: a tenth at once, so that it is seldom.
 
-        Calls of subgraphs that are lost by it go with the saves that come, a few with each.
+        Calls of subgraphs that are lost by it go with this save and those that come, a few with
+        each.
         """
         try:
-            await self._prune(placed, thread_id, namespace)
-            await self._remove_lost(thread_id)
+            has_pruned = await self._prune(placed, thread_id, namespace)
+            await self._remove_lost(thread_id, _AT_PRUNING if has_pruned else _REMOVED)
         except PersistenceError as error:
             # What was to be saved is; the next save prunes again.
             _log.warning("A thread could not be pruned: %s", type(error).__name__)
 
-    async def _prune(self, placed: Placed, thread_id: str, namespace: str) -> None:
+    async def _prune(self, placed: Placed, thread_id: str, namespace: str) -> bool:
+        """Whether there was something to prune."""
         config = self._engine.config
         most, count = config.max_checkpoints_per_thread, placed.count
         if most is None or count is None:
-            return
+            return False
         where = (thread_id, namespace)
         left = self._left.pop(where, 0)
         if left and left <= count <= left + max(1, left // 10):
             self._left[where] = left
-            return
+            return False
         if count <= most:
-            return
+            return False
         fewer = max(most - most // 10, config.keep_minimum)
         done = await self._rewriter.prune(thread_id, namespace, most=fewer)
         if done.removed and (lost := await self._rewriter.lost_calls(thread_id)):
@@ -171,11 +174,12 @@ class Saver:
         left = sum(not (row.failed and config.keep_failed_states) for row in done.left)
         if left > fewer and left >= most:
             _remember(self._left, where, left)
+        return True
 
-    async def _remove_lost(self, thread_id: str) -> None:
+    async def _remove_lost(self, thread_id: str, most: int) -> None:
         """Remove the oldest of the calls of subgraphs that a thread has lost."""
         lost = self._lost.get(thread_id, [])
-        for _ in range(_REMOVED):
+        for _ in range(most):
             if lost:  # another save may be at it too
                 await self._rewriter.remove_call(thread_id, lost.pop())
         if not self._lost.get(thread_id, True):

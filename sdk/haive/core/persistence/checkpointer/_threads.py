@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.checkpointer._arguments import check_name
+from haive.core.persistence.checkpointer._calls import is_call
 from haive.core.persistence.checkpointer._documents import COUNT, THREADS
 from haive.core.persistence.checkpointer._engine import ANY
 from haive.core.persistence.checkpointer._failures import Failures
@@ -118,7 +119,8 @@ class Threads:
                     done = await self._rewriter.prune(name, namespace, most=most, dry_run=dry_run)
                     gone += done.removed
                     rewritten += done.rewritten
-            if gone and not dry_run:
+            # What was spared goes at a later prune, also of a thread where nobody saved since.
+            if not dry_run and (gone or any(map(is_call, namespaces))):
                 with failures.of(name):
                     gone += await self._rewriter.remove_lost_calls(name)
             threads += gone > 0

@@ -92,9 +92,11 @@ def _attributes(of: object) -> dict[str, Any]:
 def _arguments(call: partial[Any]) -> dict[str, Any]:
     """What a partial passes on, by the names of the parameters."""
     try:
-        return inspect.signature(call.func).bind_partial(*call.args, **call.keywords).arguments
+        bound = inspect.signature(call.func).bind_partial(*call.args, **call.keywords)
     except (TypeError, ValueError):  # of what has no signature
         return call.keywords
+    # What goes into its ``**options`` is bound under that name.
+    return {**bound.arguments, **call.keywords}
 
 
 def _closed_over(function: Any) -> dict[str, Any]:

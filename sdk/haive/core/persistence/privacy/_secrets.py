@@ -45,14 +45,16 @@ _AWS_SECRET = re.compile(
 _BEARER = re.compile(
     r"[Bb](?<![0-9A-Za-z_][Bb])(?i:earer)\s{1,4}(?P<value>[A-Za-z0-9._~+/-]{20,4096}+=*+)"
 )
-# scheme://user:password@host. A password may have / and @ in it, and then no quotes or commas: an
-# @ behind those is of another text. In https://host:8080/@ada and http://host:${PORT}/@ada is none,
-# nor in oci://repository:tag@sha256:digest.
+# scheme://user:password@host. A password may have / and @ in it, and before those quotes and
+# commas, but not where they end a value or a text: an @ behind is of another. In
+# https://host:8080/@ada and http://host:${PORT}/@ada is none, nor in
+# oci://repository:tag@sha256:digest.
+_ENDS = r"[\"'<>`,](?=[\"'<>`,:;{}()\[\]\\\s])"
 _IN_URL = re.compile(
-    r"://(?P<value>[^\s:@/\[\]\"'<>`,]{0,100}:(?![0-9]{1,5}[/\"'<>`,])(?:"
-    r"(?![0-9]{1,5}(?![0-9A-Za-z_@-])|\$?\{|\$[A-Z_]{1,50}/)"
-    r"[^\s\[\]\"'<>`,][^\s@/\[\]\"'<>`,]{0,199}(?:[@/][^\s@/\[\]\"'<>`,]{0,200}){0,8}"
-    r"|[^\s@/\[\]]{1,200}))@(?!sha(?:256|512):)"
+    rf"://(?P<value>(?:(?!{_ENDS})[^\s:@/\[\]]){{0,100}}:(?![0-9]{{1,5}}/)(?:"
+    r"(?![0-9]{1,5}[?#\\|;:)}\"'<>`,]|\$?\{|\$[A-Z_]{1,50}/)"
+    rf"(?!{_ENDS})[^\s\[\]](?:(?!{_ENDS})[^\s@/\[\]]){{0,199}}(?:[@/][^\s@/\[\]\"'<>`,]{{0,200}}){{0,8}}"
+    rf"|(?:(?!{_ENDS})[^\s@/\[\]]){{1,200}}))@(?!sha(?:256|512):)"
 )
 
 

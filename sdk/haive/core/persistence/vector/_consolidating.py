@@ -166,7 +166,7 @@ async def _given(
             said_by={
                 name: said
                 for name in ("speaker", "role")
-                if (said := getattr(memory, name)) != theirs[name]
+                if (said := getattr(memory, name)) not in {None, theirs[name]}
             },
         )
     return found

@@ -14,6 +14,7 @@ from haive.core.persistence.session import SessionManager, SessionMessage
 from haive.core.persistence.vector._arguments import checked_name
 from haive.core.persistence.vector._conversations import Talk, Turn
 from haive.core.persistence.vector._ids import EPOCH, derived_id
+from haive.core.persistence.vector._values import to_json_value
 from haive.core.persistence.vector.models import CONSOLIDATION, OURS
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ async def talk_of(
             for name, value in fields.items()
             if name not in _OF_TURNS and name != "conversation_id"
         },
-        metadata=rest,
+        metadata=to_json_value(rest, "metadata"),
     )
 
 

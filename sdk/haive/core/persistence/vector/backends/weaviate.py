@@ -67,7 +67,7 @@ from haive.core.persistence.vector.filters import Operator
 from haive.core.persistence.vector.records import Collection, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Awaitable, Iterator, Sequence, Set
     from typing import TypeVar
 
     from numpy.typing import NDArray
@@ -167,8 +167,11 @@ class WeaviateBackend(FusingBackend):
         if not await self._call(self._client.collections.exists(name)):
             await self._create(name, collection)
         whole = self._client.collections.get(name)
-        facts = (await self._call(whole.config.get(simple=True))).description
-        self._opened = same(collection, _from_description(collection.name, facts))
+        config = await self._call(whole.config.get(simple=True))
+        self._opened = same(collection, _from_description(collection.name, config.description))
+        # One that was made before a name was compared has it in no object of then.
+        declared = {each.name for each in config.properties}
+        self.comparable = frozenset(key for key, name in _COMPARED.items() if name in declared)
         if not await self._call(whole.tenants.exists(self._tenant)):
             await self._add_tenant(whole)
         self._objects = whole.with_tenant(self._tenant)
@@ -185,7 +188,7 @@ class WeaviateBackend(FusingBackend):
             vectors=True,
         )
         make = self._classes.data.DataObject
-        rows = [_row(record, kept.get(record.id)) for record in checked]
+        rows = [_row(record, kept.get(record.id), self.comparable) for record in checked]
         for batch in packed(rows, _AT_ONCE, weight=_weight, heaviest=_BYTES):
             objects = [make(**row) for row in batch]
             with _texts_not_logged():
@@ -460,7 +463,7 @@ def _texts_not_logged() -> Iterator[None]:
         logger.removeFilter(without)
 
 
-def _row(record: Record, kept: Any) -> dict[str, Any]:
+def _row(record: Record, kept: Any, comparable: Set[str]) -> dict[str, Any]:
     metadata = dict(record.metadata)
     compared = numbers(metadata)
     row: dict[str, Any] = {
@@ -469,9 +472,8 @@ def _row(record: Record, kept: Any) -> dict[str, Any]:
         "order": float(_order(record.id)),
         "terms": terms(metadata),
     }
-    for key, name in _COMPARED.items():
-        if key in compared:
-            row[name] = compared[key]
+    for key in comparable & compared.keys():
+        row[_COMPARED[key]] = compared[key]
     vector = None if record.vector is None else record.vector.tolist()
     tokens = None if record.tokens is None else base64.b64encode(record.tokens).decode()
     if kept is not None:
