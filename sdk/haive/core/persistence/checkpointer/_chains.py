@@ -8,7 +8,7 @@ payloads take 120 KB; with whole states for anchors they took 266.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from haive.core.persistence.checkpointer import _frames
@@ -16,7 +16,7 @@ from haive.core.persistence.checkpointer._sealing import state_place
 from haive.core.persistence.errors import CorruptCheckpointError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from uuid import UUID
 
     from haive.core.persistence.checkpointer._documents import Frame
@@ -89,6 +89,23 @@ class Chain:
                 anchor_bytes=self.anchor_bytes + nbytes,
             )
         return Chain(anchor=checkpoint_id, anchor_bytes=nbytes)
+
+    def after_all(self, line: Iterable[tuple[UUID, Packed]]) -> Chain:
+        """The chain that more frames end, without one for each of them."""
+        chain = self
+        deltas = delta_bytes = 0
+        for checkpoint_id, packed in line:
+            if packed.code == _frames.DELTA:
+                deltas += 1
+                delta_bytes += len(packed.data)
+            else:
+                chain = chain.after(packed.code, len(packed.data), checkpoint_id)
+                deltas = delta_bytes = 0
+        if not deltas:
+            return chain
+        return replace(
+            chain, deltas=chain.deltas + deltas, delta_bytes=chain.delta_bytes + delta_bytes
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,21 +207,28 @@ def open_frame(sealer: Sealer, thread_id: str, namespace: str, frame: Frame) -> 
 
 def unpacked(
     frames: Sequence[Frame],
-    branches: Mapping[UUID, str],
+    branches: dict[UUID, str],
     sealer: Sealer,
     thread_id: str,
     namespace: str,
 ) -> dict[UUID, Known]:
-    """Decode frames, each after what it is a delta against; those with a branch are answered."""
+    """Decode frames, each after what it is a delta against.
+
+    Args:
+        frames: All that is needed.
+        branches: Of those that are answered, the newest first.
+        sealer: What opens them.
+        thread_id: Whose they are.
+        namespace: Likewise.
+    """
     known: dict[UUID, Known] = {}
     by_id = {frame.id: frame for frame in frames}
-    for target in frames:
-        if target.id not in branches:
-            continue
-        line = []
-        frame: Frame | None = target
+    for wanted in reversed(branches):  # the oldest first: later ones are read from it
+        target = frame = by_id.get(wanted)
+        line: list[Frame] = []
         before: UUID | None = None
-        while frame is not None and frame.id not in known:
+        # A UUID is hashed slowly.
+        while frame is not None and not (known and frame.id in known):
             line.append(frame)
             before = _before(frame)
             if frame.codec not in {_frames.DELTA, _frames.BASED}:
@@ -215,16 +239,17 @@ def unpacked(
             if frame is None:
                 what = "parent" if line[-1].codec == _frames.DELTA else "anchor"
                 raise CorruptCheckpointError(f"The {what} of checkpoint {line[-1].id} is missing.")
-        if not line:
+        if target is None or not line:
             continue
         first = known.get(before) if before else None
+        line.reverse()
+        opened = [open_frame(sealer, thread_id, namespace, frame) for frame in line]
+        plain = _frames.decode_line(
+            [(each.code, each.data, frame.size) for each, frame in zip(opened, line, strict=True)],
+            first.plain if first else None,
+        )
         chain = first.chain if first else Chain()
-        packed_line = []
-        for frame in reversed(line):
-            packed = open_frame(sealer, thread_id, namespace, frame)
-            packed_line.append((packed.code, packed.data, frame.size))
-            chain = chain.after(packed.code, len(packed.data), frame.id)
-        plain = _frames.decode_line(packed_line, first.plain if first else None)
+        chain = chain.after_all(zip((frame.id for frame in line), opened, strict=True))
         known[target.id] = Known(target.id, plain, chain, branches[target.id])
     return known
 
