@@ -199,7 +199,7 @@ def open_frame(sealer: Sealer, thread_id: str, namespace: str, frame: Frame) -> 
         CheckpointKeyError: No key opens it.
     """
     base = frame.base_id if frame.codec == _frames.BASED else None
-    if sealer.takes(frame.key_id):
+    if sealer.takes(frame.key_id):  # and what it would be bound to need not be put together
         return Packed(frame.codec, frame.payload, base)
     bound = state_place(thread_id, namespace, frame.id, frame.parent_id, frame.codec, base)
     return Packed(frame.codec, sealer.open(frame.key_id, frame.payload, "state", *bound), base)

@@ -279,9 +279,9 @@ def _with_what_is_known(piece: Memory, there: Memory, talk: Talk) -> Memory:
         keywords=piece.keywords or there.keywords,
         metadata={**there.metadata, **piece.metadata},
     )
-    if (known.speaker, known.role, known.metadata) == (there.speaker, there.role, there.metadata):
-        return known
-    return replace(known, renewed_at=piece.created_at)
+    return (
+        replace(known, renewed_at=piece.created_at) if _is_told_otherwise(known, there) else known
+    )
 
 
 async def _whole(
